@@ -1,0 +1,67 @@
+"""What the parts of the service agree on: tensors, models and the constants of ImageReward-v1.0.
+
+Everything that has to be the same in the library, the exported graph, the Triton configurations and the
+REST door stands here once, and the tests hold each of them against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+IMAGE_SIZE: Final = 224
+"""Height and width, in pixels, of what the network sees."""
+
+MAX_TOKENS: Final = 35
+"""Prompt length in tokens, `[CLS]` and `[SEP]` included; longer prompts are cut."""
+
+MIN_TOKENS: Final = 2
+"""The empty prompt: `[CLS]` and `[SEP]`."""
+
+MAX_BATCH: Final = 64
+"""Largest batch of one execution, in the graph and in every `config.pbtxt`."""
+
+# CLIP's channel statistics, by which upstream normalises (ImageReward/ImageReward.py, `_transform`).
+PIXEL_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+
+# Standardises the head's output (ImageReward/ImageReward.py, `ImageReward.__init__`): on ImageReward's own
+# test set the reward has mean 0 and standard deviation 1.
+REWARD_MEAN: Final = 0.16717362830052426
+REWARD_STD: Final = 1.0333394966054072
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a model's interface; the batch dimension comes before `shape`."""
+
+    name: str
+    dtype: str
+    """Triton's name of the data type."""
+    shape: tuple[int, ...]
+
+
+IMAGE: Final = TensorSpec("IMAGE", "BYTES", (1,))
+PROMPT: Final = TensorSpec("PROMPT", "BYTES", (1,))
+PIXELS: Final = TensorSpec("PIXELS", "UINT8", (3, IMAGE_SIZE, IMAGE_SIZE))
+INPUT_IDS: Final = TensorSpec("INPUT_IDS", "INT64", (MAX_TOKENS,))
+ATTENTION_MASK: Final = TensorSpec("ATTENTION_MASK", "INT64", (MAX_TOKENS,))
+REWARD: Final = TensorSpec("REWARD", "FP32", (1,))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model directory of the repository."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+ENSEMBLE: Final = ModelSpec("image_reward", (IMAGE, PROMPT), (REWARD,))
+PREPROCESS: Final = ModelSpec("image_reward_preprocess", (IMAGE, PROMPT), (PIXELS, INPUT_IDS, ATTENTION_MASK))
+NETWORK: Final = ModelSpec("image_reward_network", (PIXELS, INPUT_IDS, ATTENTION_MASK), (REWARD,))
+MODELS: Final = (ENSEMBLE, PREPROCESS, NETWORK)
+
+PRIORITY_INTERACTIVE: Final = 1
+PRIORITY_BULK: Final = 2

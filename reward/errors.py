@@ -1,0 +1,45 @@
+"""Everything that `reward` raises on purpose.
+
+RewardError
+├── InvalidInput            the caller's data; Triton answers INVALID_ARG, REST a 4xx
+│   ├── InvalidImage
+│   │   ├── ImageTooLarge   refused from the header, before a pixel was decoded
+│   │   └── UndecodableImage
+│   ├── InvalidPrompt
+│   └── InvalidTensor       a tensor that does not keep the contract
+└── CheckpointError         weights that are not what they should be
+
+The message of an `InvalidInput` is meant for the caller who sent it.
+"""
+
+
+class RewardError(Exception):
+    """Root of the tree."""
+
+
+class InvalidInput(RewardError):  # noqa: N818 - named for what is wrong, as in the public error codes
+    """The caller's data cannot be scored."""
+
+
+class InvalidImage(InvalidInput):
+    """The image cannot be scored."""
+
+
+class ImageTooLarge(InvalidImage):
+    """The header announces more pixels than allowed."""
+
+
+class UndecodableImage(InvalidImage):
+    """The bytes are no image, or a damaged one."""
+
+
+class InvalidPrompt(InvalidInput):
+    """The prompt is not text."""
+
+
+class InvalidTensor(InvalidInput):
+    """A tensor does not keep the contract."""
+
+
+class CheckpointError(RewardError):
+    """A checkpoint or a published version is missing, damaged or of another network."""
