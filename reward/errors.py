@@ -17,7 +17,7 @@ class RewardError(Exception):
     """Root of the tree."""
 
 
-class InvalidInput(RewardError):  # noqa: N818 - named for what is wrong, as in the public error codes
+class InvalidInput(RewardError):
     """The caller's data cannot be scored."""
 
 
