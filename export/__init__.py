@@ -1,0 +1,1 @@
+"""Checkpoint -> verified, published version of the network; `python -m export --help`."""

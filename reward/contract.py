@@ -18,6 +18,9 @@ MAX_TOKENS: Final = 35
 MIN_TOKENS: Final = 2
 """The empty prompt: `[CLS]` and `[SEP]`."""
 
+MAX_PROMPT_CHARACTERS: Final = 10_000
+"""Longer prompts are refused before they are tokenised; 35 tokens of them would be read."""
+
 MAX_BATCH: Final = 64
 """Largest batch of one execution, in the graph and in every `config.pbtxt`."""
 

@@ -7,7 +7,8 @@ RewardError
 │   │   └── UndecodableImage
 │   ├── InvalidPrompt
 │   └── InvalidTensor       a tensor that does not keep the contract
-└── CheckpointError         weights that are not what they should be
+├── CheckpointError         weights that are not what they should be
+└── VersionError            a published version is missing, damaged or made for something else
 
 The message of an `InvalidInput` is meant for the caller who sent it.
 """
@@ -42,4 +43,8 @@ class InvalidTensor(InvalidInput):
 
 
 class CheckpointError(RewardError):
-    """A checkpoint or a published version is missing, damaged or of another network."""
+    """A checkpoint is missing, damaged or of another network."""
+
+
+class VersionError(RewardError):
+    """A published version is missing, damaged or made for another preprocessing."""

@@ -141,7 +141,9 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, image: Tensor) -> Tensor:
         """Return the first token only, (B, 1, D): nothing reads the others."""
-        x = self.norm(self.tokens(input_ids) + self.positions.weight[: input_ids.shape[1]])  # (B, T, D)
+        x: Tensor = self.norm(
+            self.tokens(input_ids) + self.positions.weight[: input_ids.shape[1]]
+        )  # (B, T, D)
         # Upstream adds -10,000 where a token is padding; in fp32 either way its weight is exactly 0.
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T): for all heads and queries
         for index, layer in enumerate(self.layers):

@@ -1,33 +1,46 @@
-"""Prompts -> token ids and attention mask, as upstream's tokenizer gives them.
+"""Prompts -> token ids and attention mask, exactly as upstream's tokenizer gives them.
 
-Upstream (ImageReward/models/BLIP/blip.py, `init_tokenizer`) takes bert-base-uncased, adds `[DEC]` and
-`[ENC]`, and pads and cuts to 35 tokens. The vocabulary is data of this package; nothing is downloaded.
+Upstream (ImageReward/models/BLIP/blip.py, `init_tokenizer`) takes bert-base-uncased in its Python form,
+adds `[DEC]` and `[ENC]`, and pads and cuts to 35 tokens. Its two steps are here: words (lower case,
+no accents, punctuation and Chinese characters on their own; google-research/bert, tokenization.py) and
+word pieces, longest match first. The Unicode tables are Python's, as upstream's are: the `tokenizers`
+library has older ones and differs on scripts added since (docs/decisions/tokeniser.md).
+
+The vocabulary is data of this package; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from tokenizers import AddedToken, Encoding, Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
 
-from reward.contract import MAX_TOKENS
+from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
 from reward.errors import InvalidPrompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 VOCABULARY_SHA256: Final = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+
+_MAX_WORD_CHARACTERS: Final = 100  # a longer word is [UNK]
+
+# Written in a prompt, these words are the tokens themselves, as upstream has it.
+_SPECIAL: Final = re.compile(r"(\[(?:UNK|SEP|PAD|CLS|MASK|DEC|ENC)\])")
+
+_CHINESE: Final = re.compile(
+    "([\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f])"
+)
 
 
 @dataclass(frozen=True)
@@ -44,38 +57,109 @@ def tokenise(prompts: Sequence[str]) -> Tokens:
     """Tokenise a batch of prompts.
 
     Raises:
-        InvalidPrompt: a prompt holds a lone surrogate, which no UTF-8 text can.
+        InvalidPrompt: longer than 10,000 characters, or holding a lone surrogate, which no UTF-8 text can.
     """
-    for prompt in prompts:
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise InvalidPrompt("the prompt is not valid Unicode: it holds a lone surrogate")
-    encodings: list[Encoding] = _tokenizer().encode_batch(list(prompts))
-    mask = np.array([encoding.attention_mask for encoding in encodings], np.int64).reshape(-1, MAX_TOKENS)
+    rows = [_encode(prompt) for prompt in prompts]
+    lengths = np.array([len(row) for row, _ in rows], np.int64)
+    input_ids = np.zeros((len(rows), MAX_TOKENS), np.int64)
+    for index, (row, _) in enumerate(rows):
+        input_ids[index, : len(row)] = row
     return Tokens(
-        input_ids=np.array([encoding.ids for encoding in encodings], np.int64).reshape(-1, MAX_TOKENS),
-        attention_mask=mask,
-        lengths=mask.sum(axis=1),
-        truncated=np.array([bool(encoding.overflowing) for encoding in encodings], np.bool_),
+        input_ids=input_ids,
+        attention_mask=(np.arange(MAX_TOKENS) < lengths[:, None]).astype(np.int64),
+        lengths=lengths,
+        truncated=np.array([truncated for _, truncated in rows], np.bool_),
     )
+
+
+def _encode(prompt: str) -> tuple[list[int], bool]:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise InvalidPrompt(
+            f"the prompt has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} are allowed "
+            f"(and {MAX_TOKENS} tokens are read)"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise InvalidPrompt("the prompt is not valid Unicode: it holds a lone surrogate")
+    vocabulary = _vocabulary()
+    room = MAX_TOKENS - 2  # for [CLS] and [SEP]
+    pieces = list(islice((piece for word in _words(prompt) for piece in _pieces(word)), room + 1))
+    ids = [vocabulary[piece] for piece in pieces[:room]]
+    return [vocabulary["[CLS]"], *ids, vocabulary["[SEP]"]], len(pieces) > room
+
+
+def _words(prompt: str) -> Iterator[str]:
+    """Split a prompt into words; a special token is a word of its own."""
+    for index, part in enumerate(_SPECIAL.split(prompt)):
+        if index % 2:
+            yield part
+            continue
+        # Lower case character by character: Python's lower() of a whole word knows the final sigma.
+        text = "".join(_clean(character.lower()) for character in part)
+        text = unicodedata.normalize("NFC", _CHINESE.sub(r" \1 ", text))
+        for word in text.split():
+            yield from _split_punctuation(_strip_accents(word))
+
+
+def _clean(text: str) -> str:
+    """Drop control characters and make every kind of space a space; `text` is one lowered character."""
+    kept = []
+    for character in text:
+        category = unicodedata.category(character)
+        if character in " \t\n\r" or category == "Zs":
+            kept.append(" ")
+        elif character not in "\0\ufffd" and not category.startswith("C"):
+            kept.append(character)
+    return "".join(kept)
+
+
+def _strip_accents(word: str) -> str:
+    decomposed = unicodedata.normalize("NFD", word)
+    return "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+
+
+def _split_punctuation(word: str) -> Iterator[str]:
+    start = 0
+    for index, character in enumerate(word):
+        if not _is_punctuation(character):
+            continue
+        if start < index:
+            yield word[start:index]
+        yield character
+        start = index + 1
+    if start < len(word):
+        yield word[start:]
+
+
+def _is_punctuation(character: str) -> bool:
+    # All ASCII that is neither letter, digit, space nor control, also where Unicode says symbol ("$", "^").
+    if "!" <= character <= "~":
+        return not character.isalnum()
+    return unicodedata.category(character).startswith("P")
+
+
+def _pieces(word: str) -> list[str]:
+    """Cut a word into the longest pieces of the vocabulary; [UNK] when one cannot be found."""
+    vocabulary = _vocabulary()
+    if len(word) > _MAX_WORD_CHARACTERS:
+        return ["[UNK]"]
+    pieces: list[str] = []
+    start = 0
+    while start < len(word):
+        prefix = "##" if start else ""
+        for end in range(len(word), start, -1):
+            if prefix + word[start:end] in vocabulary:
+                break
+        else:
+            return ["[UNK]"]
+        pieces.append(prefix + word[start:end])
+        start = end
+    return pieces
 
 
 @cache
-def _tokenizer() -> Tokenizer:
+def _vocabulary() -> dict[str, int]:
     data = (files("reward") / "vocab.txt").read_bytes()
     if hashlib.sha256(data).hexdigest() != VOCABULARY_SHA256:
         raise RuntimeError("reward/vocab.txt is not the vocabulary of bert-base-uncased")
-    words = data.decode().split("\n")[:-1]
-    vocabulary = {word: index for index, word in enumerate(words)}  # 30,522 words
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
-    # Written in a prompt, these words are the tokens themselves, as upstream has it; [DEC] and [ENC] are new.
-    special = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]", "[DEC]", "[ENC]"]
-    tokenizer.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in special])
-    tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.enable_padding(length=MAX_TOKENS, pad_id=vocabulary["[PAD]"], pad_token="[PAD]")  # noqa: S106
-    return tokenizer
+    words = [*data.decode().split("\n")[:-1], "[DEC]", "[ENC]"]  # 30,522 words and upstream's two
+    return {word: index for index, word in enumerate(words)}

@@ -1,0 +1,81 @@
+"""Checkpoint -> exported, compared, published version."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tqdm import tqdm
+
+from export import parity
+from export.to_onnx import OPSET, to_onnx
+from reward import checkpoint, manifest, preprocess, runtime
+
+if TYPE_CHECKING:
+    from export.registry import Registry
+    from reward.network import Dimensions
+
+_TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+
+
+def publish(
+    registry: Registry,
+    checkpoint_path: Path,
+    *,
+    name: str,
+    dimensions: Dimensions | None = None,
+    tolerance: float = parity.TOLERANCE,
+    show_progress: bool = True,
+) -> int:
+    """Publish a checkpoint and return its version number; it is served when it is promoted.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this network.
+        ParityError: the graph differs from torch by more than `tolerance`.
+    """
+    steps = 5 + len(parity.BATCHES)
+    with (
+        tqdm(total=steps, disable=not show_progress, bar_format=_BAR) as bar,
+        registry.publishing() as draft,
+    ):
+        directory = draft.directory
+
+        def step(doing: str) -> None:
+            bar.set_description_str(doing)
+            bar.update()
+
+        bar.set_description_str("checkpoint: sha256")
+        digest = checkpoint.sha256(checkpoint_path)
+        step("checkpoint: tensors")
+        network = checkpoint.load(checkpoint_path, dimensions)
+        step("graph: export")
+        to_onnx(network, directory)
+        step("graph: load")
+        shutil.copy(Path(__file__).with_name("published_model.py"), directory / "model.py")
+        written = manifest.Manifest(
+            name=name,
+            checkpoint_sha256=digest,
+            precision="fp32",
+            runtime="onnxruntime",
+            opset=OPSET,
+            preprocessing=preprocess.digest(),
+            dimensions=dataclasses.asdict(network.dimensions),
+            files={file.name: checkpoint.sha256(file) for file in sorted(directory.iterdir())},
+            tools={tool: version(tool) for tool in _TOOLS},
+            parity={},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        manifest.write(written, directory)
+        loaded = runtime.load(directory)
+        step("graph: compare with torch")
+        report = parity.compare(network, loaded, tolerance=tolerance, progress=bar.update)
+        manifest.write(dataclasses.replace(written, parity=dataclasses.asdict(report)), directory)
+        step("published")
+    return draft.number
+
+
+_BAR: Final = "{desc:<26} {bar} {n_fmt}/{total_fmt} [{elapsed}]"

@@ -1,0 +1,68 @@
+"""The network -> an ONNX graph with dynamic batch and prompt length, weights beside it.
+
+The names of the example inputs' keys are the graph's input names, so that the contract is written once.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Final
+
+import onnx
+import torch
+
+from reward.contract import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    MAX_BATCH,
+    MAX_TOKENS,
+    MIN_TOKENS,
+    PIXELS,
+    REWARD,
+)
+from reward.runtime import GRAPH_FILE_NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reward.network import RewardNetwork
+
+OPSET: Final = 20
+"""The first with a Gelu operator, so that the graph keeps it whole."""
+
+
+def to_onnx(network: RewardNetwork, directory: Path) -> Path:
+    """Export to `directory`: `network.onnx` and `network.onnx.data`; return the former.
+
+    Batch 1..64 and prompt length 2..35 stay dynamic; PIXELS are uint8 and normalised in the graph.
+    """
+    path = directory / GRAPH_FILE_NAME
+    # Examples of 2: the exporter takes a size of 1 for a constant.
+    inputs = {
+        PIXELS.name: torch.zeros(2, *PIXELS.shape, dtype=torch.uint8),
+        INPUT_IDS.name: torch.zeros(2, 7, dtype=torch.int64),
+        ATTENTION_MASK.name: torch.ones(2, 7, dtype=torch.int64),
+    }
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    tokens = torch.export.Dim("tokens", min=MIN_TOKENS, max=MAX_TOKENS)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's remarks on its own internals
+        torch.onnx.export(
+            network,
+            tuple(inputs.values()),
+            path,
+            input_names=list(inputs),
+            output_names=[REWARD.name],
+            dynamic_shapes=({0: batch}, {0: batch, 1: tokens}, {0: batch, 1: tokens}),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=True,
+            verbose=False,
+        )
+    # Intermediate shapes that the exporter notes are of no use to the runtime and hinder its quantiser.
+    graph = onnx.load(path, load_external_data=False)
+    del graph.graph.value_info[:]
+    onnx.save(graph, path)
+    return path

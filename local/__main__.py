@@ -1,0 +1,55 @@
+"""`python -m local up`: Triton and the frontend on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from local.errors import LocalError
+from local.stack import Stack, StackSettings
+from local.tritonserver import Ports
+
+
+def main() -> int:
+    """Run the stack in the foreground; errors are one line on standard error and exit status 1."""
+    arguments = _parser().parse_args()
+    ports = Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port)
+    settings = StackSettings(
+        repository=arguments.repository,
+        directory=arguments.directory,
+        host=arguments.host,
+        port=arguments.port,
+        triton=ports,
+        ready_timeout_s=arguments.ready_timeout_s,
+    )
+    try:
+        asyncio.run(Stack(settings).run())
+    except LocalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start Triton and the frontend, until Ctrl-C")
+    up.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="(default: %(default)s)"
+    )
+    up.add_argument(
+        "--directory", type=Path, default=Path(".cache/local"), help="for logs (default: %(default)s)"
+    )
+    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    up.add_argument("--port", type=int, default=8006, help="REST (default: %(default)s)")
+    up.add_argument("--triton-http-port", type=int, default=8000, help="(default: %(default)s)")
+    up.add_argument("--triton-grpc-port", type=int, default=8001, help="(default: %(default)s)")
+    up.add_argument("--triton-metrics-port", type=int, default=8002, help="(default: %(default)s)")
+    up.add_argument("--ready-timeout-s", type=float, default=300.0, help="(default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

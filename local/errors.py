@@ -1,0 +1,28 @@
+"""Everything that `local` raises on purpose.
+
+LocalError
+├── NotInstalled        no tritonserver was found
+├── NothingPublished    the model repository has no version to serve
+├── PortTaken           another process listens there
+└── StartFailed         Triton or the frontend ended, or did not get ready in time
+"""
+
+
+class LocalError(Exception):
+    """Root of the tree; its message is printed as one line."""
+
+
+class NotInstalled(LocalError):
+    """No tritonserver was found."""
+
+
+class NothingPublished(LocalError):
+    """The model repository has no version to serve."""
+
+
+class PortTaken(LocalError):
+    """Another process listens on a port that the stack needs."""
+
+
+class StartFailed(LocalError):
+    """Triton or the frontend ended, or did not get ready in time."""

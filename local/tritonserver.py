@@ -1,0 +1,106 @@
+"""Where a tritonserver is, and how it is started for this service.
+
+The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary and its
+Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from local.errors import NotInstalled
+from reward.contract import MODELS
+
+# Loading a model runs its code, and shared memory is another way into the process: only who knows the
+# administration key may. Statistics, metadata and inference stay open.
+RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
+ADMIN_HEADER: Final = "triton-admin-key"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The three ports of one Triton server."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    """An installed tritonserver."""
+
+    binary: Path
+    backends: Path | None = None
+    """Backend directory to name; None leaves the server's own."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """To be added to the server's environment."""
+
+    def command(self, repository: Path, *, host: str, ports: Ports, admin_key: str) -> list[str]:
+        """Compose the command line that serves the models of `repository`, loaded by name."""
+        options = {
+            "model-repository": repository,
+            "model-control-mode": "explicit",
+            "strict-readiness": "true",
+            "exit-timeout-secs": 20,
+            "http-address": host,
+            "http-port": ports.http,
+            "grpc-address": host,
+            "grpc-port": ports.grpc,
+            "metrics-address": host,
+            "metrics-port": ports.metrics,
+            "allow-gpu-metrics": "false",
+            "http-restricted-api": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
+            "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
+        }
+        if self.backends is not None:
+            options["backend-directory"] = self.backends
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        arguments.append("--disable-auto-complete-config")
+        return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in MODELS)]
+
+
+def find(directory: Path) -> TritonServer:
+    """Find a tritonserver; `directory` is ours to lay out a backend directory in.
+
+    Raises:
+        NotInstalled: neither in the wheel nor on PATH.
+    """
+    # The Python backend's stub takes its packages from the first `python3` on PATH: ours.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    spec = find_spec("pytriton")
+    if spec is not None and spec.origin is not None:
+        return _of_wheel(Path(spec.origin).parent / "tritonserver", directory, path)
+    binary = shutil.which("tritonserver")
+    if binary is None:
+        raise NotInstalled(
+            "no tritonserver: install the extra 'triton' (pip install '.[triton]', Linux on x86-64) "
+            "or put a tritonserver on PATH"
+        )
+    return TritonServer(Path(binary), environment={"PATH": path})
+
+
+def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise NotInstalled(f"the nvidia-pytriton wheel has no Python backend for Python {version}")
+    backend = directory / "backends" / "python"
+    shutil.rmtree(backend, ignore_errors=True)
+    backend.mkdir(parents=True)
+    for file in [*(wheel / "backends" / "python").iterdir(), stub]:
+        if file.is_file():
+            (backend / file.name).symlink_to(file)
+    libraries = [sysconfig.get_config_var("LIBDIR"), str(wheel.parents[1] / "nvidia_pytriton.libs")]
+    return TritonServer(
+        wheel / "bin" / "tritonserver",
+        backends=backend.parent,
+        environment={"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)},
+    )

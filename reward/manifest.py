@@ -1,0 +1,60 @@
+"""What a published version says of itself: `manifest.json` in its directory, written once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from reward.errors import VersionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_NAME: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The identity and origin of one version of the network."""
+
+    name: str
+    """Of the weights, as every response shows it: `ImageReward-v1.0`, or what the publisher calls it."""
+    checkpoint_sha256: str
+    precision: str
+    runtime: str
+    opset: int
+    preprocessing: str
+    """`reward.preprocess.digest()` at the time of publishing."""
+    dimensions: dict[str, int]
+    """Of `reward.network.Dimensions`, kept as plain numbers so that serving needs no torch."""
+    files: dict[str, str]
+    """File name -> sha256, of everything in the directory but the manifest."""
+    tools: dict[str, str]
+    """Package -> version, of what made the files."""
+    parity: dict[str, float]
+    """Agreement of the graph with torch at publishing; see `export.parity`."""
+    created_at: str
+    """UTC, ISO 8601."""
+
+
+def read(directory: Path) -> Manifest:
+    """Read a version directory's manifest.
+
+    Raises:
+        VersionError: missing, or not a manifest of this service.
+    """
+    path = directory / FILE_NAME
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        names = {field.name for field in dataclasses.fields(Manifest)}
+        return Manifest(**{name: value for name, value in content.items() if name in names})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise VersionError(f"{path}: missing or not a manifest") from error
+
+
+def write(manifest: Manifest, directory: Path) -> None:
+    """Write the manifest into a version directory under construction."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
+    (directory / FILE_NAME).write_text(text + "\n")

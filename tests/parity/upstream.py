@@ -1,0 +1,117 @@
+"""Run the upstream `image-reward` package itself, as a script in a process of its own.
+
+    python upstream.py JOB_DIRECTORY
+
+The package directory of upstream and its pinned dependencies comes first on PYTHONPATH (`make .upstream`).
+JOB_DIRECTORY/job.json holds `checkpoint` (or null), `prompts`, `images` (paths), `pairs` ([prompt index,
+image index]) and `ranks` ([prompt index, [image indices]]); the answers go to JOB_DIRECTORY/answers.npz.
+
+Nothing of upstream is changed. Three things around it are, because its `__init__` imports packages for
+other scorers (clip, diffusers) and its tokenizer is downloaded by name: the package modules are entered
+past their `__init__`, the tokenizer's files lie in the working directory under the name that upstream
+asks for, and torchvision, built for another torch, finds the two operators it registers at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import time
+import types
+import warnings
+from pathlib import Path
+
+warnings.filterwarnings("ignore")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import torch
+from PIL import Image
+
+MED_CONFIG = """{
+  "architectures": [
+    "BertModel"
+  ],
+  "attention_probs_dropout_prob": 0.1,
+  "hidden_act": "gelu",
+  "hidden_dropout_prob": 0.1,
+  "hidden_size": 768,
+  "initializer_range": 0.02,
+  "intermediate_size": 3072,
+  "layer_norm_eps": 1e-12,
+  "max_position_embeddings": 512,
+  "model_type": "bert",
+  "num_attention_heads": 12,
+  "num_hidden_layers": 12,
+  "pad_token_id": 0,
+  "type_vocab_size": 2,
+  "vocab_size": 30524,
+  "encoder_width": 768,
+  "add_cross_attention": true   
+}
+"""
+MED_CONFIG_SHA256 = "d8b5029cc3c0124313d17009d043f0701bbe497f3721fa4ceb818720fe665326"
+
+
+def main(directory: Path) -> None:
+    job = json.loads((directory / "job.json").read_text())
+    reward_class, init_tokenizer = import_upstream(directory)
+    answers: dict[str, np.ndarray] = {}
+    if job["checkpoint"] is None:
+        tokenizer = init_tokenizer()
+    else:
+        config = directory / "med_config.json"
+        config.write_text(MED_CONFIG)
+        assert hashlib.sha256(MED_CONFIG.encode()).hexdigest() == MED_CONFIG_SHA256
+        model = reward_class(med_config=str(config), device="cpu")
+        model.load_state_dict(torch.load(job["checkpoint"], map_location="cpu"), strict=False)
+        model.eval()
+        tokenizer = model.blip.tokenizer
+    tokens = tokenizer(job["prompts"], padding="max_length", truncation=True, max_length=35, return_tensors="np")
+    answers["input_ids"], answers["attention_mask"] = tokens.input_ids, tokens.attention_mask
+    if job["images"]:
+        transform = sys.modules["ImageReward.ImageReward"]._transform(224)
+        answers["normalised"] = np.stack([transform(Image.open(path)).numpy() for path in job["images"]])
+    if job["checkpoint"] is not None:
+        with torch.no_grad():
+            answers["scores"] = np.array(
+                [model.score(job["prompts"][prompt], job["images"][image]) for prompt, image in job["pairs"]]
+            )
+            for index, (prompt, images) in enumerate(job["ranks"]):
+                started = time.perf_counter()
+                ranks, rewards = model.inference_rank(job["prompts"][prompt], [job["images"][i] for i in images])
+                answers[f"seconds_{index}"] = np.array(time.perf_counter() - started)
+                answers[f"ranks_{index}"], answers[f"rewards_{index}"] = np.array(ranks), np.array(rewards)
+    np.savez(directory / "answers.npz", **answers)
+
+
+def import_upstream(directory: Path) -> tuple[type, object]:
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    spec = importlib.util.find_spec("ImageReward")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    root = Path(next(iter(spec.submodule_search_locations)))
+    for name, path in (("ImageReward", root), ("ImageReward.models", root / "models")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]
+        sys.modules[name] = package
+    tokenizer_files = directory / "bert-base-uncased"
+    tokenizer_files.mkdir(exist_ok=True)
+    vocabulary = Path(__file__).parents[2] / "reward" / "vocab.txt"
+    (tokenizer_files / "vocab.txt").write_bytes(vocabulary.read_bytes())
+    (tokenizer_files / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
+    os.chdir(directory)
+    from ImageReward.ImageReward import ImageReward
+    from ImageReward.models.BLIP.blip import init_tokenizer
+
+    main.library = library  # the operators live as long as their library
+    return ImageReward, init_tokenizer
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())
