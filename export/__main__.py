@@ -9,7 +9,9 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.registry import DEFAULT_REPOSITORY, Registry
+from reward import preprocess
 from reward.errors import RewardError
+from reward.files import sha256
 
 
 def main() -> int:
@@ -34,6 +36,12 @@ def main() -> int:
 
 
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
+    if arguments.once and (number := _published_already(registry, arguments)) is not None:
+        print(f"{arguments.checkpoint} is published already, as version {number}")
+        if not _is_served(registry, number):
+            registry.promote(number)
+            print(f"version {number} is served from the next start of Triton")
+        return
     from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
     from reward.network import Dimensions  # noqa: PLC0415
 
@@ -56,6 +64,23 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     if arguments.promote or not any(version.served for version in registry.versions()):
         registry.promote(number)
         print(f"version {number} is served from the next start of Triton")
+
+
+def _published_already(registry: Registry, arguments: argparse.Namespace) -> int | None:
+    digest = sha256(arguments.checkpoint)
+    for version in reversed(registry.versions()):
+        content = version.manifest
+        if (content.checkpoint_sha256, content.preprocessing, content.name) == (
+            digest,
+            preprocess.digest(),
+            arguments.name,
+        ):
+            return version.number
+    return None
+
+
+def _is_served(registry: Registry, number: int) -> bool:
+    return any(version.served and version.number == number for version in registry.versions())
 
 
 def _list(registry: Registry) -> None:
@@ -86,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=1e-4, help="largest difference (default: %(default)s)"
     )
     publish.add_argument("--promote", action="store_true", help="serve it even if another version is served")
+    publish.add_argument(
+        "--once", action="store_true", help="do nothing if this checkpoint is published already"
+    )
     publish.add_argument("--quiet", action="store_true", help="no progress bar")
     commands.add_parser("list", help="list the published versions")
     promote = commands.add_parser("promote", help="make a published version the served one")

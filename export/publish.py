@@ -14,6 +14,7 @@ from tqdm import tqdm
 from export import parity
 from export.to_onnx import OPSET, to_onnx
 from reward import checkpoint, manifest, preprocess, runtime
+from reward.files import sha256
 
 if TYPE_CHECKING:
     from export.registry import Registry
@@ -49,7 +50,7 @@ def publish(
             bar.update()
 
         bar.set_description_str("checkpoint: sha256")
-        digest = checkpoint.sha256(checkpoint_path)
+        digest = sha256(checkpoint_path)
         step("checkpoint: tensors")
         network = checkpoint.load(checkpoint_path, dimensions)
         step("graph: export")
@@ -64,7 +65,7 @@ def publish(
             opset=OPSET,
             preprocessing=preprocess.digest(),
             dimensions=dataclasses.asdict(network.dimensions),
-            files={file.name: checkpoint.sha256(file) for file in sorted(directory.iterdir())},
+            files={file.name: sha256(file) for file in sorted(directory.iterdir())},
             tools={tool: version(tool) for tool in _TOOLS},
             parity={},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),

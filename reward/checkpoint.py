@@ -8,7 +8,6 @@ Every tensor must be there, fit and be known; the few that upstream stores and n
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pickle
 import re
@@ -93,19 +92,6 @@ def save(network: RewardNetwork, path: Path) -> None:
     state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     dimensions = json.dumps(dataclasses.asdict(network.dimensions))
     save_file(state, path, metadata={_DIMENSIONS_KEY: dimensions})
-
-
-def sha256(path: Path) -> str:
-    """Digest a file, in hexadecimal.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

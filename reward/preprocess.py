@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,7 @@ _DECODER_FAILURES: Final = (
     SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
 )
 
 # Part of what a score depends on, with the Pillow version: raise it whenever a pixel may change.
@@ -61,9 +63,15 @@ def digest() -> str:
 
 
 def prepare(
-    data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    count_frames: bool = False,
 ) -> PreparedImage:
     """Decode one encoded image and fit it to 224 x 224.
+
+    With `count_frames`, `max_pixels` holds for all frames of an animation together.
 
     Raises:
         ImageTooLarge: by the header, or because its shape would have to be enlarged beyond `max_pixels`.
@@ -73,17 +81,19 @@ def prepare(
         raise UndecodableImage("the image is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            # Pillow's own limits and its complaints about metadata: `max_pixels` decides here, and a
-            # damaged EXIF block does not change a pixel.
+            # Its complaints about metadata: a damaged EXIF block does not change a pixel.
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 _check_size(image.width, image.height, max_pixels)
+                if count_frames:
+                    _check_frames(image, max_pixels)
                 return PreparedImage(fit(image), image.width, image.height, str(image.format))
     except InvalidImage:
         raise
     except UnidentifiedImageError as error:
         raise UndecodableImage(f"not an image in one of the formats {', '.join(formats)}") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"the image has more than the {max_pixels} pixels allowed") from error
     except _DECODER_FAILURES as error:
         raise UndecodableImage("the image is damaged, truncated or of an unsupported kind") from error
@@ -112,6 +122,15 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if resized_width * resized_height > max_pixels:
         raise ImageTooLarge(
             f"the image is {width} x {height}, too narrow to be enlarged to {IMAGE_SIZE} pixels"
+        )
+
+
+def _check_frames(image: Image.Image, max_pixels: int) -> None:
+    # The further images of an MPO (previews, depth) are not frames; Pillow opens it as JPEG.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if image.width * image.height * frames > max_pixels:
+        raise ImageTooLarge(
+            f"the image is {frames} frames of {image.width} x {image.height}; {max_pixels} pixels are allowed"
         )
 
 

@@ -3,8 +3,8 @@
     python upstream.py JOB_DIRECTORY
 
 The package directory of upstream and its pinned dependencies comes first on PYTHONPATH (`make .upstream`).
-JOB_DIRECTORY/job.json holds `checkpoint` (or null), `prompts`, `images` (paths), `pairs` ([prompt index,
-image index]) and `ranks` ([prompt index, [image indices]]); the answers go to JOB_DIRECTORY/answers.npz.
+JOB_DIRECTORY/job.json is a `Job` (tests/parity/reference.py); the answers go to JOB_DIRECTORY/answers.npz.
+With a `seed`, the checkpoint is made first: upstream's own network, filled with random weights.
 
 Nothing of upstream is changed. Three things around it are, because its `__init__` imports packages for
 other scorers (clip, diffusers) and its tokenizer is downloaded by name: the package modules are entered
@@ -67,6 +67,9 @@ def main(directory: Path) -> None:
         config.write_text(MED_CONFIG)
         assert hashlib.sha256(MED_CONFIG.encode()).hexdigest() == MED_CONFIG_SHA256
         model = reward_class(med_config=str(config), device="cpu")
+        if job["seed"] is not None:
+            fill(model, job["seed"])
+            torch.save(model.state_dict(), job["checkpoint"])
         model.load_state_dict(torch.load(job["checkpoint"], map_location="cpu"), strict=False)
         model.eval()
         tokenizer = model.blip.tokenizer
@@ -86,6 +89,26 @@ def main(directory: Path) -> None:
                 answers[f"seconds_{index}"] = np.array(time.perf_counter() - started)
                 answers[f"ranks_{index}"], answers[f"rewards_{index}"] = np.array(ranks), np.array(rewards)
     np.savez(directory / "answers.npz", **answers)
+
+
+def fill(model: torch.nn.Module, seed: int) -> None:
+    """Spread the weights so that images and prompts matter: as built, all scores are alike."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name.lower():
+            noise = noise * 0.1 + (1 if name.endswith("weight") else 0)
+        elif name.endswith("bias"):
+            noise = noise * 0.1
+        elif parameter.ndim > 1 and "embed" not in name:
+            noise = noise / parameter[0].numel() ** 0.5
+        elif "embed" in name:
+            noise = noise * 0.5
+        if ".attention.self." in name or ".attention.output.dense" in name:
+            noise = noise * 2.5  # the prompt speaks to itself as loudly as the image does
+        if name == "mlp.layers.7.weight":
+            noise = noise * 2
+        parameter.data.copy_(noise)
 
 
 def import_upstream(directory: Path) -> tuple[type, object]:

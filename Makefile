@@ -1,0 +1,75 @@
+# `make up` serves, `make test` tests; each installs what it needs into .venv first.
+# Variables: CHECKPOINT=path  NAME=of-the-weights  PORT=8006  HOST=127.0.0.1  PYTHON=python3.11
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that is Python 3.11 or 3.12 (the tritonserver wheel needs NumPy 1, which ends there).
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$python && break; done)
+HOST ?= 127.0.0.1
+PORT ?= 8006
+NAME ?= $(basename $(notdir $(CHECKPOINT)))
+SOURCES := reward export frontend local model_boss tests bench model_repository
+
+.PHONY: help up publish test test-slow check fix bench clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
+
+up: $(VENV)/.serve $(if $(CHECKPOINT),publish) ## start Triton and the REST door (CHECKPOINT=path publishes it first)
+	@$(BIN)/python -m local up --host $(HOST) --port $(PORT)
+
+publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
+	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(NAME)" --promote --once
+
+test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev ## lint, types, formatting, import rules
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.dev ## mend what can be mended by machine
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.dev .upstream/.installed ## measure; see docs/performance.md
+	$(BIN)/python -m bench.full_size
+
+clean: ## remove everything that was installed or built, but no published version
+	rm -rf $(VENV) .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed (the Triton wheel's Python backend needs NumPy 1); name it with PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || { echo "error: $(PYTHON) is not Python 3.11 or 3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[frontend,model-boss,triton]'
+	@touch $@
+
+$(VENV)/.export: $(VENV)/.serve
+	$(INSTALL) --editable '.[export]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.export
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+# The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it is entered.
+.upstream/.installed: tests/parity/upstream.txt $(VENV)/.dev
+	rm -rf .upstream
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .upstream --requirement $<
+	@touch $@

@@ -1,0 +1,131 @@
+"""The application: settings -> FastAPI, with everything it holds open for its lifetime."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+
+from frontend import addresses
+from frontend.admission import Admission
+from frontend.cache import ScoreCache
+from frontend.decode import DecodeLimits, DecodePool
+from frontend.edge import Edge
+from frontend.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from frontend.fetch import Fetcher, FetchPolicy
+from frontend.health import HealthProbe
+from frontend.images import ImageLoader
+from frontend.metrics import Metrics
+from frontend.pipeline import Pipeline
+from frontend.problem import problem
+from frontend.routes import Services, router
+from frontend.schemas import BatchRequest, Problem, ScoreRequest
+from frontend.scorer import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi.responses import JSONResponse
+
+    from frontend.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; its lifespan opens the pools and closes them."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await _open(settings, metrics, stack)
+            yield
+
+    app = FastAPI(
+        title="imajin-aesthetic",
+        version=version("imajin-aesthetic"),
+        summary="ImageReward scores: how well an image answers its prompt in human eyes.",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+    )
+    app.include_router(router)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    _complete_openapi(app)
+    return app
+
+
+async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
+    policy = FetchPolicy(
+        mode=settings.fetch,
+        allow=addresses.parse_allow(settings.fetch_allow),
+        max_bytes=settings.max_image_bytes,
+        total_timeout_s=settings.fetch_timeout_s,
+    )
+    fetcher = await stack.enter_async_context(
+        Fetcher(policy, on_denied=lambda reason: metrics.fetch_denials.labels(reason).inc())
+    )
+    pool = await stack.enter_async_context(
+        DecodePool(
+            DecodeLimits(
+                workers=settings.decode_workers,
+                max_pixels=settings.max_pixels,
+                task_timeout_s=settings.decode_timeout_s,
+            ),
+            on_worker_lost=metrics.decode_workers_lost.inc,
+        )
+    )
+    scorer = await stack.enter_async_context(Scorer(settings.triton_url, settings.model_repository))
+    admission = Admission(settings.max_concurrency, settings.max_queue)
+    metrics.in_work.set_function(lambda: admission.in_work)
+    metrics.queued.set_function(lambda: admission.queued)
+    loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
+    pipeline = Pipeline(admission, loader, scorer, ScoreCache(settings.cache_entries), metrics)
+    health = HealthProbe(pool, scorer, timeout_s=settings.request_timeout_s)
+    return Services(settings, pipeline, scorer, health, metrics)
+
+
+def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    request.state.note_internal(error)
+    return problem(error, request.state.request_id)
+
+
+def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Translate what the framework itself raises."""
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            translated: ServiceError = NotFound("no such path; see /docs")
+        case 405:
+            translated = MethodNotAllowed("this path does not answer this method; see /docs")
+        case 400 | 422:
+            translated = InvalidRequest(str(error.detail))
+        case _:
+            translated = Internal("an internal error occurred", internal=str(error.detail))
+    response = problem(translated, request.state.request_id)
+    response.headers.update(error.headers or {})  # Allow, for 405
+    return response
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Add the schemas that endpoints parse and answer themselves, which FastAPI does not see."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document["components"]["schemas"]
+            for model in (ScoreRequest, BatchRequest, Problem):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                components.update(schema.pop("$defs", {}))
+                components[model.__name__] = schema
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own documented way

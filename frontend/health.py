@@ -1,0 +1,83 @@
+"""Is the service able to score? Answered by a real one-pixel inference, or by a real request just before."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image
+
+from frontend.deadline import Deadline
+from frontend.errors import ServiceError
+from reward.tokenise import tokenise
+
+if TYPE_CHECKING:
+    from frontend.decode import DecodePool
+    from frontend.scorer import Scorer
+
+_FRESH_S: Final = 1.0
+_FRESH_FACTOR: Final = 10.0
+"""A probe that takes long is repeated less often: probing takes a tenth of the machine at most."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of each part: None is well, anything else says what is wrong, publicly."""
+
+    decode: str | None
+    triton: str | None
+    model: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a request would be scored."""
+        return self.decode is None and self.triton is None and self.model is None
+
+
+class HealthProbe:
+    """Probes the service through the parts that requests use; concurrent askers share one probe."""
+
+    def __init__(self, pool: DecodePool, scorer: Scorer, *, timeout_s: float) -> None:
+        self._pool = pool
+        self._scorer = scorer
+        self._timeout_s = timeout_s
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, float, Health] | None = None  # when, how long it took, what it found
+        image = io.BytesIO()
+        Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
+        self._pixel = image.getvalue()
+
+    async def check(self) -> Health:
+        """Return the present state, at most about a second old."""
+        async with self._lock:
+            if self._last is not None:
+                when, took_s, health = self._last
+                if time.monotonic() - when < max(_FRESH_S, _FRESH_FACTOR * took_s if health.ready else 0):
+                    return health
+            started = time.monotonic()
+            health = await self._probe()
+            finished = time.monotonic()
+            self._last = (finished, finished - started, health)
+            return health
+
+    async def _probe(self) -> Health:
+        deadline = Deadline.after(self._timeout_s)
+        try:
+            pixel = await self._pool.decode(self._pixel, timeout_s=self._timeout_s)
+        except ServiceError as error:
+            return Health(decode=error.detail, triton=None, model=None)
+        try:
+            served = await self._scorer.served(deadline)
+        except ServiceError as error:
+            return Health(decode=None, triton=error.detail, model=None)
+        tokens = tokenise([""])
+        try:
+            await self._scorer.score(
+                pixel.pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
+            )
+        except ServiceError as error:
+            return Health(decode=None, triton=None, model=error.detail)
+        return Health(decode=None, triton=None, model=None)

@@ -1,0 +1,47 @@
+"""Structured logs: one line of JSON each, with no image, no prompt and no secret in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Final
+
+_LOGGER: Final = logging.getLogger("imajin_aesthetic.requests")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON; `extra={"fields": {...}}` adds members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure() -> None:
+    """Send everything of this process to standard error in this form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").disabled = True  # `log_request` says more
+
+
+def log_request(**fields: object) -> None:
+    """Write the one line of a request; an error's internal side appears here and nowhere else."""
+    kept = {name: value for name, value in fields.items() if value is not None}
+    status = fields["status"]
+    failed = isinstance(status, int) and status >= 500
+    _LOGGER.log(logging.ERROR if failed else logging.INFO, "request", extra={"fields": kept})

@@ -1,0 +1,347 @@
+"""The endpoints: body -> pipeline -> answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from frontend import ranking, schemas
+from frontend.deadline import HEADER as TIMEOUT_HEADER
+from frontend.deadline import Deadline
+from frontend.decode import FORMATS
+from frontend.errors import InvalidRequest, ServiceError
+from frontend.images import Source, too_large
+from frontend.problem import AllFailed, describe_validation
+from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
+
+if TYPE_CHECKING:
+    from frontend.decode import Decoded
+    from frontend.health import HealthProbe
+    from frontend.metrics import Metrics
+    from frontend.pipeline import Judgement, Pipeline
+    from frontend.scorer import Scorer, Served
+    from frontend.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that endpoints use, built at start-up."""
+
+    settings: Settings
+    pipeline: Pipeline
+    scorer: Scorer
+    health: HealthProbe
+    metrics: Metrics
+
+
+def _services(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+Parts = Annotated[Services, Depends(_services)]
+router = APIRouter()
+
+_PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": "An error (RFC 9457)", "content": _PROBLEM} for status in statuses}
+
+
+_SCORING_PROBLEMS: Final = _problems(413, 422, 429, 500, 503, 504)
+_TIMEOUT_PARAMETER: Final = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "Deadline of this request in milliseconds.",
+}
+_UPLOAD_SCHEMA: Final = {
+    "type": "object",
+    "required": ["prompt", "image"],
+    "properties": {
+        "prompt": {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS},
+        "image": {"type": "string", "format": "binary"},
+        "min_score": {"type": "number"},
+    },
+}
+
+
+def _body(name: str, **others: dict[str, Any]) -> dict[str, Any]:
+    json_schema = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {
+        "requestBody": {"required": True, "content": json_schema | others},
+        "parameters": [_TIMEOUT_PARAMETER],
+    }
+
+
+@router.post(
+    "/score",
+    summary="Score one image",
+    response_model=schemas.ScoreResponse,
+    responses=_SCORING_PROBLEMS,
+    openapi_extra=_body("ScoreRequest", **{"multipart/form-data": {"schema": _UPLOAD_SCHEMA}}),
+)
+async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
+    """Score one image, by URL, base64 or upload, against its prompt."""
+    started = time.perf_counter()
+    deadline = _deadline(request, parts.settings)
+    prompt, source, min_score = await _score_request(request, parts.settings)
+    verdict = await parts.pipeline.judge(
+        prompt, [source], deadline=deadline, request_id=request.state.request_id
+    )
+    judgement = verdict.images[0]
+    if isinstance(judgement, ServiceError):
+        raise judgement
+    return schemas.ScoreResponse(
+        **_scored(judgement, min_score),
+        prompt_tokens=verdict.prompt_tokens,
+        prompt_truncated=verdict.prompt_truncated,
+        model=_model(verdict.served),
+        processing_time_ms=_since_ms(started),
+    )
+
+
+@router.post(
+    "/score-batch",
+    summary="Rank up to ten candidates",
+    response_model=schemas.BatchResponse,
+    responses=_SCORING_PROBLEMS,
+    openapi_extra=_body("BatchRequest"),
+)
+async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
+    """Rank the candidates of one prompt, best first; one that fails does not fail the others."""
+    started = time.perf_counter()
+    deadline = _deadline(request, parts.settings)
+    body = await _json_body(request, schemas.BatchRequest)
+    if len(body.candidates) > parts.settings.max_candidates:
+        raise InvalidRequest(
+            f"candidates: {len(body.candidates)} were sent, {parts.settings.max_candidates} are allowed"
+        )
+    sources = [Source(url=item.image_url, base64=item.image_base64) for item in body.candidates]
+    verdict = await parts.pipeline.judge(
+        body.prompt, sources, deadline=deadline, request_id=request.state.request_id
+    )
+    results, failed = _ranked(body, verdict.images)
+    if not results:
+        raise AllFailed("no candidate could be scored", failed)
+    return schemas.BatchResponse(
+        best_candidate=results[0],
+        results=results,
+        failed=failed,
+        prompt_tokens=verdict.prompt_tokens,
+        prompt_truncated=verdict.prompt_truncated,
+        model=_model(verdict.served),
+        processing_time_ms=_since_ms(started),
+    )
+
+
+@router.get(
+    "/info",
+    summary="Model, limits and scale",
+    response_model=schemas.InfoResponse,
+    responses=_problems(500, 503, 504),
+)
+async def info(parts: Parts) -> schemas.InfoResponse:
+    """Describe what is served, what may be asked for and how to read a score."""
+    settings = parts.settings
+    served = await parts.scorer.served(Deadline.after(settings.request_timeout_s))
+    return schemas.InfoResponse(
+        service="imajin-aesthetic",
+        service_version=version("imajin-aesthetic"),
+        model=_model(served),
+        precision=served.manifest.precision,
+        runtime=served.manifest.runtime,
+        device=served.device,
+        published_at=served.manifest.created_at,
+        triton_version=served.triton_version,
+        gpu_coordination="none",
+        limits=schemas.Limits(
+            max_candidates=settings.max_candidates,
+            max_image_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_pixels,
+            max_body_bytes=settings.max_body_bytes,
+            max_prompt_characters=MAX_PROMPT_CHARACTERS,
+            max_prompt_tokens=MAX_TOKENS,
+            request_timeout_s=settings.request_timeout_s,
+            max_request_timeout_s=settings.max_request_timeout_s,
+            formats=list(FORMATS),
+            fetch=settings.fetch,
+        ),
+        scale=schemas.Scale(
+            raw_score="reward, about -2 to +2; mean 0 and standard deviation 1 on the model's own test set",
+            normalized_score="sigmoid(raw_score), 0 to 1",
+            percentile="100 * Phi(raw_score), Phi the standard normal distribution",
+        ),
+    )
+
+
+@router.get("/health/live", summary="The process answers", response_model=schemas.LiveResponse)
+async def live() -> schemas.LiveResponse:
+    """Say that the process is alive, whatever Triton does."""
+    return schemas.LiveResponse()
+
+
+_HEALTH_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {503: {"model": schemas.HealthResponse}}
+
+
+@router.get(
+    "/health",
+    summary="Each part's state",
+    response_model=schemas.HealthResponse,
+    responses=_HEALTH_RESPONSES,
+)
+@router.get(
+    "/health/ready",
+    summary="A one-pixel image was scored",
+    response_model=schemas.HealthResponse,
+    responses=_HEALTH_RESPONSES,
+)
+async def ready(parts: Parts) -> JSONResponse:
+    """Score a one-pixel image through every part; 503 while one of them fails."""
+    found = await parts.health.check()
+    states = {"decode": found.decode, "triton": found.triton, "model": found.model}
+    content = schemas.HealthResponse(
+        status="ready" if found.ready else "unavailable",
+        parts={
+            name: schemas.Part(status="ok" if state is None else "failing", detail=state or "ok")
+            for name, state in states.items()
+        },
+    )
+    return JSONResponse(content.model_dump(), status_code=200 if found.ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(parts: Parts) -> Response:
+    """Write the metrics in Prometheus' text format."""
+    return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _deadline(request: Request, settings: Settings) -> Deadline:
+    return Deadline.of_header(
+        request.headers.get(TIMEOUT_HEADER),
+        default_s=settings.request_timeout_s,
+        max_s=settings.max_request_timeout_s,
+    )
+
+
+async def _score_request(request: Request, settings: Settings) -> tuple[str, Source, float | None]:
+    if _content_type(request) == "multipart/form-data":
+        return await _upload(request, settings)
+    body = await _json_body(request, schemas.ScoreRequest)
+    return body.prompt, Source(url=body.image_url, base64=body.image_base64), body.min_score
+
+
+async def _upload(request: Request, settings: Settings) -> tuple[str, Source, float | None]:
+    try:
+        form = await request.form(max_files=1, max_fields=2, max_part_size=4 * MAX_PROMPT_CHARACTERS)
+    except HTTPException as error:
+        raise InvalidRequest(f"the multipart body is not valid: {error.detail}") from error
+    try:
+        fields = dict(form.multi_items())
+        if len(fields) != len(form.multi_items()) or not {"prompt", "image"} <= set(fields) <= {
+            "prompt",
+            "image",
+            "min_score",
+        }:
+            raise InvalidRequest("the form's fields are prompt, image and, if wanted, min_score; each once")
+        image = fields["image"]
+        if not isinstance(image, UploadFile):
+            raise InvalidRequest("image must be an uploaded file")
+        if (image.size or 0) > settings.max_image_bytes:
+            raise too_large(settings.max_image_bytes)
+        prompt = _validated(TypeAdapter(schemas.Prompt), fields["prompt"], "prompt")
+        min_score = _validated(TypeAdapter(schemas.MinScore), fields.get("min_score"), "min_score")
+        return prompt, Source(data=await image.read()), min_score
+    finally:
+        await form.close()
+
+
+Body = TypeVar("Body", bound=BaseModel)
+Value = TypeVar("Value")
+
+
+async def _json_body(request: Request, model: type[Body]) -> Body:
+    content_type = _content_type(request)
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise InvalidRequest(
+            "the Content-Type must be application/json (or, for /score, multipart/form-data)"
+        )
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise InvalidRequest(describe_validation(error)) from error
+
+
+def _validated(adapter: TypeAdapter[Value], value: object, name: str) -> Value:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise InvalidRequest(f"{name}: {describe_validation(error)}") from error
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _ranked(
+    body: schemas.BatchRequest, images: list[Judgement | ServiceError]
+) -> tuple[list[schemas.RankedCandidate], list[schemas.FailedCandidate]]:
+    scored = [(index, image) for index, image in enumerate(images) if not isinstance(image, ServiceError)]
+    results = []
+    for place in ranking.rank([judgement.raw_score for _, judgement in scored]):
+        index, judgement = scored[place.index]
+        results.append(
+            schemas.RankedCandidate(
+                rank=place.rank,
+                index=index,
+                id=body.candidates[index].id,
+                **_scored(judgement, body.min_score),
+            )
+        )
+    failed = [
+        schemas.FailedCandidate(
+            index=index,
+            id=body.candidates[index].id,
+            error=schemas.ErrorInfo(code=image.code, detail=image.detail),
+        )
+        for index, image in enumerate(images)
+        if isinstance(image, ServiceError)
+    ]
+    return results, failed
+
+
+def _scored(judgement: Judgement, min_score: float | None) -> dict[str, Any]:
+    return {
+        "raw_score": judgement.raw_score,
+        "normalized_score": ranking.sigmoid(judgement.raw_score),
+        "percentile": ranking.percentile(judgement.raw_score),
+        "passed": None if min_score is None else judgement.raw_score >= min_score,
+        "image": _image(judgement.image),
+        "cached": judgement.cached,
+    }
+
+
+def _image(image: Decoded) -> schemas.ImageInfo:
+    return schemas.ImageInfo(width=image.width, height=image.height, format=image.format, sha256=image.sha256)
+
+
+def _model(served: Served) -> schemas.ModelInfo:
+    return schemas.ModelInfo(
+        name=served.manifest.name,
+        version=served.version,
+        weights_sha256=served.manifest.checkpoint_sha256,
+        preprocessing=served.manifest.preprocessing,
+    )
+
+
+def _since_ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,180 @@
+"""The frontend's only way to Triton: which version is served, and the rewards of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
+import numpy as np
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable, Overloaded, ServiceError
+from reward import manifest, preprocess
+from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward.errors import VersionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from frontend.deadline import Deadline
+    from reward.manifest import Manifest
+
+_SERVED_TTL_S: Final = 1.0
+_RETRY_AFTER_S: Final = 2.0
+_CONNECTIONS: Final = 256
+
+
+@dataclass(frozen=True)
+class Served:
+    """The version of the network that answers at present."""
+
+    version: str
+    manifest: Manifest
+    device: str
+    triton_version: str
+
+
+class Scorer:
+    """A pool of connections to one Triton server; use as an async context manager."""
+
+    def __init__(self, url: str, repository: Path) -> None:
+        self._url = url
+        self._repository = repository
+        self._client: InferenceServerClient | None = None
+        self._served: tuple[float, Served] | None = None
+        self._asking = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._client = InferenceServerClient(self._url, conn_limit=_CONNECTIONS, conn_timeout=None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def served(self, deadline: Deadline) -> Served:
+        """Say which version is served: Triton's own word, remembered for a second.
+
+        Raises:
+            ModelUnavailable: Triton is down, or serves no version that this frontend can use.
+        """
+        async with self._asking:
+            if self._served is None or time.monotonic() - self._served[0] > _SERVED_TTL_S:
+                self._served = None
+                served = await _translated(self._ask(), deadline)
+                self._served = (time.monotonic(), served)
+            return self._served[1]
+
+    async def score(
+        self,
+        pixels: NDArray[np.uint8],
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        *,
+        served: Served,
+        deadline: Deadline,
+        request_id: str = "",
+    ) -> list[float]:
+        """Score a batch in one request: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
+
+        Raises:
+            Overloaded: Triton's queue is full.
+            DeadlineExceeded: the deadline passed in Triton or on the way.
+            ModelUnavailable: Triton is down, or the version is not ready.
+        """
+        inputs = []
+        arrays: tuple[NDArray[Any], ...] = (pixels, input_ids, attention_mask)
+        for spec, array in zip(NETWORK.inputs, arrays, strict=True):
+            tensor = InferInput(spec.name, list(array.shape), spec.dtype)
+            tensor.set_data_from_numpy(array, binary_data=True)
+            inputs.append(tensor)
+        result = await _translated(
+            self._connection().infer(
+                NETWORK.name,
+                inputs,
+                model_version=served.version,
+                outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
+                request_id=request_id,
+                priority=PRIORITY_INTERACTIVE,
+                timeout=int(deadline.remaining_s() * 1e6),
+            ),
+            deadline,
+        )
+        rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
+        if not np.isfinite(rewards).all():
+            raise Internal("the model gave no finite score", internal=f"rewards: {rewards}")
+        return rewards
+
+    async def _ask(self) -> Served:
+        client = self._connection()
+        # The ensemble's step names the served version: it is what promotion changes.
+        ensemble = await client.get_model_config(ENSEMBLE.name)
+        steps = ensemble["ensemble_scheduling"]["step"]
+        version = next(str(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
+        network = await client.get_model_config(NETWORK.name, version)
+        server = await client.get_server_metadata()
+        try:
+            content = manifest.read(self._repository / NETWORK.name / version)
+        except VersionError as error:
+            raise ModelUnavailable(
+                "the served version has no readable manifest",
+                internal=str(error),
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+        if content.preprocessing != preprocess.digest():
+            raise ModelUnavailable(
+                "the served version was published for another preprocessing",
+                internal=f"{content.preprocessing} is published, {preprocess.digest()} is installed",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        kinds = {group["kind"] for group in network.get("instance_group", [])}
+        return Served(version, content, "gpu" if "KIND_GPU" in kinds else "cpu", server["version"])
+
+    def _connection(self) -> InferenceServerClient:
+        if self._client is None:
+            raise RuntimeError("the Scorer has not been entered")
+        return self._client
+
+
+async def _translated(call: Any, deadline: Deadline) -> Any:  # noqa: ANN401 - tritonclient has no types
+    """Await a call to Triton within the deadline and speak of its failures in our terms."""
+    try:
+        async with asyncio.timeout_at(_loop_time(deadline)):
+            return await call
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed while the image was scored") from error
+    except InferenceServerException as error:
+        raise _translate(error) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise ModelUnavailable(
+            "the inference server cannot be reached",
+            internal=f"{type(error).__name__}: {error}",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
+
+
+def _translate(error: InferenceServerException) -> ServiceError:
+    status, message = str(error.status()), str(error.message())
+    internal = f"Triton answered {status}: {message}"
+    if "timeout expired" in message.lower():
+        return DeadlineExceeded(
+            "the deadline passed while the request waited for the model", internal=internal
+        )
+    if "maximum queue size" in message:
+        return Overloaded("the model's queue is full", internal=internal, retry_after_s=_RETRY_AFTER_S)
+    # Not loaded, loading, unloading, shutting down, or its Python process died: all pass by themselves.
+    return ModelUnavailable("the model is not ready", internal=internal, retry_after_s=_RETRY_AFTER_S)
+
+
+def _loop_time(deadline: Deadline) -> float:
+    return asyncio.get_running_loop().time() + deadline.remaining_s()

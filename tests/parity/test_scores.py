@@ -1,0 +1,136 @@
+"""Full size: what is published scores as upstream scores, to 1e-4, for every kind of file and prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from reward.contract import PIXEL_MEAN, PIXEL_STD
+from reward.preprocess import prepare
+from reward.tokenise import tokenise
+from tests.parity.pictures import write_pictures
+from tests.parity.reference import Job, ask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reward.runtime import Runtime
+
+TOLERANCE = 1e-4
+PROMPTS = [
+    "a painting of an ocean with clouds and birds, day time, low depth field effect",
+    "",
+    "an astronaut",
+    "a very long prompt, " * 20,
+    "日本の庭園、桜、夕暮れ",
+    "фотография кофе на столе",
+    "قطة تجلس على كرسي",
+    "👩‍🚀🚀 ☕",
+    "[CLS] special [SEP] tokens [MASK] in [PAD] the [DEC] text [ENC] [UNK]",
+    "Déjà-vu: l'été à Zürich — naïve?",
+]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One seeded full-size checkpoint, upstream's answers about it, and our published version of it."""
+
+    kinds: list[str]
+    paths: list[Path]
+    job: Job
+    theirs: dict[str, NDArray[Any]]
+    runtime: Runtime
+    parity: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """Make the checkpoint in upstream's process, publish it, load what was published."""
+    from export.publish import publish
+    from export.registry import Registry
+    from reward import runtime
+    from tests.repository import copy_repository
+
+    directory = tmp_path_factory.mktemp("full-size")
+    pictures = write_pictures(directory)
+    checkpoint = directory / "ImageReward-random.pt"
+    every_picture = [(0, index) for index in range(len(pictures))]
+    every_prompt = [(index, index % 4) for index in range(len(PROMPTS))]
+    job = Job(
+        PROMPTS,
+        [str(path) for path in pictures.values()],
+        checkpoint=str(checkpoint),
+        seed=0,
+        pairs=[*every_picture, *every_prompt],
+        ranks=[(0, list(range(10)))],
+    )
+    theirs = ask(job, directory)
+    registry = Registry(copy_repository(directory / "repository"))
+    number = publish(registry, checkpoint, name="random weights, seed 0", show_progress=False)
+    checkpoint.unlink()  # 1.8 GB
+    loaded = runtime.load(registry.directory(number))
+    return Reference(
+        list(pictures), list(pictures.values()), job, theirs, loaded, dict(loaded.manifest.parity)
+    )
+
+
+@pytest.mark.timeout(900)
+def test_pixels_are_identical(reference: Reference) -> None:
+    """Each file of every mode and shape gives upstream's pixels, bit for bit, after normalisation."""
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    for index, (kind, path) in enumerate(zip(reference.kinds, reference.paths, strict=True)):
+        pixels = prepare(path.read_bytes()).pixels
+        normalised = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        np.testing.assert_array_equal(normalised, reference.theirs["normalised"][index], err_msg=kind)
+
+
+def test_token_ids_are_identical(reference: Reference) -> None:
+    """Each prompt gives upstream's token ids."""
+    np.testing.assert_array_equal(tokenise(PROMPTS).input_ids, reference.theirs["input_ids"])
+
+
+@pytest.mark.timeout(900)
+def test_scores_are_upstreams(reference: Reference) -> None:
+    """Every pair, scored alone through the published graph, is within 1e-4 of `ImageReward.score`."""
+    ours = np.array([_score(reference, [prompt], [image])[0] for prompt, image in reference.job.pairs])
+    theirs = reference.theirs["scores"]
+    assert theirs.max() - theirs.min() > 1  # the random weights tell images and prompts apart
+    assert np.abs(np.diff(np.sort(theirs[-len(PROMPTS) :]))).max() > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.timeout(900)
+def test_a_batch_ranks_as_upstream_ranks(reference: Reference) -> None:
+    """Ten candidates in one execution give `inference_rank`'s rewards and order."""
+    prompt, images = reference.job.ranks[0]
+    ours = _score(reference, [prompt] * len(images), images)
+    theirs = reference.theirs["rewards_0"]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+    assert np.argsort(-ours).tolist() == np.argsort(-theirs).tolist()
+
+
+@pytest.mark.timeout(900)
+def test_a_score_does_not_depend_on_its_batch_mates(reference: Reference) -> None:
+    """A pair scored alone, beside others and beside a longer prompt moves by 1e-5 at most."""
+    alone = _score(reference, [2], [0])[0]
+    beside = _score(reference, [2, 1, 0], [0, 5, 13])[0]
+    beside_longer = _score(reference, [3, 2], [1, 0])[1]
+    assert abs(alone - beside) <= 1e-5
+    assert abs(alone - beside_longer) <= 1e-5
+
+
+def test_the_manifest_reports_the_agreement(reference: Reference) -> None:
+    """Publishing compared the graph with torch and wrote down what it measured."""
+    assert reference.parity["max_difference"] <= TOLERANCE
+    assert reference.parity["pairs"] >= 8
+    assert reference.parity["score_range"] > 0.1
+
+
+def _score(reference: Reference, prompts: list[int], images: list[int]) -> NDArray[np.float32]:
+    tokens = tokenise([PROMPTS[prompt] for prompt in prompts])
+    pixels = np.stack([prepare(Path(reference.paths[image]).read_bytes()).pixels for image in images])
+    return reference.runtime.score(pixels, tokens.input_ids, tokens.attention_mask)[:, 0]

@@ -1,0 +1,60 @@
+"""Token ids are upstream's, to the last character of Unicode."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reward.tokenise import tokenise
+from tests.parity.reference import Job, ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Two characters each side make a word of every code point, wherever a table may end.
+_EVERY_CHARACTER = [f"a{chr(code)}b" for code in range(0x3100) if not 0xD800 <= code <= 0xDFFF]
+_BLOCKS = [
+    *[(0x20, 0x7F), (0xA0, 0x250), (0x250, 0x600), (0x600, 0x1100), (0x1100, 0x2000), (0x2000, 0x3100)],
+    *[(0x3100, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x12000), (0x1D000, 0x20000), (0x20000, 0x32000)],
+    (0xE0000, 0xE01F0),
+]
+_WORDS = [" ", "a", "the painting", "[SEP]", "[CLS]", "[DEC]", "[enc]", "\t", "\n", "\u00a0", "İ", "Σ", "é"]
+
+
+def test_token_ids_are_identical_to_upstream(tmp_path: Path) -> None:
+    """Every character up to U+30FF and 12,000 random mixtures of scripts give upstream's ids and masks."""
+    prompts = [*_EVERY_CHARACTER, *_mixtures(12_000), *_PARTICULAR]
+    theirs = ask(Job(prompts), tmp_path)
+    ours = tokenise(prompts)
+    different = np.flatnonzero((ours.input_ids != theirs["input_ids"]).any(axis=1))
+    assert [ascii(prompts[index]) for index in different] == []
+    np.testing.assert_array_equal(ours.attention_mask, theirs["attention_mask"])
+
+
+def _mixtures(count: int) -> list[str]:
+    choose = random.Random(0)
+    prompts = []
+    for _ in range(count):
+        blocks = [_BLOCKS[0], *choose.sample(_BLOCKS, 2)]
+        pieces = []
+        for _ in range(choose.randint(1, 30)):
+            low, high = choose.choice(blocks)
+            pieces.append(choose.choice(_WORDS) if choose.random() < 0.2 else chr(choose.randrange(low, high)))
+        prompts.append("".join(pieces))
+    return prompts
+
+
+_PARTICULAR = [
+    "",
+    " \t\n",
+    "a" * 100,
+    "a" * 101,
+    "word " * 5000,
+    "ΟΔΟΣ İstanbul ǅ ß ẞ ﬁ ŉ",
+    "[CLS][SEP] [MASK]ed [PAD] x[UNK]y [DEC] [ENC] [cls]",
+    "👩‍👩‍👧 🏳️‍🌈 é\u0301\u0302",
+    f"highest {chr(sys.maxunicode)}",
+]
