@@ -14,7 +14,7 @@ PORT ?= 8006
 NAME ?= $(basename $(notdir $(CHECKPOINT)))
 SOURCES := reward export frontend local model_boss tests bench model_repository
 
-.PHONY: help up publish test test-slow check fix bench clean
+.PHONY: help up publish test test-slow fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -30,6 +30,9 @@ test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
 
 test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.dev ## decode 200,000 broken images
+	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
 
 check: $(VENV)/.dev ## lint, types, formatting, import rules
 	$(BIN)/ruff check $(SOURCES)

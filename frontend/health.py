@@ -37,6 +37,15 @@ class Health:
         return self.decode is None and self.triton is None and self.model is None
 
 
+@dataclass(frozen=True)
+class _Finding:
+    health: Health
+    at_s: float
+    took_s: float
+    failures: int
+    """Of the scorer, at the time."""
+
+
 class HealthProbe:
     """Probes the service through the parts that requests use; concurrent askers share one probe."""
 
@@ -45,7 +54,7 @@ class HealthProbe:
         self._scorer = scorer
         self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
-        self._last: tuple[float, float, Health] | None = None  # when, how long it took, what it found
+        self._last: _Finding | None = None
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
@@ -53,15 +62,20 @@ class HealthProbe:
     async def check(self) -> Health:
         """Return the present state, at most about a second old."""
         async with self._lock:
-            if self._last is not None:
-                when, took_s, health = self._last
-                if time.monotonic() - when < max(_FRESH_S, _FRESH_FACTOR * took_s if health.ready else 0):
-                    return health
+            if self._last is not None and self._is_fresh(self._last):
+                return self._last.health
             started = time.monotonic()
             health = await self._probe()
             finished = time.monotonic()
-            self._last = (finished, finished - started, health)
+            self._last = _Finding(health, finished, finished - started, self._scorer.failures)
             return health
+
+    def _is_fresh(self, last: _Finding) -> bool:
+        if not last.health.ready:
+            return time.monotonic() - last.at_s < _FRESH_S
+        if self._scorer.failures > last.failures:  # a request has found out since
+            return False
+        return time.monotonic() - last.at_s < max(_FRESH_S, _FRESH_FACTOR * last.took_s)
 
     async def _probe(self) -> Health:
         deadline = Deadline.after(self._timeout_s)

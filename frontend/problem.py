@@ -41,7 +41,7 @@ def problem(error: ServiceError, request_id: str) -> JSONResponse:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(
-        content.model_dump(exclude_none=True),
+        content.model_dump(exclude={"failed"} if content.failed is None else None),
         status_code=error.status,
         media_type="application/problem+json",
         headers=headers,

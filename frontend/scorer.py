@@ -51,6 +51,8 @@ class Scorer:
         self._client: InferenceServerClient | None = None
         self._served: tuple[float, Served] | None = None
         self._asking = asyncio.Lock()
+        self.failures = 0
+        """How often Triton was found unavailable so far."""
 
     async def __aenter__(self) -> Self:
         self._client = InferenceServerClient(self._url, conn_limit=_CONNECTIONS, conn_timeout=None)
@@ -71,7 +73,7 @@ class Scorer:
         async with self._asking:
             if self._served is None or time.monotonic() - self._served[0] > _SERVED_TTL_S:
                 self._served = None
-                served = await _translated(self._ask(), deadline)
+                served = await self._call(self._ask(), deadline)
                 self._served = (time.monotonic(), served)
             return self._served[1]
 
@@ -98,7 +100,7 @@ class Scorer:
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array, binary_data=True)
             inputs.append(tensor)
-        result = await _translated(
+        result = await self._call(
             self._connection().infer(
                 NETWORK.name,
                 inputs,
@@ -139,6 +141,14 @@ class Scorer:
             )
         kinds = {group["kind"] for group in network.get("instance_group", [])}
         return Served(version, content, "gpu" if "KIND_GPU" in kinds else "cpu", server["version"])
+
+    async def _call(self, call: Any, deadline: Deadline) -> Any:  # noqa: ANN401 - tritonclient has no types
+        try:
+            return await _translated(call, deadline)
+        except ModelUnavailable:
+            self.failures += 1
+            self._served = None
+            raise
 
     def _connection(self) -> InferenceServerClient:
         if self._client is None:

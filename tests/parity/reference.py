@@ -39,7 +39,9 @@ class Job:
 def ask(job: Job, directory: Path) -> dict[str, NDArray[Any]]:
     """Run a job in `directory` and return upstream's arrays by name."""
     if not (UPSTREAM / "ImageReward").is_dir():
-        raise RuntimeError("the upstream package is not installed: run 'make test', or 'make .upstream/.installed'")
+        raise RuntimeError(
+            "the upstream package is not installed: run 'make test', or 'make .upstream/.installed'"
+        )
     (directory / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
     script = Path(__file__).with_name("upstream.py")
     subprocess.run(

@@ -73,7 +73,9 @@ def main(directory: Path) -> None:
         model.load_state_dict(torch.load(job["checkpoint"], map_location="cpu"), strict=False)
         model.eval()
         tokenizer = model.blip.tokenizer
-    tokens = tokenizer(job["prompts"], padding="max_length", truncation=True, max_length=35, return_tensors="np")
+    tokens = tokenizer(
+        job["prompts"], padding="max_length", truncation=True, max_length=35, return_tensors="np"
+    )
     answers["input_ids"], answers["attention_mask"] = tokens.input_ids, tokens.attention_mask
     if job["images"]:
         transform = sys.modules["ImageReward.ImageReward"]._transform(224)
@@ -85,7 +87,9 @@ def main(directory: Path) -> None:
             )
             for index, (prompt, images) in enumerate(job["ranks"]):
                 started = time.perf_counter()
-                ranks, rewards = model.inference_rank(job["prompts"][prompt], [job["images"][i] for i in images])
+                ranks, rewards = model.inference_rank(
+                    job["prompts"][prompt], [job["images"][i] for i in images]
+                )
                 answers[f"seconds_{index}"] = np.array(time.perf_counter() - started)
                 answers[f"ranks_{index}"], answers[f"rewards_{index}"] = np.array(ranks), np.array(rewards)
     np.savez(directory / "answers.npz", **answers)

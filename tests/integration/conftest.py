@@ -1,0 +1,24 @@
+"""The real stack, as a person starts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.stack import RunningStack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """`python -m local up` over the small network; ended by SIGTERM, with nothing left behind."""
+    running = RunningStack(published_repository, tmp_path_factory.mktemp("stack"))
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()

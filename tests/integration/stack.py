@@ -1,0 +1,156 @@
+"""Start and stop `python -m local up` on free ports, and speak to both doors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
+
+from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+START_TIMEOUT_S: Final = 120.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports of 127.0.0.1 that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class RunningStack:
+    """One `local up` and its addresses."""
+
+    def __init__(self, repository: Path, directory: Path, **environment: str) -> None:
+        self.repository = repository
+        self.directory = directory
+        self.port, self.triton_port, self.grpc_port, self.metrics_port = free_ports(4)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.triton_url = f"127.0.0.1:{self.triton_port}"
+        self.log = directory / "up.log"
+        self._environment = {
+            **os.environ,
+            "AESTHETIC_CACHE_ENTRIES": "0",  # every request of a test is really scored
+            "AESTHETIC_FETCH_ALLOW": "127.0.0.1",
+            "AESTHETIC_DECODE_WORKERS": "2",
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor's process."""
+        assert self._process is not None
+        return self._process
+
+    def command(self) -> list[str]:
+        """Compose the command line."""
+        options = {
+            "repository": self.repository,
+            "directory": self.directory / "state",
+            "port": self.port,
+            "triton-http-port": self.triton_port,
+            "triton-grpc-port": self.grpc_port,
+            "triton-metrics-port": self.metrics_port,
+        }
+        return [sys.executable, "-m", "local", "up", *(f"--{key}={value}" for key, value in options.items())]
+
+    def start(self) -> None:
+        """Start and wait until it says that it is ready."""
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command(), env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "Ctrl-C" not in self.output():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                triton_log = self.directory / "state" / "triton.log"
+                raise AssertionError(f"not ready: {self.output()}\n{triton_log.read_text()[-3000:]}")
+            time.sleep(0.1)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it by a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def output(self) -> str:
+        """What it printed."""
+        return self.log.read_text(errors="replace")
+
+    def client(self) -> httpx.Client:
+        """Speak to the REST door."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def triton_pid(self) -> int:
+        """Find the Triton process that listens for this stack."""
+        return next(pid for pid, line in processes() if f"--http-port={self.triton_port}" in line)
+
+    def left_over(self) -> list[str]:
+        """List the processes that belong to this stack."""
+        marks = (str(self.directory), f"--http-port={self.triton_port}", f"AESTHETIC_PORT={self.port}")
+        return [line for _, line in processes(with_environment=True) if any(mark in line for mark in marks)]
+
+    def statistics(self) -> dict[str, int]:
+        """Count the network's executions and inferences so far, by Triton's own word."""
+        with InferenceServerClient(self.triton_url) as client:
+            answer = client.get_inference_statistics(NETWORK.name)["model_stats"][0]
+        return {
+            "executions": int(answer["execution_count"]),
+            "inferences": int(answer["inference_count"]),
+            "requests": int(answer["inference_stats"]["success"]["count"]),
+        }
+
+    def score_bytes(self, images: list[bytes], prompts: list[str]) -> NDArray[np.float32]:
+        """Score through the ensemble `image_reward`."""
+        inputs = []
+        for spec, values in ((IMAGE, images), (PROMPT, [prompt.encode() for prompt in prompts])):
+            tensor = InferInput(spec.name, [len(values), 1], spec.dtype)
+            tensor.set_data_from_numpy(np.array(values, dtype=object).reshape(-1, 1))
+            inputs.append(tensor)
+        return self._infer(ENSEMBLE.name, inputs)
+
+    def score_pixels(self, arrays: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+        """Score through `image_reward_network`."""
+        inputs = []
+        for spec, array in zip(NETWORK.inputs, arrays, strict=True):
+            tensor = InferInput(spec.name, list(array.shape), spec.dtype)
+            tensor.set_data_from_numpy(array)
+            inputs.append(tensor)
+        return self._infer(NETWORK.name, inputs)
+
+    def _infer(self, model: str, inputs: list[InferInput]) -> NDArray[np.float32]:
+        with InferenceServerClient(self.triton_url, network_timeout=60) as client:
+            rewards: NDArray[np.float32] = client.infer(model, inputs).as_numpy(REWARD.name)
+        return rewards[:, 0]
+
+
+def processes(*, with_environment: bool = False) -> list[tuple[int, str]]:
+    """List the running processes: id and command line (with the environment, if wanted)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes()
+            if with_environment:
+                line += b" " + (entry / "environ").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        if line.strip():
+            found.append((int(entry.name), line.replace(b"\0", b" ").decode(errors="replace")))
+    return found

@@ -1,0 +1,126 @@
+"""`python -m local up`: one line when something is wrong, restarts when Triton dies, nothing left behind."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.stack import RunningStack
+from tests.pictures import photograph
+from tests.repository import copy_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BODY = {"prompt": "a cup", "image_base64": base64.b64encode(photograph("coffee")).decode()}
+
+
+def test_it_starts_and_ends_without_a_trace(published_repository: Path, tmp_path: Path) -> None:
+    """It prints the addresses when a pixel was scored; SIGINT ends it with 0 and no process remains."""
+    stack = RunningStack(published_repository, tmp_path)
+    stack.start()
+    assert stack.url in stack.output()
+    assert f"127.0.0.1:{stack.triton_port}" in stack.output()
+    assert len(stack.left_over()) >= 3  # the supervisor, Triton and the frontend
+    assert stack.stop(signal.SIGINT) == 0
+    assert stack.left_over() == []
+
+
+def test_triton_killed_is_started_again(published_repository: Path, tmp_path: Path) -> None:
+    """After kill -9 of Triton, requests get 503 model_unavailable, and then the same score as before."""
+    stack = RunningStack(published_repository, tmp_path)
+    stack.start()
+    try:
+        with stack.client() as client:
+            before = client.post("/score", json=BODY).json()["raw_score"]
+            os.kill(stack.triton_pid(), signal.SIGKILL)
+            meanwhile = client.post("/score", json=BODY)
+            assert meanwhile.status_code == 503
+            assert meanwhile.json()["code"] == "model_unavailable"
+            assert int(meanwhile.headers["retry-after"]) >= 1
+            assert client.get("/health/ready").status_code == 503
+            assert client.get("/health/live").status_code == 200
+            _wait(lambda: client.get("/health/ready").status_code == 200)
+            after = client.post("/score", json=BODY).json()["raw_score"]
+        assert abs(after - before) <= 1e-6
+        assert "Triton ended (killed by SIGKILL); it is started again in 0.5 s" in stack.output()
+    finally:
+        assert stack.stop() == 0
+    assert stack.left_over() == []
+
+
+def test_a_killed_supervisor_takes_its_children_along(published_repository: Path, tmp_path: Path) -> None:
+    """Even kill -9 of the supervisor leaves no process behind."""
+    stack = RunningStack(published_repository, tmp_path)
+    stack.start()
+    assert stack.stop(signal.SIGKILL) == -signal.SIGKILL
+    _wait(lambda: stack.left_over() == [])
+
+
+def test_nothing_published(tmp_path: Path) -> None:
+    """Without a published version it says in one line what to do."""
+    stack = RunningStack(copy_repository(tmp_path / "empty"), tmp_path)
+    status, lines = _run(stack)
+    assert status == 1
+    assert len(lines) == 1
+    assert lines[0].startswith("error: no model is published in")
+    assert "make up CHECKPOINT=" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "option", ["--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port"]
+)
+def test_a_port_that_is_taken(published_repository: Path, tmp_path: Path, option: str) -> None:
+    """Each of the four ports, when taken, is named in one line with the option that changes it."""
+    stack = RunningStack(published_repository, tmp_path)
+    port = {
+        "--port": stack.port,
+        "--triton-http-port": stack.triton_port,
+        "--triton-grpc-port": stack.grpc_port,
+        "--triton-metrics-port": stack.metrics_port,
+    }[option]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        status, lines = _run(stack)
+    assert status == 1
+    assert len(lines) == 1
+    assert f"127.0.0.1:{port} cannot be used" in lines[0]
+    assert lines[0].endswith(f"choose another with {option}")
+
+
+def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path: Path) -> None:
+    """A damaged version ends the start with one line that names the fault and the log."""
+    repository = copy_repository(tmp_path / "model_repository")
+    version = repository / "image_reward_network" / "1"
+    version.mkdir()
+    source = published_repository / "image_reward_network" / "1"
+    for name in ("model.py", "manifest.json"):
+        (version / name).write_bytes((source / name).read_bytes())
+    (version / "network.onnx").write_bytes(b"no graph")
+    status, lines = _run(RunningStack(repository, tmp_path))
+    assert status == 1
+    errors = [line for line in lines if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "Triton ended" in errors[0]
+    assert "triton.log" in errors[0]
+
+
+def _run(stack: RunningStack) -> tuple[int, list[str]]:
+    done = subprocess.run(stack.command(), capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,135 @@
+"""Both doors give the same scores, and Triton batches what they send."""
+
+from __future__ import annotations
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from reward import runtime
+from reward.contract import NETWORK
+from reward.preprocess import prepare
+from reward.tokenise import tokenise
+from tests.pictures import PHOTOGRAPHS, photograph
+
+if TYPE_CHECKING:
+    from tests.integration.stack import RunningStack
+
+PROMPT = "a photo of an astronaut in an orange suit, 日本 🚀"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _score(stack: RunningStack, data: bytes, prompt: str = PROMPT) -> float:
+    with stack.client() as client:
+        answer = client.post("/score", json={"prompt": prompt, "image_base64": _base64(data)})
+    assert answer.status_code == 200, answer.text
+    return float(answer.json()["raw_score"])
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS[:5])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_rest_bytes_and_pixels_agree(stack: RunningStack, name: str, image_format: str) -> None:
+    """REST, the ensemble on bytes, the network on pixels and the library alone agree to 1e-6."""
+    data = photograph(name, image_format)
+    tokens = tokenise([PROMPT])
+    tensors = (prepare(data).pixels[None], tokens.input_ids, tokens.attention_mask)
+    scores = [
+        _score(stack, data),
+        float(stack.score_bytes([data], [PROMPT])[0]),
+        float(stack.score_pixels(tensors)[0]),
+        float(runtime.load(stack.repository / NETWORK.name / "1").score(*tensors)[0, 0]),
+    ]
+    assert max(scores) - min(scores) <= 1e-6
+
+
+def test_images_and_prompts_matter(stack: RunningStack) -> None:
+    """The small network tells photographs apart, and prompts: equal scores elsewhere mean something."""
+    by_image = [_score(stack, photograph(name)) for name in PHOTOGRAPHS]
+    by_prompt = [_score(stack, photograph("coffee"), prompt) for prompt in ("a cat", "", "coffee", "x y z")]
+    assert max(by_image) - min(by_image) > 0.1
+    assert max(by_prompt) - min(by_prompt) > 0.1
+
+
+def test_a_batch_is_one_execution(stack: RunningStack) -> None:
+    """Ten candidates of one `/score-batch` are one request and one execution of ten inferences."""
+    before = stack.statistics()
+    with stack.client() as client:
+        answer = client.post("/score-batch", json=_batch(list(PHOTOGRAPHS)))
+    after = stack.statistics()
+    assert answer.status_code == 200, answer.text
+    assert {key: after[key] - before[key] for key in after} == {
+        "requests": 1,
+        "executions": 1,
+        "inferences": 10,
+    }
+
+
+def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
+    """Ten `/score` calls at once are ten requests to Triton and fewer than ten executions."""
+    data = [photograph(name) for name in PHOTOGRAPHS]
+    before = stack.statistics()
+    with ThreadPoolExecutor(10) as threads:
+        scores = list(threads.map(lambda each: _score(stack, each), data))
+    after = stack.statistics()
+    assert after["requests"] - before["requests"] == 10
+    assert after["executions"] - before["executions"] < 10
+    np.testing.assert_allclose(scores, [_score(stack, each) for each in data], rtol=0, atol=1e-5)
+
+
+def test_a_score_does_not_depend_on_its_batch_mates(stack: RunningStack) -> None:
+    """A candidate alone and among nine others, of a long or a short prompt, moves by 1e-5 at most."""
+    with stack.client() as client:
+        results = client.post("/score-batch", json=_batch(list(PHOTOGRAPHS))).json()["results"]
+    for result in results:
+        alone = _score(stack, photograph(PHOTOGRAPHS[result["index"]]))
+        assert abs(alone - result["raw_score"]) <= 1e-5
+    data = [photograph("coffee"), photograph("chelsea")]
+    together = stack.score_bytes(data, ["a cup", "many words " * 30])
+    assert abs(float(together[0]) - float(stack.score_bytes(data[:1], ["a cup"])[0])) <= 1e-5
+
+
+def test_a_bad_request_spares_those_it_is_batched_with(stack: RunningStack) -> None:
+    """A caller whose token ids are out of range is refused; a caller in the same execution is answered."""
+    from tritonclient.utils import InferenceServerException
+
+    tokens = tokenise([PROMPT])
+    pixels = prepare(photograph("coffee")).pixels[None]
+    good = (pixels, tokens.input_ids, tokens.attention_mask)
+    bad = (pixels, tokens.input_ids + 40_000, tokens.attention_mask)
+    empty = (pixels, tokens.input_ids, tokens.attention_mask * 0)
+
+    def attempt(tensors: tuple[Any, ...]) -> float | str:
+        try:
+            return float(stack.score_pixels(tensors)[0])
+        except InferenceServerException as error:
+            return f"{error.status()}: {error.message()}"
+
+    with ThreadPoolExecutor(9) as threads:
+        answers = list(threads.map(attempt, [good, bad, empty] * 3))
+    expected = float(stack.score_pixels(good)[0])
+    for score, refused, also_refused in zip(answers[::3], answers[1::3], answers[2::3], strict=True):
+        assert isinstance(score, float)
+        assert abs(score - expected) <= 1e-5
+        assert str(refused).startswith("400")
+        assert "INPUT_IDS must lie in" in str(refused)
+        assert "ATTENTION_MASK must be 0 or 1" in str(also_refused)
+
+
+def test_the_ensemble_names_the_bad_image(stack: RunningStack) -> None:
+    """A caller of the ensemble learns which image of its batch cannot be decoded, as 400."""
+    from tritonclient.utils import InferenceServerException
+
+    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: not an image") as caught:
+        stack.score_bytes([photograph("coffee"), b"text"], ["a", "b"])
+    assert caught.value.status() == "400"
+
+
+def _batch(names: list[str]) -> dict[str, Any]:
+    candidates = [{"id": name, "image_base64": _base64(photograph(name))} for name in names]
+    return {"prompt": PROMPT, "candidates": candidates}

@@ -1,0 +1,74 @@
+"""Checkpoint -> published version, or a refusal that leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from export import publish as publishing
+from export.errors import ParityError
+from export.registry import Registry
+from reward import manifest, preprocess
+from reward.files import sha256
+from tests.repository import copy_repository
+from tests.small import save_small_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _export(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "export", "--repository", str(repository), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
+    """Digests of every file, the checkpoint's, the preprocessing's, the agreement and the tools."""
+    directory = published_repository / "image_reward_network" / "1"
+    content = manifest.read(directory)
+    assert content.name == "small random network"
+    assert content.preprocessing == preprocess.digest()
+    assert set(content.files) == {"model.py", "network.onnx", "network.onnx.data"}
+    assert {name: sha256(directory / name) for name in content.files} == content.files
+    assert content.parity["max_difference"] <= 1e-4
+    assert content.parity["max_batch_difference"] <= 1e-5
+    assert content.parity["score_range"] > 0.1
+    assert content.tools["torch"].startswith("2.13.0")
+
+
+def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
+    """Above the tolerance, publishing fails and no version appears."""
+    registry = Registry(copy_repository(tmp_path / "model_repository"))
+    weights = save_small_checkpoint(tmp_path / "small.safetensors")
+    with pytest.raises(ParityError, match="nothing was published"):
+        publishing.publish(registry, weights, name="x", tolerance=0, show_progress=False)
+    assert registry.versions() == []
+
+
+def test_the_command_publishes_once(tmp_path: Path) -> None:
+    """It shows progress, prints where the version is, and with --once does nothing the second time."""
+    repository = copy_repository(tmp_path / "model_repository")
+    weights = save_small_checkpoint(tmp_path / "small.safetensors")
+    arguments = ["publish", "--checkpoint", str(weights), "--name", "small", "--promote", "--once"]
+    first = _export(repository, *arguments)
+    assert first.returncode == 0, first.stderr
+    assert "compare with torch" in first.stderr  # the progress bar
+    assert f"published {repository}/image_reward_network/1: small" in first.stdout
+    again = _export(repository, *arguments)
+    assert again.stdout == f"{weights} is published already, as version 1\n"
+    assert "1 served  small" in _export(repository, "list").stdout
+
+
+def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
+    """The command says what is wrong with a checkpoint in one line and exits with 1."""
+    repository = copy_repository(tmp_path / "model_repository")
+    wrong = tmp_path / "wrong.pt"
+    wrong.write_bytes(b"text")
+    done = _export(repository, "publish", "--checkpoint", str(wrong), "--name", "x", "--quiet")
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"error: {wrong}: not a checkpoint of tensors alone (loaded with weights_only=True)\n"
+    )

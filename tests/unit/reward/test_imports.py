@@ -1,0 +1,18 @@
+"""What importing costs: a caller that prepares tensors, and the serving side, load no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "module", ["reward.preprocess", "reward.tokenise", "reward.runtime", "frontend.app", "local.stack"]
+)
+def test_serving_imports_no_torch(module: str) -> None:
+    """The modules of the request path import neither torch nor onnxruntime."""
+    code = f"import sys, {module}; print([m for m in ('torch', 'onnxruntime', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

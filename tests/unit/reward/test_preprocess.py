@@ -1,0 +1,111 @@
+"""Bytes -> pixels: upstream's order of operations, and clear refusals."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reward.errors import ImageTooLarge, UndecodableImage
+from reward.preprocess import digest, prepare
+from tests.pictures import photograph
+
+
+def _encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def test_shape_dtype_and_header() -> None:
+    """Pixels are contiguous uint8 (3, 224, 224); width, height and format are the file's."""
+    prepared = prepare(photograph("coffee"))
+    assert prepared.pixels.shape == (3, 224, 224)
+    assert prepared.pixels.dtype == np.uint8
+    assert prepared.pixels.flags["C_CONTIGUOUS"]
+    assert (prepared.width, prepared.height, prepared.format) == (600, 400, "JPEG")
+
+
+def test_channels_come_first_in_rgb_order() -> None:
+    """A red image has its first channel full and the others empty."""
+    pixels = prepare(_encode(Image.new("RGB", (10, 10), (255, 0, 7)))).pixels
+    assert [channel.min() for channel in pixels] == [255, 0, 7]
+
+
+def test_a_palette_is_converted_after_resizing() -> None:
+    """A palette image is resized by nearest neighbour in its own mode: no colour outside the palette appears."""
+    checks = Image.fromarray((np.indices((300, 300)).sum(axis=0) // 7 % 2).astype(np.uint8)).convert("P")
+    checks.putpalette([255, 0, 0, 0, 0, 255] + [0, 0, 0] * 254)
+    pixels = prepare(_encode(checks)).pixels.reshape(3, -1).T
+    assert {tuple(pixel) for pixel in pixels.tolist()} == {(255, 0, 0), (0, 0, 255)}
+
+
+def test_the_crop_is_the_centre() -> None:
+    """Of a wide image the middle remains."""
+    image = Image.new("RGB", (672, 224))
+    image.paste((0, 255, 0), (224, 0, 448, 224))
+    pixels = prepare(_encode(image)).pixels
+    assert (pixels[1] == 255).all()
+    assert (pixels[0] == 0).all()
+
+
+def test_an_image_of_the_right_size_is_left_alone() -> None:
+    """224 x 224 pixels come through bit for bit."""
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(prepare(_encode(Image.fromarray(noise))).pixels, noise.transpose(2, 0, 1))
+
+
+def test_the_first_frame_of_an_animation_is_read() -> None:
+    """Later frames do not matter."""
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("white", "black")]
+    data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (prepare(data).pixels == 255).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"text",
+        photograph("coffee")[:5000],
+        photograph("coffee", "PNG")[:5000],
+        photograph("coffee", "WEBP")[:5000],
+        photograph("coffee", "GIF")[:5000],
+    ],
+)
+def test_what_is_no_whole_image_is_undecodable(data: bytes) -> None:
+    """Nothing, text and truncated files of each format are refused; half a picture is never scored."""
+    with pytest.raises(UndecodableImage):
+        prepare(data)
+
+
+def test_formats_are_told_by_content() -> None:
+    """A format outside `formats` is refused though Pillow knows it."""
+    data = _encode(Image.new("RGB", (10, 10)), "BMP")
+    assert prepare(data).format == "BMP"
+    with pytest.raises(UndecodableImage, match="JPEG, PNG"):
+        prepare(data, formats=("JPEG", "PNG"))
+
+
+def test_too_many_pixels_are_refused_from_the_header() -> None:
+    """The header alone decides: the body of this file is missing, and would be an error otherwise."""
+    data = _encode(Image.new("1", (2000, 3000)))[:60]
+    with pytest.raises(ImageTooLarge, match="2000 x 3000; 5999999 pixels are allowed"):
+        prepare(data, max_pixels=5_999_999)
+    with pytest.raises(UndecodableImage):
+        prepare(data, max_pixels=6_000_000)
+
+
+def test_a_sliver_is_refused_before_it_is_enlarged() -> None:
+    """1 x 4000 would become 224 x 896,000, 200 million pixels: refused; 1 x 900 is scored as upstream would."""
+    with pytest.raises(ImageTooLarge, match="too narrow"):
+        prepare(_encode(Image.new("RGB", (1, 4000))))
+    assert prepare(_encode(Image.new("RGB", (1, 900)))).height == 900
+
+
+def test_the_digest_is_stable() -> None:
+    """Published versions carry this digest: whoever changes a pixel changes the recipe, and with it this."""
+    assert digest() == "0015bb40474e9c0b"
