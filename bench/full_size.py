@@ -15,7 +15,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from PIL import Image
@@ -85,15 +85,13 @@ def _write_images(directory: Path) -> list[Path]:
 
 def _rest(stack: RunningStack, files: list[Path]) -> list[float]:
     sources = [{"image_base64": base64.b64encode(path.read_bytes()).decode()} for path in files]
-    if len(sources) == 1:
-        request = ("/score", {"prompt": PROMPT, **sources[0]})
-    else:
-        request = ("/score-batch", {"prompt": PROMPT, "candidates": sources})
+    path = "/score" if len(sources) == 1 else "/score-batch"
+    body: dict[str, Any] = dict(sources[0]) if len(sources) == 1 else {"candidates": sources}
     seconds = []
     with httpx.Client(base_url=stack.url, timeout=120) as client:
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
-            client.post(request[0], json=request[1]).raise_for_status()
+            client.post(path, json={"prompt": PROMPT, **body}).raise_for_status()
             seconds.append(time.perf_counter() - started)
     return seconds[1:]  # the first one warms up
 
