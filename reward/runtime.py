@@ -9,7 +9,8 @@ import numpy as np
 
 from reward import manifest
 from reward.contract import ATTENTION_MASK, INPUT_IDS, MAX_TOKENS, PIXELS
-from reward.errors import InvalidTensor, VersionError
+from reward.errors import CheckpointError, InvalidTensor, VersionError
+from reward.files import sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,7 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
     import onnxruntime  # noqa: PLC0415 - callers that only prepare tensors do without it
 
     version = manifest.read(directory)
+    _check_files(directory, version)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cpus()
     options.inter_op_num_threads = 1
@@ -85,6 +87,17 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
     except Exception as error:  # onnxruntime's errors share no public base class
         raise VersionError(f"{directory}: the graph cannot be loaded: {error}") from error
     return Runtime(session, version)
+
+
+def _check_files(directory: Path, version: manifest.Manifest) -> None:
+    """Hold every file against its digest: a damaged weight would not fail, it would score wrongly."""
+    for name, digest in version.files.items():
+        try:
+            actual = sha256(directory / name)
+        except CheckpointError as error:
+            raise VersionError(str(error)) from error
+        if actual != digest:
+            raise VersionError(f"{directory / name}: damaged, its sha256 is not the manifest's")
 
 
 def available_cpus() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,19 @@ def test_tensors_out_of_contract_are_refused(version: Path) -> None:
 
 
 def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
-    """Without a manifest, with a broken one, or with a broken graph."""
+    """Without a manifest, with a broken one, with one bit of a weight flipped, or with no graph in the file."""
     damaged = tmp_path / "1"
     shutil.copytree(version, damaged)
+    weights = bytearray((version / "network.onnx.data").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (damaged / "network.onnx.data").write_bytes(weights)
+    with pytest.raises(VersionError, match=r"network\.onnx\.data: damaged"):
+        runtime.load(damaged)
+    (damaged / "network.onnx.data").unlink()
+    with pytest.raises(VersionError, match=r"network\.onnx\.data: cannot be read"):
+        runtime.load(damaged)
+    content = dataclasses.replace(manifest.read(damaged), files={})
+    manifest.write(content, damaged)
     (damaged / runtime.GRAPH_FILE_NAME).write_bytes(b"no graph")
     with pytest.raises(VersionError, match="cannot be loaded"):
         runtime.load(damaged)
