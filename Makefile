@@ -1,5 +1,6 @@
 # `make up` serves, `make test` tests; each installs what it needs into .venv first.
-# Variables: CHECKPOINT=path  NAME=of-the-weights  PORT=8006  HOST=127.0.0.1  PYTHON=python3.11
+# Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
+#            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -11,7 +12,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	&& echo $$python && break; done)
 HOST ?= 127.0.0.1
 PORT ?= 8006
-NAME ?= $(basename $(notdir $(CHECKPOINT)))
+# From the command line only: some environments hold a NAME that means the machine (WSL's does).
+ifeq ($(origin NAME),environment)
+NAME :=
+endif
 SOURCES := reward export frontend local model_boss tests bench model_repository
 
 .PHONY: help up publish test test-slow fuzz check fix bench clean
@@ -19,11 +23,17 @@ SOURCES := reward export frontend local model_boss tests bench model_repository
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
 
-up: $(VENV)/.serve $(if $(CHECKPOINT),publish) ## start Triton and the REST door (CHECKPOINT=path publishes it first)
+ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+
+# Status 3: a checkpoint must be exported first. Only then the tools for it are installed, torch among them.
+up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say with what (docs/weights.md)
+	@$(ENSURE); status=$$?; \
+	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
+	else exit $$status; fi
 	@$(BIN)/python -m local up --host $(HOST) --port $(PORT)
 
 publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
-	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(NAME)" --promote --once
+	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(or $(NAME),$(basename $(notdir $(CHECKPOINT))))" --promote --once
 
 test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
 	$(BIN)/python -m pytest -m 'not slow'
@@ -60,12 +70,14 @@ $(VENV)/.python:
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[frontend,model-boss,triton]'
+	$(INSTALL) --editable '.[fetch,frontend,model-boss,triton]'
 	@touch $@
 
+# `make up` does this in the middle of its recipe: a nested make would run even under `make -n`.
+INSTALL_EXPORT = $(INSTALL) --editable '.[export]' && touch $(VENV)/.export
+
 $(VENV)/.export: $(VENV)/.serve
-	$(INSTALL) --editable '.[export]'
-	@touch $@
+	$(INSTALL_EXPORT)
 
 $(VENV)/.dev: $(VENV)/.export
 	$(INSTALL) --editable '.[dev]'

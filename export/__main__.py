@@ -1,46 +1,104 @@
-"""`python -m export`: publish, list, promote and roll back versions of the network."""
+"""`python -m export`: from weights to published versions of the network, and how good they are."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Final
 
-from export.errors import ExportError
+from export import evaluate, golden
+from export.choose import DEMO, Chooser
+from export.errors import ExportError, ToolsMissing
+from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
-from reward import preprocess
+from export.scoring import score
+from reward import runtime
 from reward.errors import RewardError
 from reward.files import sha256
+
+NEEDS_TOOLS: Final = 3
+"""Exit status by which `make up` knows that it has to install the export's tools and ask again."""
 
 
 def main() -> int:
     """Run one command; errors are one line on standard error and exit status 1."""
     arguments = _parser().parse_args()
     try:
-        registry = Registry(arguments.repository)
-        match arguments.command:
-            case "publish":
-                _publish(registry, arguments)
-            case "list":
-                _list(registry)
-            case "promote":
-                registry.promote(arguments.version)
-                print(f"version {arguments.version} is served from the next start of Triton")
-            case "rollback":
-                print(f"version {registry.rollback()} is served from the next start of Triton")
+        _run(arguments)
+    except ToolsMissing as error:
+        print(error, file=sys.stderr)
+        return NEEDS_TOOLS
     except (ExportError, RewardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # the shell's number for it; a download can last
     return 0
 
 
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "fetch":
+        _fetch(arguments)
+        return
+    registry = Registry(arguments.repository)
+    match arguments.command:
+        case "ensure":
+            chooser = Chooser(registry, lambda text: print(text, flush=True))
+            chooser.ensure(model=arguments.model, checkpoint=arguments.checkpoint, name=arguments.name)
+        case "publish":
+            _publish(registry, arguments)
+        case "verify":
+            _verify(registry, arguments)
+        case "evaluate":
+            _evaluate(registry, arguments)
+        case "list":
+            _list(registry)
+        case "promote":
+            registry.promote(arguments.version)
+            print(f"version {arguments.version} is served from the next start of Triton")
+        case "rollback":
+            print(f"version {registry.rollback()} is served from the next start of Triton")
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from export.fetch import fetch, verified  # noqa: PLC0415 - serving does without huggingface_hub
+
+    print(verified(arguments.file) if arguments.file else fetch())
+
+
+def _verify(registry: Registry, arguments: argparse.Namespace) -> None:
+    version = registry.version(arguments.version)
+    scorer = runtime.load(registry.directory(version.number))
+    report = golden.measure(scorer, arguments.images)
+    print(report.table())
+    report.check()
+    print(
+        f"version {version.number} scores as published: "
+        f"{report.max_difference:.2g} apart at most, {golden.TOLERANCE:g} is allowed"
+    )
+
+
+def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm  # noqa: PLC0415 - serving does without
+
+    annotations = evaluate.read(arguments.annotations)
+    version = registry.version(arguments.version)
+    scorer = runtime.load(registry.directory(version.number))
+    bar = tqdm(annotations, unit="prompt", disable=arguments.quiet)
+    agreement = evaluate.evaluate(bar, arguments.images, partial(score, scorer))
+    print(f"{version.manifest.name}, version {version.number}, {len(annotations)} prompts")
+    print(agreement.table())
+
+
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
-    if arguments.once and (number := _published_already(registry, arguments)) is not None:
-        print(f"{arguments.checkpoint} is published already, as version {number}")
-        if not _is_served(registry, number):
-            registry.promote(number)
-            print(f"version {number} is served from the next start of Triton")
+    if arguments.once and (published := registry.find(arguments.name, sha256(arguments.checkpoint))):
+        print(f"{arguments.checkpoint} is published already, as version {published.number}")
+        if not published.served:
+            registry.promote(published.number)
+            print(f"version {published.number} is served from the next start of Triton")
         return
     from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
     from reward.network import Dimensions  # noqa: PLC0415
@@ -56,7 +114,7 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
         tolerance=arguments.tolerance,
         show_progress=not arguments.quiet,
     )
-    version = next(version for version in registry.versions() if version.number == number)
+    version = registry.version(number)
     print(
         f"published {registry.directory(number)}: {version.manifest.name}, "
         f"differs from torch by {version.manifest.parity['max_difference']:.1e} at most"
@@ -64,23 +122,6 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     if arguments.promote or not any(version.served for version in registry.versions()):
         registry.promote(number)
         print(f"version {number} is served from the next start of Triton")
-
-
-def _published_already(registry: Registry, arguments: argparse.Namespace) -> int | None:
-    digest = sha256(arguments.checkpoint)
-    for version in reversed(registry.versions()):
-        content = version.manifest
-        if (content.checkpoint_sha256, content.preprocessing, content.name) == (
-            digest,
-            preprocess.digest(),
-            arguments.name,
-        ):
-            return version.number
-    return None
-
-
-def _is_served(registry: Registry, number: int) -> bool:
-    return any(version.served and version.number == number for version in registry.versions())
 
 
 def _list(registry: Registry) -> None:
@@ -115,6 +156,28 @@ def _parser() -> argparse.ArgumentParser:
         "--once", action="store_true", help="do nothing if this checkpoint is published already"
     )
     publish.add_argument("--quiet", action="store_true", help="no progress bar")
+    fetch = commands.add_parser("fetch", help=f"download {OFFICIAL.name}, verify it and print where it lies")
+    fetch.add_argument("--file", type=Path, help="verify this file instead, brought by hand")
+    ensure = commands.add_parser("ensure", help="what `make up` does first: see to it that a model is served")
+    ensure.add_argument("--model", default="", help=f"{DEMO}, {OFFICIAL.name}, or a published version's name")
+    ensure.add_argument("--checkpoint", type=Path, help="publish and serve this one")
+    ensure.add_argument("--name", default="", help="of the checkpoint's weights")
+    verify = commands.add_parser(
+        "verify", help="compare a published version with upstream's published scores"
+    )
+    verify.add_argument("--golden", action="store_true", required=True, help="those of upstream's README")
+    verify.add_argument("--images", type=Path, help="upstream's assets/images; downloaded by default")
+    evaluation = commands.add_parser("evaluate", help="measure a published version's agreement with people")
+    evaluation.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        help="JSON in ImageRewardDB's format: upstream's data/test.json",
+    )
+    evaluation.add_argument("--images", type=Path, required=True, help="directory of the annotated images")
+    evaluation.add_argument("--quiet", action="store_true", help="no progress bar")
+    for command in (verify, evaluation):
+        command.add_argument("--version", type=int, metavar="N", help="(default: the served one)")
     commands.add_parser("list", help="list the published versions")
     promote = commands.add_parser("promote", help="make a published version the served one")
     promote.add_argument("version", type=int)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from export.errors import RegistryError
-from reward import manifest
+from reward import manifest, preprocess
 from reward.contract import ENSEMBLE, NETWORK
 from reward.errors import VersionError
 
@@ -71,6 +71,25 @@ class Registry:
                 continue
             found.append(Version(number, content, number == served))
         return found
+
+    def find(self, name: str, checkpoint_sha256: str | None = None) -> Version | None:
+        """Return the newest version of these weights made for the present preprocessing, if there is one."""
+        for version in reversed(self.versions()):
+            content = version.manifest
+            same_weights = checkpoint_sha256 in (None, content.checkpoint_sha256)
+            if same_weights and (content.name, content.preprocessing) == (name, preprocess.digest()):
+                return version
+        return None
+
+    def version(self, number: int | None = None) -> Version:
+        """Return a published version, by default the served one.
+
+        Raises:
+            RegistryError: it is not published.
+        """
+        number = self.served() if number is None else number
+        self._check_published(number)
+        return next(version for version in self.versions() if version.number == number)
 
     def served(self) -> int:
         """Return the number in the network's configuration, published or not."""

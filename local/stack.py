@@ -17,6 +17,7 @@ from local import tritonserver
 from local.errors import NothingPublished, PortTaken, StartFailed
 from local.supervised import Supervised
 from local.tritonserver import Ports
+from local.watchdog import Watchdog
 from reward import manifest
 from reward.contract import NETWORK
 
@@ -37,6 +38,8 @@ class StackSettings:
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
     ready_timeout_s: float = 300.0
+    unready_limit_s: float = 60.0
+    """How long a process that lives may fail to work before it is ended and started again."""
 
 
 class Stack:
@@ -92,6 +95,15 @@ class Stack:
             starting.result()
             _say(self._addresses())
             alive = [asyncio.create_task(part.keep_alive(_complain)) for part in (self.triton, self.frontend)]
+            watchdog = Watchdog(
+                self.triton,
+                self.frontend,
+                self._url(),
+                unready_limit_s=self.settings.unready_limit_s,
+                start_limit_s=self.settings.ready_timeout_s,
+                report=_complain,
+            )
+            alive.append(asyncio.create_task(watchdog.run()))
             await stopped
             for task in alive:
                 task.cancel()
@@ -130,7 +142,7 @@ class Stack:
     def _addresses(self) -> str:
         host, ports = _reachable(self.settings.host), self.settings.triton
         return (
-            f"REST      {self._url()}  (interactive documentation: /docs)\n"
+            f"REST      {self._url()}  (documentation: /docs)\n"
             f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}\n"
             f"Log       {self.triton_log}\n"
             "Ctrl-C ends both."
@@ -142,7 +154,8 @@ def _check_published(repository: Path) -> None:
         if entry.parent.name.isdecimal():
             return
     raise NothingPublished(
-        f"no model is published in {repository}: run 'make up CHECKPOINT=path/to/ImageReward.pt', "
+        f"no model is published in {repository}: run 'make up' (without a network 'make up MODEL=demo'), "
+        "'make up CHECKPOINT=path/to/ImageReward.pt', "
         "or 'python -m export publish --checkpoint FILE --name NAME'"
     )
 

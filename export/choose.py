@@ -1,0 +1,173 @@
+"""Which model does `make up` serve? What was asked for; else what is served already; else the official weights.
+
+Only where nothing was asked for and the hub cannot be reached, the demonstration model takes their place,
+and says so. Nothing but `make up` comes here, so that nothing else ever falls back.
+
+No torch is imported before a checkpoint is exported: neither a published version nor the demonstration model
+needs it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from export.errors import ChoiceError, HubUnreachable, ToolsMissing
+from export.official import OFFICIAL
+from reward import manifest, preprocess
+from reward.errors import VersionError
+from reward.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.official import Weights
+    from export.registry import Registry
+
+DEMO: Final = "demo"
+"""What the demonstration model is called in `MODEL=`, whatever its manifest calls it."""
+
+DEMO_DIRECTORY: Final = Path(__file__).with_name("demo") / "model"
+
+_TOOLS: Final = ("torch", "onnx", "onnxscript", "safetensors", "tqdm")
+
+
+class Chooser:
+    """Brings one model repository to serve what it should."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        say: Callable[[str], None],
+        *,
+        official: Weights = OFFICIAL,
+        demo_directory: Path = DEMO_DIRECTORY,
+    ) -> None:
+        self._registry = registry
+        self._say = say
+        self._official = official
+        self._demo_directory = demo_directory
+
+    def ensure(self, *, model: str = "", checkpoint: Path | None = None, name: str = "") -> None:
+        """See to it that a version is published and served.
+
+        Args:
+            model: `demo`, the official weights' name, or the name of a published version; empty for no wish.
+            checkpoint: to be published, unless it is already.
+            name: of the checkpoint's weights; by default the official one if they are those, else the file's.
+
+        Raises:
+            ChoiceError: the wishes contradict each other, or cannot be met.
+            ToolsMissing: a checkpoint has to be exported, and the tools for it are not installed.
+            FetchError: the official weights were asked for and cannot be had.
+        """
+        if model and checkpoint:
+            raise ChoiceError("MODEL and CHECKPOINT exclude each other")
+        if checkpoint:
+            self._publish(checkpoint, name)
+        elif model == DEMO:
+            self._install_demo()
+        elif model == self._official.name:
+            self._publish_official()
+        elif model:
+            self._promote(model)
+        elif not self._served_name():
+            self._publish_official_or_install_demo()
+        self._say(f"model     {self._served_name()}, version {self._registry.served()}")
+        if model != DEMO and self._demo_is_served():
+            self._say(self._banner())
+
+    def _served_name(self) -> str | None:
+        return next((version.manifest.name for version in self._registry.versions() if version.served), None)
+
+    def _publish_official_or_install_demo(self) -> None:
+        try:
+            self._publish_official()
+        except HubUnreachable as error:
+            if not (self._demo_directory / manifest.FILE_NAME).exists():
+                raise
+            self._say(f"{self._official.name}: {error}")
+            self._install_demo()
+
+    def _publish_official(self) -> None:
+        if self._serve_published(self._official.name, self._official.sha256):
+            return
+        from export.fetch import fetch  # noqa: PLC0415 - a published version needs no hub
+
+        self._publish(fetch(self._official), self._official.name)
+
+    def _publish(self, checkpoint: Path, name: str) -> None:
+        digest = sha256(checkpoint)
+        if not name:
+            name = self._official.name if digest == self._official.sha256 else checkpoint.stem
+        if self._serve_published(name, digest):
+            return
+        missing = [tool for tool in _TOOLS if find_spec(tool) is None]
+        if missing:
+            raise ToolsMissing(
+                f"{checkpoint} has to be exported once; {', '.join(missing)} are needed: pip install '.[export]'"
+            )
+        from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import
+
+        self._registry.promote(publish(self._registry, checkpoint, name=name))
+
+    def _promote(self, name: str) -> None:
+        if not self._serve_published(name):
+            published = {version.manifest.name for version in self._registry.versions()}
+            known = sorted({DEMO, self._official.name} | published)
+            raise ChoiceError(f"no model {name!r} is published; there is {', '.join(known)}")
+
+    def _install_demo(self) -> None:
+        content = manifest.read(self._demo_directory)
+        if not self._serve_published(content.name, content.checkpoint_sha256):
+            self._registry.promote(install(self._registry, self._demo_directory))
+
+    def _serve_published(self, name: str, checkpoint_sha256: str | None = None) -> bool:
+        version = self._registry.find(name, checkpoint_sha256)
+        if version is not None and not version.served:
+            self._registry.promote(version.number)
+        return version is not None
+
+    def _demo_is_served(self) -> bool:
+        try:
+            return self._served_name() == manifest.read(self._demo_directory).name
+        except VersionError:
+            return False
+
+    def _banner(self) -> str:
+        name = self._official.name
+        lines = [
+            f"THIS IS NOT {name}: the demonstration model is served.",
+            "It knows drawn shapes and colours; its scores of photographs and art mean nothing.",
+            "",
+            f"The official weights, once there is a network:   make up MODEL={name}",
+            f"or brought by hand:                              make up CHECKPOINT={self._official.file_name}",
+            f"To serve this model without this banner:         make up MODEL={DEMO}",
+        ]
+        width = max(map(len, lines))
+        rule = "!" * (width + 6)
+        return "\n".join([rule, *(f"!! {line:<{width}} !!" for line in lines), rule])
+
+
+def install(registry: Registry, directory: Path) -> int:
+    """Copy a directory that holds a manifest and the files that it lists as the next version; return its number.
+
+    Raises:
+        ChoiceError: a file is damaged, or the version was made for another preprocessing.
+        CheckpointError: a file is missing.
+        VersionError: there is no manifest.
+    """
+    content = manifest.read(directory)
+    if content.preprocessing != preprocess.digest():
+        raise ChoiceError(
+            f"{directory}: made for the preprocessing {content.preprocessing}, not {preprocess.digest()}"
+        )
+    for name, digest in content.files.items():
+        if sha256(directory / name) != digest:
+            raise ChoiceError(f"{directory / name}: not the file that the manifest names")
+    with registry.publishing() as draft:
+        for name in (*content.files, manifest.FILE_NAME):
+            shutil.copyfile(directory / name, draft.directory / name)
+    return draft.number
