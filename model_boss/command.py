@@ -1,0 +1,115 @@
+"""A command that holds a lease while it runs: how a service joins without code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from model_boss import guard
+from model_boss.lease import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_boss.lease import Lease
+
+_LOG: Final = logging.getLogger("model_boss")
+_FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+async def run_command(
+    lease: Lease, command: Sequence[str], *, wait_s: float | None, grace_s: float, lost_grace_s: float
+) -> int:
+    """Wait for the lease, run the command, give the lease back; return the shell's exit status.
+
+    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it gets
+    SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it leaves
+    behind in its group is killed, because the memory is given back.
+
+    Raises:
+        NotGranted, ClaimRefused: the command was not started.
+    """
+    async with lease:
+        fence = await _granted(lease, wait_s)
+        if fence is None:
+            return 128 + signal.SIGTERM
+        claim = lease.claim
+        environment = os.environ | {
+            "MODEL_BOSS_GPU": claim.gpu,
+            "MODEL_BOSS_LEASE": claim.lease_id,
+            "MODEL_BOSS_FENCE": str(fence),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", str(Path(guard.__file__)), str(os.getpid()), *command),
+            process_group=0,
+            env=environment,
+        )
+        loop = asyncio.get_running_loop()
+        for number in _FORWARDED:
+            loop.add_signal_handler(number, _signal_group, process.pid, number)
+        try:
+            await lease.commit()
+            status = await _watch(lease, process, grace_s, lost_grace_s)
+        finally:
+            _signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+            for number in _FORWARDED:
+                loop.remove_signal_handler(number)
+    return status if status >= 0 else 128 - status
+
+
+async def _granted(lease: Lease, wait_s: float | None) -> int | None:
+    """Wait for the grant; `None` where a signal ended the wait."""
+    loop, waiting = asyncio.get_running_loop(), asyncio.ensure_future(lease.wait_granted(wait_s))
+    loop.add_signal_handler(signal.SIGTERM, waiting.cancel)
+    try:
+        return await waiting
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # Ctrl-C, not SIGTERM
+            raise
+        return None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _watch(
+    lease: Lease, process: asyncio.subprocess.Process, grace_s: float, lost_grace_s: float
+) -> int:
+    exited = asyncio.ensure_future(process.wait())
+    ending = asyncio.ensure_future(lease.wait_ending())
+    lost = asyncio.ensure_future(lease.lost.wait())
+    try:
+        await asyncio.wait({exited, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if exited.done():
+            return exited.result()
+        _LOG.warning("lease %s: %s; ending the command", lease.claim.lease_id, ending.result())
+        _signal_group(process.pid, signal.SIGTERM)
+        if ending.result() is Ending.YIELD:
+            await asyncio.wait({exited, lost}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done() or lease.lost.is_set():
+            await asyncio.wait({exited}, timeout=lost_grace_s)
+        if not exited.done():
+            _signal_group(process.pid, signal.SIGKILL)
+        return await exited
+    finally:
+        for wait in (exited, ending, lost):
+            wait.cancel()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)

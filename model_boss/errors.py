@@ -1,0 +1,58 @@
+"""Everything that `model_boss` raises on purpose.
+
+ModelBossError
+├── InvalidClaim            a claim, a name or a setting that cannot be meant
+├── InvalidUrl              a Redis URL of a kind that is not supported
+├── LedgerUnavailable       Redis cannot be reached, refuses, or did not answer in time
+├── ClaimRefused            the ledger answers, and will not grant this claim however long it waits
+│   ├── ClaimConflict       the lease id is in use by another owner, or for another size or priority
+│   ├── ClaimTooLarge       more memory than this GPU can ever give
+│   ├── CapacityUnknown     nobody has said how much memory this GPU has
+│   └── TtlMismatch         the ledger runs with another time to live
+├── NotGranted              the wait ended before the claim was granted
+└── LeaseLost               the lease is no longer this holder's
+"""
+
+
+class ModelBossError(Exception):
+    """Root of the tree."""
+
+
+class InvalidClaim(ModelBossError):
+    """A claim, a name or a setting cannot be meant."""
+
+
+class InvalidUrl(ModelBossError):
+    """The Redis URL is of a kind that is not supported."""
+
+
+class LedgerUnavailable(ModelBossError):
+    """Redis cannot be reached, refuses, or did not answer in time."""
+
+
+class ClaimRefused(ModelBossError):
+    """The ledger will not grant this claim however long it waits."""
+
+
+class ClaimConflict(ClaimRefused):
+    """The lease id is in use by another owner, or for another size or priority."""
+
+
+class ClaimTooLarge(ClaimRefused):
+    """The claim is for more memory than this GPU can ever give."""
+
+
+class CapacityUnknown(ClaimRefused):
+    """Nobody has said how much memory this GPU has."""
+
+
+class TtlMismatch(ClaimRefused):
+    """The ledger runs with another time to live than this client."""
+
+
+class NotGranted(ModelBossError):
+    """The wait ended before the claim was granted."""
+
+
+class LeaseLost(ModelBossError):
+    """The lease is no longer this holder's."""

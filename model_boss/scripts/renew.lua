@@ -1,0 +1,54 @@
+-- Live on for one more time to live; hear whether somebody asks for the memory.
+--
+-- In the grace of a new epoch a former holder is admitted again: Redis lost its lease, but the memory is
+-- still in use. Everything after `ttl_ms` is what the holder remembers, and is read only then. `used_mb`
+-- is '' until the holders have committed; `total_mb` and `margin_mb` stand in where the capacity was lost too.
+--
+-- KEYS: capacity, leases, waiters, epoch, events
+-- ARGV: lease_id, owner, fence, ttl_ms, model, vram_mb, priority, phase, used_mb, total_mb, margin_mb
+-- Returns:
+--   ok, phase, used_mb
+--   yield, phase, used_mb
+--   lost
+--   ttl_mismatch, ttl_ms      this ledger runs with another time to live
+
+local lease_id, owner, fence, ttl_ms, model, vram_mb, priority, phase, used_mb, total_mb, margin_mb = unpack(ARGV)
+fence, ttl_ms = whole('fence', fence, 1, MOST_MS), whole('ttl_ms', ttl_ms, 1, MOST_TTL_MS)
+vram_mb, priority = whole('vram_mb', vram_mb, 1, MOST_MB), whole('priority', priority, 0, MOST_PRIORITY)
+used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MOST_MB) or nil
+total_mb = total_mb ~= '' and whole('total_mb', total_mb, 1, MOST_MB) or nil
+margin_mb = total_mb and whole('margin_mb', margin_mb, 0, MOST_MB)
+if phase ~= 'reserved' and phase ~= 'active' and phase ~= 'yielding' then error('invalid argument phase') end
+
+-- A lease of this id that the ledger remembers gives way only to a later one of the same owner.
+local function admit_again(live, epoch, known)
+  if NOW >= epoch.grace_until_ms or fence > epoch.first_fence then return nil end
+  if known and known.owner ~= owner then return nil end
+  if known and known.phase ~= 'waiting' and known.fence > fence then return nil end
+  local capacity = read_capacity()
+  local forgotten = not capacity.total_mb and total_mb
+  if forgotten then capacity.total_mb, capacity.margin_mb = total_mb, margin_mb end
+  live[lease_id] = nil
+  if capacity.total_mb and held_mb(live) + vram_mb > capacity.total_mb - capacity.margin_mb then return nil end
+  if forgotten then redis.call('HSET', CAPACITY, 'total_mb', total_mb, 'margin_mb', margin_mb) end
+  drop(lease_id)
+  local lease = {
+    owner = owner, model = model, vram_mb = vram_mb, priority = priority, phase = phase, fence = fence,
+    idle_since_ms = NOW, used_mb = used_mb, loaded_at_ms = used_mb and NOW,
+  }
+  record('readmitted', lease_id, lease)
+  return lease
+end
+
+local live = sweep()
+local epoch = open_epoch(ttl_ms)
+if not same_ttl(epoch, ttl_ms, live) then return {'ttl_mismatch', epoch.ttl_ms} end
+
+local lease = live[lease_id]
+if not holds(lease, owner, fence) then
+  lease = admit_again(live, epoch, lease)
+  if not lease then return {'lost'} end
+end
+lease.expires_at_ms = NOW + ttl_ms
+save(lease_id, lease)
+return {answer(lease), lease.phase, committed_mb(lease)}

@@ -1,0 +1,117 @@
+-- Set memory aside for a lease, or stand in the queue for it. Idempotent by lease id.
+--
+-- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A first that
+-- does not fit asks just enough holders to yield. Asking again keeps a waiter in the queue.
+--
+-- KEYS: capacity, leases, waiters, epoch, events
+-- ARGV: lease_id, owner, model, vram_mb, priority, ttl_ms
+-- Returns:
+--   granted, fence, phase, used_mb, total_mb, margin_mb
+--   waiting, position, reason (grace, queue or memory)
+--   conflict                  the id is in use by another owner, or for another size or priority
+--   too_large, room_mb        more than this GPU can ever give
+--   unknown_capacity          nobody has said how much memory this GPU has
+--   ttl_mismatch, ttl_ms      this ledger runs with another time to live
+
+local lease_id, owner, model, vram_mb, priority, ttl_ms = unpack(ARGV)
+vram_mb, priority = whole('vram_mb', vram_mb, 1, MOST_MB), whole('priority', priority, 0, MOST_PRIORITY)
+ttl_ms = whole('ttl_ms', ttl_ms, 1, MOST_TTL_MS)
+local PRIORITY_STEP = 2 ^ 40 -- tickets of one priority
+
+local function idle(lease, epoch)
+  return lease.phase == 'active' and NOW - lease.idle_since_ms >= epoch.ttl_ms
+end
+
+-- The holders that this request may ask: idle first, then lowest priority, then largest.
+local function candidates(live, epoch)
+  local found = {}
+  for id, lease in pairs(live) do
+    if lease.phase == 'active' or lease.phase == 'reserved' then
+      local is_idle = idle(lease, epoch)
+      if is_idle or lease.priority < priority then
+        found[#found + 1] = {id = id, lease = lease, rank = is_idle and 0 or 1}
+      end
+    end
+  end
+  table.sort(found, function(a, b)
+    if a.rank ~= b.rank then return a.rank < b.rank end
+    if a.lease.priority ~= b.lease.priority then return a.lease.priority < b.lease.priority end
+    if a.lease.vram_mb ~= b.lease.vram_mb then return a.lease.vram_mb > b.lease.vram_mb end
+    return a.id < b.id
+  end)
+  return found
+end
+
+-- Ask just enough of them, none if all of them are not enough.
+local function ask_to_yield(live, epoch, missing_mb)
+  for _, lease in pairs(live) do
+    if lease.phase == 'yielding' then missing_mb = missing_mb - lease.vram_mb end
+  end
+  local asked = {}
+  for _, candidate in ipairs(candidates(live, epoch)) do
+    if missing_mb <= 0 then break end
+    asked[#asked + 1] = candidate
+    missing_mb = missing_mb - candidate.lease.vram_mb
+  end
+  if missing_mb > 0 then return end
+  for i = #asked, 1, -1 do
+    local lease = asked[i].lease
+    if missing_mb + lease.vram_mb <= 0 then
+      missing_mb = missing_mb + lease.vram_mb -- those asked after it are enough
+    else
+      lease.phase = 'yielding'
+      save(asked[i].id, lease)
+      record('yield-asked', asked[i].id, lease)
+    end
+  end
+end
+
+local live = sweep()
+local epoch = open_epoch(ttl_ms)
+if not same_ttl(epoch, ttl_ms, live) then return {'ttl_mismatch', epoch.ttl_ms} end
+
+local lease, capacity = live[lease_id], read_capacity()
+if lease and (lease.owner ~= owner or lease.vram_mb ~= vram_mb or lease.priority ~= priority) then
+  return {'conflict'}
+end
+if lease and lease.phase ~= 'waiting' then
+  lease.expires_at_ms = NOW + ttl_ms
+  save(lease_id, lease)
+  return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb or 0, capacity.margin_mb or 0}
+end
+
+local in_grace = NOW < epoch.grace_until_ms
+if not capacity.total_mb and not in_grace then
+  drop(lease_id)
+  return {'unknown_capacity'}
+end
+local room_mb = (capacity.total_mb or 0) - (capacity.margin_mb or 0)
+if capacity.total_mb and vram_mb > room_mb then
+  drop(lease_id)
+  return {'too_large', room_mb}
+end
+
+if not lease then
+  lease = {owner = owner, vram_mb = vram_mb, priority = priority, phase = 'waiting', fence = 0}
+  local ticket = redis.call('HINCRBY', EPOCH, 'ticket', 1)
+  redis.call('ZADD', WAITERS, string.format('%.0f', ticket - priority * PRIORITY_STEP), lease_id)
+  record('waiting', lease_id, lease)
+end
+lease.model, lease.idle_since_ms, lease.expires_at_ms = model, NOW, NOW + ttl_ms
+save(lease_id, lease)
+if in_grace then return {'waiting', redis.call('ZRANK', WAITERS, lease_id), 'grace'} end
+
+local position = redis.call('ZRANK', WAITERS, lease_id)
+if position > 0 then return {'waiting', position, 'queue'} end
+
+local needed_mb = held_mb(live) + vram_mb
+if needed_mb + foreign_mb(capacity, live, ttl_ms, false) > room_mb then
+  ask_to_yield(live, epoch, needed_mb + foreign_mb(capacity, live, ttl_ms, true) - room_mb)
+  return {'waiting', position, 'memory'}
+end
+
+redis.call('ZREM', WAITERS, lease_id)
+lease.phase, lease.fence = 'reserved', redis.call('HINCRBY', EPOCH, 'fence', 1)
+save(lease_id, lease)
+record('granted', lease_id, lease)
+return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb, capacity.margin_mb}

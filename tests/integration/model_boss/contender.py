@@ -1,0 +1,45 @@
+"""One client of `test_processes.py`, as a process: claims, holds, releases, again and again.
+
+Writes a line of JSON for everything it does, with the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+
+from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions
+
+
+def tell(event: str, lease_id: str, **more: float) -> None:
+    sys.stdout.write(json.dumps({"event": event, "lease": lease_id, "at_s": time.monotonic(), **more}) + "\n")
+    sys.stdout.flush()
+
+
+async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -> None:
+    """Hold this GPU as often as it is granted, until the machine's clock says `until_s`."""
+    chance = random.Random(name)
+    async with Ledger.connect(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
+        number = 0
+        while time.monotonic() < until_s:
+            number += 1
+            vram_mb, priority = chance.choice([3, 5, 8, 11]), chance.choice([1, 1, 2])
+            claim = Claim(gpu, f"{name}-{number}", name, "model", vram_mb, priority)
+            tell("waits", claim.lease_id)
+            async with Lease(ledger, claim, LeaseOptions(poll_s=0.05)) as lease:
+                await lease.wait_granted(60)
+                tell("holds", claim.lease_id, vram_mb=vram_mb)
+                await asyncio.sleep(chance.uniform(0, 0.1))  # loads
+                await lease.commit()
+                await asyncio.wait(
+                    [asyncio.create_task(lease.wait_ending())], timeout=chance.uniform(0.1, 0.4)
+                )
+                tell("frees", claim.lease_id)
+
+
+if __name__ == "__main__":
+    address, own_name, own_gpu, ttl, until = sys.argv[1:]
+    asyncio.run(contend(address, own_name, own_gpu, float(ttl), float(until)))

@@ -1,0 +1,234 @@
+"""Random histories of clients, crashes, expiry, restarts and failovers, as hypothesis writes them.
+
+Rules that need a holder or a waiter pick one by its number among those there are, so that most steps of a
+history do something; those that must be refused have a rule of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.integration.model_boss.world import BEGAN_AT_MS, ROOM_MB, TTL_MS, World
+
+if TYPE_CHECKING:
+    from tests.integration.model_boss.turned_clock import TurnedLedger
+
+clients = st.sampled_from(["a", "b", "c", "d", "e"])
+numbers = st.integers(0, 4)
+sizes = st.sampled_from([1, 3, 4, 6, 6, 9, 10, 17, 18, 19])
+small_sizes = st.sampled_from([1, 2, 3, 4, 5, 6])
+priorities = st.sampled_from([0, 1, 2])
+parts = st.sampled_from([0, 0.25, 0.5, 1])
+
+anybody_holds = precondition(lambda self: self.world.believers)
+anybody_waits = precondition(lambda self: self.world.reference.tickets)
+
+
+class Histories(RuleBasedStateMachine):
+    """Five clients, one GPU of 20 MiB with a margin of 2."""
+
+    ledger: ClassVar[TurnedLedger]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.ledger)
+        self.measuring_since_ms: int | None = None
+        self.reading: tuple[int, int] | None = None
+
+    @initialize(
+        crowd=st.lists(st.tuples(small_sizes, priorities), max_size=5),
+        idle=st.integers(0, 31),
+        is_old=st.booleans(),
+        is_full=st.booleans(),
+    )
+    def begin(self, crowd: list[tuple[int, int]], idle: int, is_old: bool, is_full: bool) -> None:
+        """Begin most histories after the first grace, some with holders of whom some are idle."""
+        if not crowd and not is_old:
+            return
+        self.world.reserve("a")
+        self.world.cancel("a", "a")
+        self.world.pass_time(TTL_MS)
+        for client, (size, priority) in zip("abcde", crowd, strict=False):
+            self.reserve_and_load(client, size, priority)
+        if "a" in self.world.believers:  # it holds its lease for the second time
+            self.release(0)
+            self.reserve_and_load("a", *crowd[0])
+        left_mb = ROOM_MB - self.world.reference.held_mb()
+        if is_full and left_mb and "e" not in self.world.leases:
+            self.reserve_and_load("e", left_mb, 1)
+        if idle:
+            for ms in (TTL_MS // 2, TTL_MS // 2):  # to the very millisecond from which they count as idle
+                self._beat_after(ms)
+            for number, client in enumerate(sorted(self.world.believers)):
+                if not idle >> number & 1:
+                    self.world.touch(client, self.world.believers[client].fence)
+
+    # What clients do.
+
+    @rule(client=clients, size=sizes, priority=priorities)
+    def reserve(self, client: str, size: int, priority: int) -> None:
+        if client not in self.world.leases:
+            self.world.claims[client] = (size, priority)
+        self.world.reserve(client)
+
+    @rule(client=clients, size=sizes, priority=priorities)
+    def reserve_and_load(self, client: str, size: int, priority: int) -> None:
+        self.reserve(client, size, priority)
+        if client in self.world.believers:
+            self._commit(client, in_part=priority == 0)
+
+    @anybody_waits
+    @rule(number=numbers)
+    def a_waiter_asks_again(self, number: int) -> None:
+        queue = self.world.reference.queue()
+        self.world.reserve(queue[min(number, len(queue) - 1)])
+
+    @anybody_holds
+    @rule(number=numbers, in_part=st.booleans())
+    def commit(self, number: int, in_part: bool) -> None:
+        self._commit(self._holder(number), in_part)
+
+    @anybody_holds
+    @rule(number=numbers, in_part=st.booleans())
+    def load_or_unload(self, number: int, in_part: bool) -> None:
+        believer = self.world.believers[self._holder(number)]
+        if believer.phase == "reserved":
+            believer.load(in_part)
+        else:
+            believer.unload()
+
+    @anybody_holds
+    @rule(number=numbers)
+    def renew(self, number: int) -> None:
+        client = self._holder(number)
+        self.world.renew(client, self.world.believers[client].fence)
+
+    @anybody_holds
+    @rule(number=numbers)
+    def touch(self, number: int) -> None:
+        client = self._holder(number)
+        self.world.touch(client, self.world.believers[client].fence)
+
+    @anybody_holds
+    @rule(number=numbers)
+    def release(self, number: int) -> None:
+        client = self._holder(number)
+        self.world.release(client, self.world.believers[client].fence)
+
+    @anybody_holds
+    @rule(part=parts)
+    def time_passes_with_heartbeats(self, part: float) -> None:
+        self._beat_after(round(self.world.ttl_ms * part) - 1 if part else 0)
+
+    def _beat_after(self, ms: int) -> None:
+        self.world.pass_time(ms)
+        for client in sorted(self.world.believers):
+            if client in self.world.believers:
+                self.world.renew(client, self.world.believers[client].fence)
+        for client in self.world.reference.queue():
+            self.world.reserve(client)
+
+    @anybody_holds
+    @rule(number=numbers)
+    def crash(self, number: int) -> None:
+        del self.world.believers[self._holder(number)]
+
+    @rule(client=clients, what=numbers, is_next=st.booleans())
+    def call_with_a_wrong_fence(self, client: str, what: int, is_next: bool) -> None:
+        world, known = self.world, self.world.fences.get(client, [])
+        recorded_fence = world.leases.get(client, {}).get("fence", 0)
+        older = [fence for fence in known if fence != recorded_fence]
+        fence = (known[-1] if known else BEGAN_AT_MS) + 1 if is_next or not older else older[-1]
+        if what == 0 and world.would_admit_former_holders() and fence > recorded_fence:
+            return  # no client renews what it never held, or after its own clock ended it
+        (world.renew, world.commit, world.touch, world.release, world.release)[what](client, fence)
+
+    @rule(client=clients, what=numbers, total_mb=st.sampled_from([20, 20, 12]))
+    def something_rarer(self, client: str, what: int, total_mb: int) -> None:
+        if what == 0:
+            self.world.cancel(client, client)
+        elif what == 1:
+            self.world.cancel(client, "a stranger")
+            self.world.reserve(client, "a stranger") if client in self.world.leases else None
+        elif what == 2:
+            self.world.ask_to_yield(client)
+        elif what == 3:
+            self.world.set_capacity(total_mb)
+        elif client in self.world.leases:
+            size, priority = self.world.claims[client]
+            self.world.claims[client] = (size + 1, priority)
+            self.world.reserve(client)
+            self.world.claims[client] = (size, priority)
+
+    @precondition(lambda self: self.world.reference.epoch)
+    @rule(client=clients, ttl_ms=st.sampled_from([400, TTL_MS, 2500]))
+    def reserve_with_another_ttl(self, client: str, ttl_ms: int) -> None:
+        before_ms, self.world.ttl_ms = self.world.ttl_ms, ttl_ms
+        if self.world.reserve(client)[0] == "ttl_mismatch":
+            self.world.ttl_ms = before_ms
+        else:
+            self.world.replica = None  # one that has the former time to live would be too far behind
+
+    # What happens to them.
+
+    @rule(part=parts, more_ms=st.sampled_from([-1, 0, 1, 7]))
+    def time_passes(self, part: float, more_ms: int) -> None:
+        self.world.pass_time(max(0, round(self.world.ttl_ms * part) + more_ms))
+        self.world.status()
+
+    @rule(how=st.sampled_from(["replicate", "fail over", "restart empty"]))
+    def redis_is_in_trouble(self, how: str) -> None:
+        if how == "replicate":
+            self.world.copy_to_replica()
+        elif how == "fail over" and self.world.replica is not None:
+            self.world.fail_over()
+        elif how == "restart empty":
+            self.world.restart_empty()
+
+    @anybody_holds
+    @rule(number=numbers, how=st.sampled_from(["restart empty", "fail over"]), is_smaller=st.booleans())
+    def redis_restarts_and_others_come_first(self, number: int, how: str, is_smaller: bool) -> None:
+        """Before the heartbeats the size is set by hand, or a holder reserves; after them, an old fence comes."""
+        self.redis_is_in_trouble(how)
+        if is_smaller:
+            self.world.set_capacity(12)
+        client = self._holder(number)
+        believer = self.world.believers[client]
+        self.world.claims[client] = (believer.vram_mb, believer.priority)
+        self.world.reserve(client)
+        if self.world.believers:
+            self.time_passes_with_heartbeats(0)
+        self.call_with_a_wrong_fence("a", 0, is_next=False)
+
+    @precondition(lambda self: self.world.reference.epoch and self.world.would_admit_former_holders())
+    @rule(client=clients, more_ms=st.sampled_from([0, 0, 1]))
+    def a_former_holder_comes_too_late(self, client: str, more_ms: int) -> None:
+        epoch = self.world.reference.epoch
+        self.world.status()  # where another server answers, the grace begins only now
+        self.world.pass_time(max(0, epoch["grace_until_ms"] - self.world.now_ms) + more_ms)
+        if client in self.world.fences:
+            self.world.renew(client, self.world.fences[client][-1])
+
+    @rule(step=st.sampled_from(["all", "begin", "read", "tell"]), foreign_mb=st.sampled_from([0, 1, 5, 9]))
+    def the_gpu_is_measured(self, step: str, foreign_mb: int) -> None:
+        if step in ("all", "begin"):
+            self.world.foreign_mb = foreign_mb
+            self.measuring_since_ms = self.world.now_ms
+        if step in ("all", "read") and self.measuring_since_ms is not None:
+            self.reading = self.world.read_gpu()
+        if step in ("all", "tell") and self.reading is not None and self.measuring_since_ms is not None:
+            self.world.tell_measurement(self.reading, self.measuring_since_ms)
+            self.reading = self.measuring_since_ms = None
+
+    def _holder(self, number: int) -> str:
+        holders = sorted(self.world.believers)
+        return holders[number % len(holders)]
+
+    def _commit(self, client: str, in_part: bool) -> None:
+        believer = self.world.believers[client]
+        if not believer.is_unloaded:
+            believer.load(in_part)
+            self.world.commit(client, believer.fence)

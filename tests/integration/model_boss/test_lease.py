@@ -1,0 +1,244 @@
+"""A holder: waiting, heartbeats, yielding, sharing, losing, giving back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_boss import (
+    ClaimTooLarge,
+    DeviceMemory,
+    Ending,
+    Lease,
+    LeaseLost,
+    LeaseOptions,
+    NotGranted,
+    Phase,
+)
+from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
+
+if TYPE_CHECKING:
+    from model_boss import Ledger, Row
+    from tests.integration.model_boss.servers import RedisServer
+
+TTL_S = 0.6
+FAST = LeaseOptions(poll_s=0.02)
+
+
+async def rows(ledger: Ledger) -> dict[str, Row]:
+    table = await ledger.table(GPU)
+    return {row.lease_id: row for row in (*table.leases, *table.waiters)}
+
+
+async def test_a_heartbeat_keeps_the_lease(server: RedisServer) -> None:
+    """It lives for several times to live, committed and touched, until it is released."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 10), FAST) as lease:
+        fence = await lease.wait_granted(5)
+        assert (lease.fence, lease.phase, lease.is_held) == (fence, Phase.RESERVED, True)
+        await lease.commit(used_mb=9)
+        assert lease.phase is Phase.ACTIVE
+        await asyncio.sleep(2.5 * TTL_S)
+        lease.touch()
+        used_at_ms = (await ledger.table(GPU)).now_ms
+        await asyncio.sleep(TTL_S / 2)
+        row = (await rows(ledger))["a"]
+        assert (row.fence, row.phase) == (fence, Phase.ACTIVE)
+        assert row.idle_since_ms >= used_at_ms
+        expires_in_s = lease.expires_in_s
+        assert expires_in_s is not None
+        assert 0 < expires_in_s < TTL_S
+        await lease.release()
+        after: tuple[object, ...] = (lease.fence, lease.phase, lease.is_held, lease.expires_in_s)
+        assert after == (None, None, False, None)
+        assert await rows(ledger) == {}
+
+
+async def test_a_waiter_is_granted_when_the_memory_is_free(server: RedisServer) -> None:
+    """It keeps its place in the queue by asking again, and takes the memory once it is released."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        fence = await granted(ledger, claim("first", 18))
+        first = Lease(ledger, claim("first", 18), FAST)
+        assert await first.wait_granted(5) == fence
+        async with Lease(ledger, claim("second", 18), FAST) as second:
+            with pytest.raises(NotGranted, match="lease second: not granted"):
+                await second.wait_granted(2 * TTL_S)
+            assert second.phase is Phase.WAITING
+            assert (await rows(ledger))["second"].position == 0
+            await first.release()
+            assert await second.wait_granted(5) > fence
+
+
+async def test_who_stops_waiting_leaves_the_queue(server: RedisServer) -> None:
+    """The next in the queue does not stand behind somebody who is gone."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        await granted(ledger, claim("first", 18))
+        async with Lease(ledger, claim("second", 18), FAST) as second:
+            with pytest.raises(NotGranted):
+                await second.wait_granted(0.1)
+        assert "second" not in await rows(ledger)
+
+
+async def test_a_claim_that_cannot_be_granted_is_refused_at_once(server: RedisServer) -> None:
+    """Nobody waits for more than the GPU has."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 19), FAST) as lease:
+        with pytest.raises(ClaimTooLarge):
+            await lease.wait_granted(60)
+        with pytest.raises(LeaseLost):
+            await lease.commit()
+
+
+async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> None:
+    """A more urgent claim waits until the holder has drained and released, and is granted then."""
+    async with (
+        opened(server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("a", 10, priority=1), FAST) as lease,
+    ):
+        await lease.wait_granted(5)
+        await lease.commit()
+        async with Lease(ledger, claim("urgent", 10, priority=9), FAST) as urgent:
+            waiting = asyncio.create_task(urgent.wait_granted(10))
+            assert await asyncio.wait_for(lease.wait_ending(), 10) is Ending.YIELD
+            assert lease.phase is Phase.YIELDING
+            await asyncio.sleep(1.5 * TTL_S)  # it drains, and the lease lasts meanwhile
+            assert lease.is_held
+            assert not waiting.done()
+            await lease.release()
+            await waiting
+
+
+async def test_two_workers_share_one_lease(server: RedisServer) -> None:
+    """The same id and owner: one grant, one fence, either may renew, and the release by one ends it for both."""
+    async with (
+        opened(server.url, ttl_s=TTL_S) as ledger,
+        opened(server.url, ttl_s=TTL_S, begun=False) as other,
+    ):
+        one, two = Lease(ledger, claim("shared", 10), FAST), Lease(other, claim("shared", 10), FAST)
+        fences = await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
+        assert fences[0] == fences[1]
+        await one.commit()
+        await asyncio.sleep(TTL_S)
+        assert two.phase is Phase.ACTIVE  # it hears so from its own heartbeat
+        assert (await ledger.table(GPU)).held_mb == 10
+        await one.release()
+        assert await asyncio.wait_for(two.wait_ending(), 10) is Ending.LOST
+        assert (two.fence, two.is_held) == (None, False)
+        with pytest.raises(LeaseLost):
+            await two.commit()
+        with pytest.raises(LeaseLost):
+            await two.wait_granted(1)
+        await two.release()
+
+
+async def test_a_worker_joins_a_lease_that_is_committed(server: RedisServer) -> None:
+    """It sees the phase, and so that the model is loaded; a second commit does no harm."""
+    async with (
+        opened(server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("shared", 10), FAST) as one,
+        Lease(ledger, claim("shared", 10), FAST) as two,
+    ):
+        await one.wait_granted(5)
+        await one.commit()
+        await two.wait_granted(5)
+        assert two.phase is Phase.ACTIVE
+        await two.commit()
+
+
+async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) -> None:
+    """Told `lost`, it holds nothing, and its release harms nobody."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        lease = Lease(ledger, claim("a", 18), FAST)
+        fence = await lease.wait_granted(5)
+        await ledger.release(claim("a", 18), fence)
+        await granted(ledger, claim("b", 18))
+        assert await asyncio.wait_for(lease.wait_ending(), 10) is Ending.LOST
+        await lease.release()
+        assert set(await rows(ledger)) == {"b"}
+
+
+async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) -> None:
+    """After a pause longer than its lease it stops by its own clock, though the ledger might not mind."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=0.4))
+        await lease.wait_granted(5)
+        time.sleep(0.3)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
+        assert not lease.is_held
+        await asyncio.wait_for(lease.lost.wait(), 10)
+        assert lease.fence is None
+        await lease.release()
+
+
+class Meter:
+    """Counts its readings; 5 MiB are foreign. Hangs where it is told to."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.readings = 0
+        self.go_on = threading.Event()
+        if not hangs:
+            self.go_on.set()
+
+    def read(self, gpu: str) -> DeviceMemory:
+        assert gpu == GPU
+        self.readings += 1
+        self.go_on.wait()
+        return DeviceMemory(total_mb=24, used_mb=5)
+
+
+async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
+    """Before they ask, with their heartbeats and after the release: what is foreign is not granted."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        meter = Meter()
+        options = LeaseOptions(poll_s=0.02, meter=meter)
+        async with Lease(ledger, claim("a", 13), options) as lease:
+            await lease.wait_granted(5)
+            assert meter.readings == 1
+            await asyncio.sleep(1.5 * TTL_S)
+            assert meter.readings >= 3
+            async with Lease(ledger, claim("b", 1), FAST) as second:
+                with pytest.raises(NotGranted):
+                    await second.wait_granted(TTL_S)
+            before = meter.readings
+        assert meter.readings == before + 1
+
+
+async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lease lives on, unmeasured, and the log says so once."""
+    meter = Meter(hangs=True)
+    async with (
+        opened(server.url, ttl_s=1.2, timeout_s=0.2) as ledger,
+        Lease(ledger, claim("a", 13), LeaseOptions(poll_s=0.02, meter=meter)) as lease,
+    ):
+        await lease.wait_granted(5)
+        await asyncio.sleep(1.5)
+        assert lease.is_held
+        meter.go_on.set()
+    assert meter.readings == 1
+    assert [record.message for record in caplog.records if "hangs" in record.message] == [
+        "gpu GPU-0 is measured no more: the driver hangs"
+    ]
+
+
+async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Every step is a line that begins with the lease's id."""
+    caplog.set_level(logging.INFO, "model_boss")
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        fence = await granted(ledger, claim("first", 18))
+        async with Lease(ledger, claim("a", 18), FAST) as lease:
+            with pytest.raises(NotGranted):
+                await lease.wait_granted(0.1)
+            await ledger.release(claim("first", 18), fence)
+            fence = await lease.wait_granted(5)
+            await lease.commit()
+    assert [record.message for record in caplog.records if record.name == "model_boss"] == [
+        "lease a: waits, memory, position 0",
+        f"lease a: granted, fence {fence}",
+        "lease a: reserved",
+        "lease a: active",
+        "lease a: released, ok",
+    ]

@@ -1,0 +1,242 @@
+"""The Python client against a real Redis, on Redis's own clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_boss import (
+    Answer,
+    Capacity,
+    CapacityUnknown,
+    Claim,
+    ClaimConflict,
+    ClaimTooLarge,
+    DeviceMemory,
+    Granted,
+    Ledger,
+    LedgerOptions,
+    LedgerUnavailable,
+    Phase,
+    TtlMismatch,
+    Waiting,
+    WaitReason,
+)
+from tests.integration.model_boss.servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+TTL_S = 0.4
+GPU = "GPU-0"
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *, ttl_s: float = TTL_S, timeout_s: float = 2, begun: bool = True
+) -> AsyncIterator[Ledger]:
+    """A ledger with a GPU of 20 MiB, past its first grace unless it is not to be begun."""
+    async with Ledger.connect(url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s)) as ledger:
+        if begun:
+            await ledger.set_capacity(GPU, Capacity(20, 2))
+            await ledger.reserve(claim("first", 1))
+            await ledger.cancel(claim("first", 1))
+            await asyncio.sleep(ttl_s)
+        yield ledger
+
+
+def claim(lease_id: str, vram_mb: int, priority: int = 5, owner: str = "o") -> Claim:
+    return Claim(GPU, lease_id, owner, "model", vram_mb, priority)
+
+
+async def granted(ledger: Ledger, wanted: Claim) -> int:
+    answer = await ledger.reserve(wanted)
+    assert isinstance(answer, Granted)
+    return answer.fence
+
+
+async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
+    """Reserved, committed, renewed, touched, asked to yield, released: and then lost to its old fence."""
+    async with opened(server.url) as ledger:
+        wanted = claim("a", 10)
+        answer = await ledger.reserve(wanted)
+        assert isinstance(answer, Granted)
+        fence = answer.fence
+        assert (answer.phase, answer.capacity) == (Phase.RESERVED, Capacity(20, 2))
+        assert await ledger.reserve(wanted) == answer
+        assert await ledger.commit(wanted, fence, used_mb=9) is Answer.OK
+        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE)).phase is Phase.ACTIVE
+        assert await ledger.touch(wanted, fence) is Answer.OK
+        assert await ledger.ask_to_yield(GPU, "a") is Answer.OK
+        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE)).answer is Answer.YIELD
+        assert await ledger.release(wanted, fence + 1) is Answer.LOST
+        assert await ledger.release(wanted, fence) is Answer.OK
+        assert await ledger.release(wanted, fence) is Answer.LOST
+        renewal = await ledger.renew(wanted, fence, phase=Phase.ACTIVE)
+        assert (renewal.answer, renewal.phase) == (Answer.LOST, None)
+        assert await granted(ledger, wanted) > fence
+
+
+async def test_a_ledger_that_begins_grants_nothing_for_one_time_to_live(server: RedisServer) -> None:
+    """It cannot know whether it is new or has forgotten its holders."""
+    async with opened(server.url, begun=False) as ledger:
+        await ledger.set_capacity(GPU, Capacity(20, 2))
+        began_at_s = time.monotonic()
+        assert await ledger.reserve(claim("a", 1)) == Waiting(0, WaitReason.GRACE)
+        while not isinstance(await ledger.reserve(claim("a", 1)), Granted):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - began_at_s >= TTL_S - 0.01
+
+
+async def test_time_is_redis_time(server: RedisServer) -> None:
+    """What the table says of expiry is told by the server's clock and this ledger's time to live."""
+    async with opened(server.url) as ledger:
+        await granted(ledger, claim("a", 1))
+        table = await ledger.table(GPU)
+        with server.client() as client:
+            seconds, _ = client.time()
+        assert abs(table.now_ms / 1000 - seconds) < 5
+        assert 0 < table.leases[0].expires_at_ms - table.now_ms <= TTL_S * 1000
+
+
+async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) -> None:
+    """Within one time to live, and its fence is worth nothing afterwards."""
+    async with opened(server.url) as ledger:
+        fence = await granted(ledger, claim("crashed", 18))
+        assert await ledger.reserve(claim("next", 18)) == Waiting(0, WaitReason.MEMORY)
+        await asyncio.sleep(TTL_S)
+        await granted(ledger, claim("next", 18))
+        assert await ledger.commit(claim("crashed", 18), fence) is Answer.LOST
+
+
+async def test_refusals_say_why(server: RedisServer) -> None:
+    """What waiting would not help is an error of its own kind."""
+    async with opened(server.url) as ledger:
+        await granted(ledger, claim("a", 10))
+        with pytest.raises(ClaimConflict):
+            await ledger.reserve(claim("a", 10, owner="another"))
+        with pytest.raises(ClaimTooLarge, match="GPU-0 can give 18 MiB"):
+            await ledger.reserve(claim("b", 19))
+        async with opened(server.url, ttl_s=9, begun=False) as other:
+            with pytest.raises(TtlMismatch, match="runs with 400 ms"):
+                await other.reserve(claim("b", 1))
+            with pytest.raises(TtlMismatch):
+                await other.renew(claim("a", 10), 1, phase=Phase.ACTIVE)
+
+
+async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None:
+    """Nobody guesses: after the grace the claim is refused until somebody says how much there is."""
+    async with opened(server.url, begun=False) as ledger:
+        assert isinstance(await ledger.reserve(claim("a", 1)), Waiting)
+        await asyncio.sleep(TTL_S)
+        with pytest.raises(CapacityUnknown):
+            await ledger.reserve(claim("a", 1))
+        await ledger.set_capacity(GPU, Capacity(20, 2))
+        await granted(ledger, claim("a", 1))
+
+
+class Meter:
+    """A GPU whose use the test sets."""
+
+    def __init__(self, used_mb: int | None) -> None:
+        self.used_mb = used_mb
+
+    def read(self, gpu: str) -> DeviceMemory | None:
+        assert gpu == GPU
+        return None if self.used_mb is None else DeviceMemory(total_mb=24, used_mb=self.used_mb)
+
+
+async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer) -> None:
+    """A process that asks nobody makes others wait, until it is gone."""
+    async with opened(server.url, ttl_s=2) as ledger:
+        meter = Meter(used_mb=9)
+        assert await ledger.measure(GPU, meter, margin_mb=4) == Capacity(20, 2)
+        assert (await ledger.table(GPU)).foreign_mb == 9
+        assert await ledger.reserve(claim("a", 10)) == Waiting(0, WaitReason.MEMORY)
+        meter.used_mb = 8
+        await ledger.measure(GPU, meter, margin_mb=4)
+        fence = await granted(ledger, claim("a", 10))
+        await ledger.commit(claim("a", 10), fence, used_mb=7)
+        await asyncio.sleep(0.005)  # what was loaded in the millisecond of a measurement looks foreign
+        meter.used_mb = 8 + 7
+        await ledger.measure(GPU, meter, margin_mb=4)
+        table = await ledger.table(GPU)
+        assert (table.held_mb, table.foreign_mb, table.free_mb) == (10, 8, 0)
+
+
+async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServer) -> None:
+    """The first to measure sets total and margin; one that cannot see the GPU sets nothing."""
+    async with opened(server.url, begun=False) as ledger:
+        assert await ledger.measure(GPU, Meter(None), margin_mb=4) is None
+        assert (await ledger.table(GPU)).total_mb is None
+        assert await ledger.measure(GPU, Meter(1), margin_mb=4) == Capacity(24, 4)
+
+
+async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisServer) -> None:
+    """A server that was flushed or restarted does not know the digest: the text is sent."""
+    async with opened(server.url) as ledger:
+        with server.client() as client:
+            client.script_flush()
+        await granted(ledger, claim("a", 1))
+
+
+async def test_status_finds_the_gpus(server: RedisServer) -> None:
+    """Every GPU that anybody claimed or sized, under this prefix and no other."""
+    async with opened(server.url) as ledger:
+        await ledger.set_capacity("host:1", Capacity(5))
+        other = LedgerOptions(prefix="another", ttl_s=TTL_S)
+        async with Ledger.connect(server.url, other) as elsewhere:
+            await elsewhere.set_capacity("host:2", Capacity(5))
+            assert await elsewhere.gpus() == ["host:2"]
+        assert await ledger.gpus() == [GPU, "host:1"]
+
+
+async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
+    """Each GPU has its own memory and queue."""
+    async with opened(server.url) as ledger:
+        await granted(ledger, claim("a", 18))
+        await ledger.set_capacity("host:1", Capacity(5))
+        assert (await ledger.table("host:1")).held_mb == 0
+
+
+async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
+    """The account of `docs/model-boss.md` can do all that a holder does, and a wrong password nothing."""
+    rights = (
+        "~model-boss:* +evalsha +eval +hget +hmget +hgetall +hset +hdel +hincrby "
+        "+zadd +zrem +zrank +xadd +time +info +client|setinfo +client|setname +hello +ping"
+    )
+    with RedisServer(tmp_path) as guarded:
+        with guarded.client() as client:
+            version = client.info("server")["redis_version"]
+            allowed = rights if not version.startswith("6.") else rights.replace("+client|setinfo ", "")
+            client.execute_command("ACL", "SETUSER", "boss", "on", ">s3cret", "-@all", *allowed.split())
+            client.execute_command("ACL", "SETUSER", "default", "off")
+        async with opened(f"redis://boss:s3cret@127.0.0.1:{guarded.port}", ttl_s=0.2) as ledger:
+            fence = await granted(ledger, claim("a", 18))
+            assert (await ledger.renew(claim("a", 18), fence, phase=Phase.RESERVED)).answer is Answer.OK
+            assert isinstance(await ledger.reserve(claim("b", 1)), Waiting)
+            assert await ledger.release(claim("a", 18), fence) is Answer.OK
+            assert (await ledger.table(GPU)).held_mb == 0
+            server_id = await ledger._connection.redis.hget("model-boss:{GPU-0}:epoch", "server")
+            assert server_id is not None
+            assert len(server_id) == 40
+        async with opened(f"redis://boss:wrong@127.0.0.1:{guarded.port}", begun=False) as ledger:
+            with pytest.raises(LedgerUnavailable):
+                await ledger.table(GPU)
+
+
+async def test_a_cluster_runs_the_scripts(tmp_path: Path) -> None:
+    """All keys of a GPU are in one slot, or a cluster would refuse every script."""
+    with RedisServer(tmp_path, "--cluster-enabled", "yes") as node:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+            while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
+                time.sleep(0.05)  # noqa: ASYNC251 - nothing else runs yet
+        async with opened(node.url, ttl_s=0.2) as ledger:
+            fence = await granted(ledger, claim("a", 18))
+            assert await ledger.release(claim("a", 18), fence) is Answer.OK

@@ -1,0 +1,137 @@
+"""Eight processes contend for one GPU; a third of them is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from model_boss import Capacity, Ledger, LedgerOptions
+
+if TYPE_CHECKING:
+    from tests.integration.model_boss.servers import RedisServer
+
+GPU = "GPU-0"
+TOTAL_MB, MARGIN_MB = 20, 2
+CLIENTS, KILLED = 8, 3
+TTL_S = 2.0
+SLACK_S = 5.0  # eight interpreters on two loaded cores
+
+
+class Contenders:
+    """The processes, what they told, and when they were killed."""
+
+    def __init__(self, url: str, directory: Path, until_s: float) -> None:
+        self.killed_at_s: dict[str, float] = {}
+        self._directory = directory
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for number in range(CLIENTS):
+            name = f"client{number}"
+            with (directory / name).open("wb") as told:
+                self._processes[name] = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "tests.integration.model_boss.contender"),
+                        *(url, name, GPU, str(TTL_S), str(until_s)),
+                    ],
+                    stdout=told,
+                    cwd=Path(__file__).parents[3],
+                )
+
+    def kill(self, name: str) -> None:
+        self._processes[name].kill()
+        self._processes[name].wait()
+        self.killed_at_s[name] = time.monotonic()
+
+    def end(self) -> dict[str, int]:
+        """Wait for those that live, and return how each ended."""
+        return {name: process.wait(60) for name, process in self._processes.items()}
+
+    def kill_all(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        # A process that was killed may have left half a line.
+        lines = (self._directory / name).read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("for_s", [12, pytest.param(60, marks=pytest.mark.slow)])
+async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Path, for_s: float) -> None:
+    """The ledger never oversubscribes, a killed one is gone within a time to live, all others are served."""
+    chance = random.Random(5)
+    async with Ledger.connect(own_server.url, LedgerOptions(ttl_s=TTL_S)) as ledger:
+        await ledger.set_capacity(GPU, Capacity(TOTAL_MB, MARGIN_MB))
+        began_at_s = time.monotonic()
+        contenders = Contenders(own_server.url, tmp_path, began_at_s + for_s)
+        try:
+            names = chance.sample([f"client{number}" for number in range(CLIENTS)], KILLED)
+            # After the first grace, and so that those who live have time to be served afterwards.
+            times_s = sorted(chance.uniform(TTL_S + 1, for_s - 2 * TTL_S) for _ in names)
+            for name, after_s in zip(names, times_s, strict=True):
+                await _observe(ledger, contenders, began_at_s + after_s)
+                contenders.kill(name)
+            await _observe(ledger, contenders, began_at_s + for_s)
+            statuses = await asyncio.to_thread(contenders.end)
+        finally:
+            contenders.kill_all()
+        assert statuses == {name: -9 if name in names else 0 for name in statuses}
+        _check_served(contenders, names)
+        _check_memory(contenders)
+        await asyncio.sleep(TTL_S)
+        assert (await ledger.table(GPU)).held_mb == 0
+
+
+async def _observe(ledger: Ledger, contenders: Contenders, until_s: float) -> None:
+    """Read the ledger again and again: never too much, nobody who is dead, nobody held up by them."""
+    fence, granted_at_s = 0, time.monotonic()
+    while time.monotonic() < until_s:
+        read_at_s = time.monotonic()
+        table = await ledger.table(GPU)
+        assert table.held_mb <= TOTAL_MB - MARGIN_MB
+        owners = {row.owner for row in (*table.leases, *table.waiters)}
+        dead = {name for name, at_s in contenders.killed_at_s.items() if read_at_s > at_s + TTL_S}
+        assert owners & dead == set(), "somebody dead for a time to live is still in the ledger"
+        assert table.fence is None or table.fence >= fence
+        if table.fence != fence or not table.waiters:
+            fence, granted_at_s = table.fence or 0, time.monotonic()
+        assert time.monotonic() - granted_at_s < 2 * TTL_S + SLACK_S, "they wait, and nobody is granted"
+        await asyncio.sleep(0.02)
+
+
+def _check_served(contenders: Contenders, killed: list[str]) -> None:
+    last_kill_at_s = max(contenders.killed_at_s.values())
+    for number in range(CLIENTS):
+        name = f"client{number}"
+        if name not in killed:
+            held = [told["at_s"] for told in contenders.told(name) if told["event"] == "holds"]
+            assert [at_s for at_s in held if at_s > last_kill_at_s], f"{name} was not served after the kills"
+
+
+def _check_memory(contenders: Contenders) -> None:
+    """By what the processes told, no more memory was in use at any time than there is."""
+    changes: list[tuple[float, int]] = []
+    for number in range(CLIENTS):
+        name, holding = f"client{number}", {}
+        for told in contenders.told(name):
+            if told["event"] == "holds":
+                holding[told["lease"]] = told["vram_mb"]
+                changes.append((told["at_s"], told["vram_mb"]))
+            elif told["event"] == "frees":
+                changes.append((told["at_s"], -holding.pop(told["lease"])))
+        # What it died with.
+        changes += [(contenders.killed_at_s[name], -vram_mb) for vram_mb in holding.values()]
+    in_use_mb = 0
+    for _, change_mb in sorted(changes):
+        in_use_mb += change_mb
+        assert in_use_mb <= TOTAL_MB - MARGIN_MB
+    assert len(changes) > 2 * CLIENTS
+    assert in_use_mb == 0

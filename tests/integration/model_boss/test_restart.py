@@ -1,0 +1,155 @@
+"""Redis is killed and comes back with empty memory: invariants 5 and 6, in real processes and real time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_boss import (
+    Ending,
+    Lease,
+    LeaseLost,
+    LeaseOptions,
+    NotGranted,
+    OnOutage,
+    Phase,
+    Waiting,
+    WaitReason,
+)
+from tests.integration.model_boss.test_ledger import GPU, claim, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.model_boss.servers import RedisServer
+
+TTL_S = 1.5
+FAST = LeaseOptions(poll_s=0.02)
+OPEN = LeaseOptions(poll_s=0.02, on_outage=OnOutage.FAIL_OPEN)
+
+
+async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> None:
+    """Its heartbeat brings back the lease, under the same fence, and the capacity; newcomers wait a grace."""
+    async with (
+        opened(own_server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("old", 10), FAST) as old,
+    ):
+        fence = await old.wait_granted(5)
+        await old.commit(used_mb=8)
+        own_server.kill()
+        own_server.start()
+        answer = await ledger.reserve(claim("new", 10))
+        restarted_at_s = time.monotonic()
+        assert answer == Waiting(0, WaitReason.GRACE)
+        async with Lease(ledger, claim("small", 8, priority=9), FAST) as small:
+            new_fence = await small.wait_granted(10)
+        assert time.monotonic() - restarted_at_s >= TTL_S * 0.95
+        assert new_fence > fence
+        table = await ledger.table(GPU)
+        assert [(row.lease_id, row.fence, row.phase) for row in table.leases] == [
+            ("old", fence, Phase.ACTIVE)
+        ]
+        assert (table.total_mb, table.margin_mb) == (20, 2)
+        assert old.fence == fence
+        assert not old.lost.is_set()
+
+
+async def test_a_commit_that_meets_an_empty_ledger_comes_back_first(own_server: RedisServer) -> None:
+    """A model that was being loaded when Redis restarted is not unloaded for it."""
+    async with (
+        opened(own_server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("a", 10), FAST) as lease,
+    ):
+        fence = await lease.wait_granted(5)
+        own_server.kill()
+        own_server.start()
+        await lease.commit()
+        assert (lease.fence, lease.phase) == (fence, Phase.ACTIVE)
+        assert (await ledger.table(GPU)).leases[0].phase is Phase.ACTIVE
+
+
+async def test_a_holder_outlives_a_short_outage(own_server: RedisServer) -> None:
+    """While its lease lasts it goes on, says that the ledger is not there, and carries on when it is back."""
+    async with (
+        opened(own_server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("a", 10), FAST) as lease,
+    ):
+        await lease.wait_granted(5)
+        own_server.kill()
+        await lease.commit()  # told later
+        await _until(lambda: lease.outage is not None)
+        assert lease.is_held
+        own_server.start()
+        await _until(lambda: lease.outage is None and lease.phase is Phase.ACTIVE)
+        assert lease.is_held
+
+
+async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
+    own_server: RedisServer,
+) -> None:
+    """With Redis gone, the holder is told `lost` by its own clock, less the safety margin."""
+    async with opened(own_server.url, ttl_s=TTL_S) as ledger:
+        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=0.5))
+        await lease.wait_granted(5)
+        own_server.kill()
+        died_at_s = time.monotonic()
+        assert await asyncio.wait_for(lease.wait_ending(), 10) is Ending.LOST
+        # Its last renewal was before the death of Redis: it stops well before a time to live after that.
+        assert time.monotonic() - died_at_s < TTL_S - 0.2
+        assert (lease.fence, lease.is_held) == (None, False)
+        with pytest.raises(LeaseLost):
+            await lease.commit()
+        await lease.release()
+
+
+async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisServer) -> None:
+    """On a GPU of one's own: unprotected while Redis is gone, then under a lease and a new fence again."""
+    async with (
+        opened(own_server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("a", 10), OPEN) as lease,
+    ):
+        fence = await lease.wait_granted(5)
+        await lease.commit()
+        own_server.kill()
+        await _until(lambda: lease.is_unprotected)
+        assert lease.is_held
+        assert lease.expires_in_s == 0
+        await asyncio.sleep(TTL_S)
+        assert not lease.lost.is_set()
+        own_server.start()
+        async with opened(own_server.url, ttl_s=TTL_S):  # others begin the epoch, and its grace passes
+            await _until(lambda: not lease.is_unprotected)
+        assert lease.is_held
+        assert lease.fence is not None
+        assert lease.fence >= fence
+        await _until(lambda: lease.phase is Phase.ACTIVE)
+        assert [row.lease_id for row in (await ledger.table(GPU)).leases] == ["a"]
+
+
+async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> None:
+    """The wait ends at its own deadline, caused by the outage, or is granted once Redis is back."""
+    async with (
+        opened(own_server.url, ttl_s=TTL_S) as ledger,
+        Lease(ledger, claim("old", 18), FAST) as old,
+    ):
+        await old.wait_granted(5)
+        async with Lease(ledger, claim("a", 18), FAST) as lease:
+            with pytest.raises(NotGranted):
+                await lease.wait_granted(0.2)
+            own_server.kill()
+            with pytest.raises(NotGranted) as caught:
+                await lease.wait_granted(0.5)
+            assert caught.value.__cause__ is lease.outage is not None
+            own_server.start()
+            await _until(lambda: lease.outage is None and old.outage is None)
+            await old.release()
+            await lease.wait_granted(10)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - several things may make it true
+            await asyncio.sleep(0.01)

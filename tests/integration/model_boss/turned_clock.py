@@ -1,0 +1,120 @@
+"""The scripts on a clock that the tests turn, spoken to in the protocol itself.
+
+Production composes every script with `_clock.lua`, which reads Redis's own time; here another text takes
+its place. Nothing in the shipped scripts can be told the time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from model_boss.keys import Keys
+from model_boss.protocol import Text, joined, source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import redis
+
+    from model_boss.protocol import Script
+    from tests.integration.model_boss.reference import ReferenceLedger
+
+TURNED_CLOCK: Final = """
+local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end
+local function server_id() return redis.call('GET', 'test:server') end
+"""
+
+
+# All that the keys hold, in one reply.
+OBSERVE: Final = """
+return cjson.encode({
+  redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]),
+  redis.call('ZRANGE', KEYS[3], 0, -1), redis.call('HGETALL', KEYS[4]),
+})
+"""
+
+
+@cache
+def compose_turned(script: Script) -> Text:
+    return joined(TURNED_CLOCK, source("_ledger"), source(script.name))
+
+
+@dataclass
+class State:
+    """What the keys hold, and in which order the queue stands."""
+
+    capacity: dict[str, int]
+    leases: dict[str, dict[str, Any]]
+    queue: list[str]
+    epoch: dict[str, int | str]
+
+
+class TurnedLedger:
+    """Calls the scripts of one GPU at a time of the test's choosing."""
+
+    def __init__(self, client: redis.Redis, mutated: Mapping[str, str] | None = None) -> None:
+        """Take the text of `mutated` in the place of a file of `scripts/`."""
+        self._client = client
+        self._mutated = mutated or {}
+        self.keys = Keys.of("model-boss", "GPU-0")
+        self._keys = self.keys.ordered()
+        self._digests: dict[Script, str] = {}
+        self._observe = client.script_load(OBSERVE)
+        self.now_ms = 0
+        self.server = "first"
+        self.clear()
+
+    def clear(self) -> None:
+        self._client.flushall()
+
+    def call(self, script: Script, *arguments: int | str) -> tuple[list[Any], State]:
+        """Call one script; return its reply and what the keys hold after it."""
+        assert len(arguments) == len(script.arguments)
+        if script not in self._digests:
+            self._digests[script] = self._client.script_load(self._compose(script).lua)
+        pipe = self._client.pipeline(transaction=False)
+        pipe.mset({"test:now_ms": self.now_ms, "test:server": self.server})
+        pipe.evalsha(self._digests[script], 5, *self._keys, *arguments)
+        pipe.evalsha(self._observe, 5, *self._keys)
+        _, reply, observed = pipe.execute()
+        capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))
+        return reply, State(
+            {name: int(value) for name, value in _pairs(capacity)},
+            {lease_id: json.loads(lease) for lease_id, lease in _pairs(leases)},
+            queue,
+            {name: value if name == "server" else int(value) for name, value in _pairs(epoch)},
+        )
+
+    def restore(self, ledger: ReferenceLedger) -> None:
+        """Write a ledger into the keys as a replica would have it."""
+        self.clear()
+        pipe = self._client.pipeline(transaction=False)
+        hashes: dict[str, dict[Any, Any]] = {
+            self.keys.capacity: ledger.capacity,
+            self.keys.leases: {i: json.dumps(lease) for i, lease in ledger.leases.items()},
+            self.keys.epoch: ledger.epoch,
+        }
+        for key, values in hashes.items():
+            if values:
+                pipe.hset(key, mapping=values)
+        for lease_id, ticket in ledger.tickets.items():
+            priority = ledger.leases[lease_id]["priority"]
+            pipe.zadd(self.keys.waiters, {lease_id: ticket - priority * 2**40})
+        pipe.execute()
+
+    def _compose(self, script: Script) -> Text:
+        if not self._mutated:
+            return compose_turned(script)
+        names = ("_ledger", script.name)
+        return joined(TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names))
+
+
+def _items(items: list[str] | dict[str, str]) -> list[str]:
+    return list(items)  # cjson writes an empty list as {}
+
+
+def _pairs(flat: list[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

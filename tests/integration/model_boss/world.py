@@ -1,0 +1,301 @@
+"""Clients that believe what they were told, and what must hold of them.
+
+A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock says
+that a time to live has passed since it was last told otherwise. The invariants are checked against these
+beliefs; and, apart from that, every reply and all keys are compared with `reference.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from model_boss.protocol import (
+    CANCEL,
+    CAPACITY,
+    COMMIT,
+    RELEASE,
+    RENEW,
+    RESERVE,
+    STATUS,
+    TOUCH,
+    YIELD,
+)
+from tests.integration.model_boss.reference import ReferenceLedger
+
+if TYPE_CHECKING:
+    from model_boss.protocol import Script
+    from tests.integration.model_boss.turned_clock import State, TurnedLedger
+
+TTL_MS: Final = 1000
+BEGAN_AT_MS: Final = 1_700_000_000_000
+ROOM_MB: Final = 18  # of 20, with a margin of 2
+
+Reply = list[Any]
+
+
+@dataclass
+class Believer:
+    """A client that uses its memory now, because it was told so."""
+
+    vram_mb: int
+    priority: int
+    fence: int
+    until_ms: int
+    phase: str
+    capacity: tuple[int | str, int | str]
+    loaded_mb: int = 0
+    committed_mb: int | str = ""
+    is_unloaded: bool = False
+    """Draining: what is unloaded is not loaded again under the same lease."""
+
+    def load(self, in_part: bool) -> None:
+        if not self.loaded_mb:
+            self.loaded_mb = -(-self.vram_mb // 2) if in_part else self.vram_mb
+
+    def unload(self) -> None:
+        self.loaded_mb, self.is_unloaded = 0, True
+
+
+class World:
+    """One GPU, its ledger, the clients of it, and a process that asks nobody."""
+
+    def __init__(self, ledger: TurnedLedger) -> None:
+        ledger.clear()
+        ledger.now_ms, ledger.server = BEGAN_AT_MS, "server-0"
+        self.ledger = ledger
+        self.reference = ReferenceLedger(BEGAN_AT_MS, "server-0")
+        self.replica: tuple[ReferenceLedger, dict[str, int], int] | None = None
+        self.ttl_ms = TTL_MS
+        self.believers: dict[str, Believer] = {}
+        self.claims: dict[str, tuple[int, int]] = {}
+        self.fences: dict[str, list[int]] = {}
+        self.foreign_mb = 0
+        self.leases: dict[str, dict[str, Any]] = {}  # as the keys hold them
+        self._servers = 1
+        self._no_grant_before_ms = BEGAN_AT_MS + TTL_MS
+        self._last_fence = 0
+        self._spoken_for_until_ms: dict[str, int] = {}
+        self._arrivals: dict[str, int] = {}
+        self._arrived = 0
+        self._used_before_mb = 0
+        self._measured_foreign_mb = 0
+        self._state: State | None = None
+        self.set_capacity(20)
+
+    # What clients do.
+
+    def reserve(self, client: str, owner: str | None = None) -> Reply:
+        vram_mb, priority = self.claims.setdefault(client, (4, 1))
+        self.reference._sweep()
+        # Who expired since the last call and asks again stands at the end of the queue.
+        self._arrivals = {i: at for i, at in self._arrivals.items() if i in self.reference.tickets}
+        held_before = client in self.reference._holders()
+        believed_before = client in self.believers
+        arguments = (client, owner or client, "model", vram_mb, priority, self.ttl_ms)
+        reply = self._call(RESERVE, self.reference.reserve(*arguments), *arguments)
+        if reply[0] in ("granted", "waiting"):
+            self._spoken_for_until_ms[client] = self.now_ms + self.ttl_ms
+        if reply[0] == "granted":
+            self._believe(client, vram_mb, priority, reply)
+            self._check_memory(is_new=not held_before)
+            if not held_before:
+                self._check_grant(client, priority, reply[1])
+        self._check_keys()
+        if reply[0] == "granted" and not believed_before and reply[2] != "reserved":
+            self.release(client, reply[1])  # it comes back after a crash and finds nothing loaded
+        return reply
+
+    def commit(self, client: str, fence: int) -> None:
+        believer = self._holder(client, fence)
+        used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
+        expected = self.reference.commit(client, client, fence, used_mb)
+        reply = self._fenced(COMMIT, expected, client, fence, used_mb)
+        if believer is not None:
+            believer.committed_mb = believer.loaded_mb
+            believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
+
+    def renew(self, client: str, fence: int) -> None:
+        holder = self._holder(client, fence)
+        vram_mb, priority = self.claims.setdefault(client, (4, 1))
+        believer = holder or Believer(vram_mb, priority, fence, 0, "reserved", ("", ""))
+        memory: dict[str, int | str] = {
+            "model": "model",
+            "vram_mb": believer.vram_mb,
+            "priority": believer.priority,
+            "phase": believer.phase,
+            "used_mb": believer.committed_mb,
+        }
+        capacity, before = believer.capacity, self.leases
+        expected = self.reference.renew(client, client, fence, self.ttl_ms, memory, list(capacity))
+        reply = self._fenced(RENEW, expected, client, fence, self.ttl_ms, *memory.values(), *capacity)
+        if reply[0] in ("ok", "yield"):
+            believer.phase, believer.until_ms = reply[1], self.now_ms + self.ttl_ms
+            self.believers[client] = believer
+            self._spoken_for_until_ms[client] = believer.until_ms
+            self._check_memory(is_new=client not in before)
+        elif reply[0] == "lost" and holder is not None:
+            del self.believers[client]
+        self._check_keys()
+
+    def touch(self, client: str, fence: int) -> None:
+        self._fenced(TOUCH, self.reference.touch(client, client, fence), client, fence)
+
+    def release(self, client: str, fence: int) -> None:
+        if self._holder(client, fence):
+            del self.believers[client]
+        self._fenced(RELEASE, self.reference.release(client, client, fence), client, fence)
+
+    def cancel(self, client: str, owner: str) -> None:
+        self._call(CANCEL, self.reference.cancel(client, owner), client, owner)
+
+    def ask_to_yield(self, client: str) -> None:
+        self._call(YIELD, self.reference.ask(client), client)
+
+    def status(self) -> None:
+        _, _, ledger, *leases = self._call(STATUS, self.reference.status())
+        facts, reference = json.loads(ledger), self.reference
+        known = {**reference.capacity, **reference.epoch, "held_mb": reference.held_mb()}
+        known["foreign_mb"] = reference.foreign_mb() if reference.epoch else 0
+        assert facts == {name: value for name, value in known.items() if name not in ("server", "ticket")}
+        rows = {lease.pop("lease_id"): lease for lease in map(json.loads, leases)}
+        positions = {lease_id: {"position": place} for place, lease_id in enumerate(reference.queue())}
+        assert rows == {i: {**lease, **positions.get(i, {})} for i, lease in reference.leases.items()}
+
+    def set_capacity(self, total_mb: int) -> None:
+        arguments = (total_mb, 2, 0, "", "")
+        self._call(CAPACITY, self.reference.set_capacity(*arguments), *arguments)
+
+    def read_gpu(self) -> tuple[int, int]:
+        """Return what everybody uses, and how much of it is nobody's of the ledger."""
+        loaded_mb = sum(believer.loaded_mb for believer in self.believers.values())
+        return self.foreign_mb + loaded_mb, self.foreign_mb
+
+    def tell_measurement(self, reading: tuple[int, int], since_ms: int) -> None:
+        used_mb, foreign_mb = reading
+        if since_ms >= self.reference.capacity.get("measured_at_ms", 0):
+            self._measured_foreign_mb = foreign_mb
+        arguments = (20, 2, 1, used_mb, since_ms)
+        self._call(CAPACITY, self.reference.set_capacity(*arguments), *arguments)
+
+    # What happens to them.
+
+    @property
+    def now_ms(self) -> int:
+        return self.ledger.now_ms
+
+    def pass_time(self, ms: int) -> None:
+        self.ledger.now_ms += ms
+        self.reference.now_ms = self.now_ms
+        self.believers = {i: held for i, held in self.believers.items() if held.until_ms > self.now_ms}
+        self._used_before_mb = sum(held.vram_mb for held in self.believers.values())
+
+    def restart_empty(self) -> None:
+        self._new_server()
+        self.ledger.clear()
+        self.reference = self.reference.lost_memory(self.ledger.server)
+        self._arrivals, self.leases = {}, {}
+
+    def copy_to_replica(self) -> None:
+        self.replica = (self.reference.copied(), dict(self._arrivals), self._measured_foreign_mb)
+
+    def fail_over(self) -> None:
+        """Go on with what the replica had received."""
+        assert self.replica is not None
+        self._new_server()
+        self.reference, self._arrivals, self._measured_foreign_mb = self.replica
+        self.replica = None
+        self.reference.now_ms, self.reference.server = self.now_ms, self.ledger.server
+        self.ledger.restore(self.reference)
+        self.leases = self.reference.copied().leases
+
+    def would_admit_former_holders(self) -> bool:
+        """Tell whether the server that answers next is in its grace, or would begin it."""
+        epoch = self.reference.epoch
+        return epoch.get("server") != self.ledger.server or self.now_ms < epoch["grace_until_ms"]
+
+    # What must hold.
+
+    def _check_grant(self, client: str, priority: int, fence: int) -> None:
+        assert fence > self._last_fence, "invariant 2: a fence that did not grow"
+        self._last_fence = fence
+        arrival = self._arrivals.pop(client, self._arrived + 1)
+        for other, arrived in self._arrivals.items():
+            if other in self.reference.tickets:
+                order = (-self.reference.leases[other]["priority"], arrived)
+                assert order > (-priority, arrival), f"invariant 3: {client} was granted before {other}"
+        assert self.now_ms >= self._no_grant_before_ms, "invariant 5: granted in the grace"
+        used_mb = sum(held.vram_mb for held in self.believers.values() if not held.is_unloaded)
+        measured_at_ms = self.reference.capacity.get("measured_at_ms")
+        if measured_at_ms is not None and self.now_ms - measured_at_ms < self.ttl_ms:
+            used_mb += self._measured_foreign_mb
+        assert used_mb <= self._room_mb(), "invariant 1: granted into foreign memory"
+
+    def _check_memory(self, is_new: bool) -> None:
+        used_mb = sum(believer.vram_mb for believer in self.believers.values())
+        held_mb = sum(lease["vram_mb"] for lease in self.leases.values() if lease["phase"] != "waiting")
+        assert held_mb <= self._room_mb() or not is_new, "invariant 1: more granted than there is"
+        # A capacity that is lowered by hand takes nothing away from those who hold.
+        bound_mb = max(self._room_mb(), self._used_before_mb, held_mb)
+        assert used_mb <= bound_mb, "invariant 1: more in use than there is"
+        self._used_before_mb = used_mb
+
+    def _check_keys(self) -> None:
+        state = self._state
+        assert state is not None
+        for lease_id, lease in state.leases.items():
+            assert lease["expires_at_ms"] > self.now_ms, "invariant 4: an expired lease stayed"
+            limit_ms = self._spoken_for_until_ms[lease_id]
+            assert lease["expires_at_ms"] <= limit_ms, "invariant 4: it outlives its holder's last word"
+        for lease_id in state.queue:
+            if lease_id not in self._arrivals:
+                self._arrived += 1
+                self._arrivals[lease_id] = self._arrived
+        self._arrivals = {i: arrived for i, arrived in self._arrivals.items() if i in state.queue}
+
+    def _fenced(self, script: Script, expected: Reply, client: str, fence: int, *more: int | str) -> Reply:
+        before, in_grace = self.leases, self.would_admit_former_holders()
+        reply = self._call(script, expected, client, client, fence, *more)
+        known_fence = before.get(client, {}).get("fence", 0)
+        if fence != known_fence and not (in_grace and script is RENEW):
+            assert reply[0] == "lost", "invariant 2: an old fence was accepted"
+            left = {i: lease for i, lease in before.items() if lease["expires_at_ms"] > self.now_ms}
+            assert self.leases == left, "invariant 2: an old fence changed something"
+        return reply
+
+    def _call(self, script: Script, expected: Reply, *arguments: int | str) -> Reply:
+        reply, state = self.ledger.call(script, *arguments)
+        assert reply[: len(expected)] == expected
+        assert script is STATUS or len(reply) == len(expected)
+        assert state.leases == self.reference.leases
+        assert state.queue == self.reference.queue()
+        assert state.capacity == self.reference.capacity
+        assert state.epoch == self.reference.epoch
+        self._state, self.leases = state, state.leases
+        if script not in (RESERVE, RENEW):  # for these the caller notes first who has spoken
+            self._check_keys()
+        return reply
+
+    def _believe(self, client: str, vram_mb: int, priority: int, reply: Reply) -> None:
+        _, fence, phase, _, total_mb, margin_mb = reply
+        believer = self._holder(client, fence)
+        if believer is None:
+            capacity = (total_mb, margin_mb) if total_mb else ("", "")
+            believer = Believer(vram_mb, priority, fence, 0, phase, capacity)
+            self.believers[client] = believer
+            self.fences.setdefault(client, []).append(fence)
+        believer.phase, believer.until_ms = phase, self.now_ms + self.ttl_ms
+
+    def _holder(self, client: str, fence: int) -> Believer | None:
+        believer = self.believers.get(client)
+        return believer if believer and believer.fence == fence else None
+
+    def _new_server(self) -> None:
+        self.ledger.server = f"server-{self._servers}"
+        self._servers += 1
+        self._no_grant_before_ms = self.now_ms + self.ttl_ms
+
+    def _room_mb(self) -> int:
+        capacity = self.reference.capacity
+        return capacity["total_mb"] - capacity["margin_mb"] if "total_mb" in capacity else ROOM_MB

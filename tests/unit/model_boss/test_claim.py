@@ -1,0 +1,57 @@
+"""What cannot be claimed or configured is refused before Redis hears of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from model_boss import Capacity, Claim, InvalidClaim, LeaseOptions, LedgerOptions
+
+GOOD: dict[str, Any] = {
+    "gpu": "GPU-0",
+    "lease_id": "a",
+    "owner": "o",
+    "model": "m",
+    "vram_mb": 1,
+    "priority": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lease_id": ""}, {"owner": ""}, {"vram_mb": 0}, {"vram_mb": -1}, {"priority": -1}, {"priority": 1001}],
+)
+def test_a_claim_without_sense_is_refused(wrong: dict[str, Any]) -> None:
+    """Sizes are positive, priorities 0 to 1000, ids and owners not empty."""
+    Claim(**GOOD)
+    with pytest.raises(InvalidClaim):
+        Claim(**{**GOOD, **wrong})
+
+
+@pytest.mark.parametrize(("total_mb", "margin_mb"), [(0, 0), (-1, 0), (10, -1), (10, 11)])
+def test_a_capacity_without_sense_is_refused(total_mb: int, margin_mb: int) -> None:
+    """The margin is a part of the total."""
+    Capacity(10, 10)
+    with pytest.raises(InvalidClaim):
+        Capacity(total_mb, margin_mb)
+
+
+@pytest.mark.parametrize("wrong", [{"ttl_s": 0}, {"ttl_s": 3601}, {"ttl_s": float("nan")}, {"timeout_s": 0}])
+def test_a_ledger_without_time_is_refused(wrong: dict[str, Any]) -> None:
+    """Deadlines and times to live are positive, finite numbers."""
+    with pytest.raises(InvalidClaim):
+        LedgerOptions(**wrong)
+
+
+def test_the_safety_margin_is_a_tenth_unless_it_is_given() -> None:
+    """The holder stops before the ledger gives its memory away."""
+    assert LeaseOptions().safety_of(15) == pytest.approx(1.5)
+    assert LeaseOptions(safety_s=0).safety_of(15) == 0
+
+
+@pytest.mark.parametrize("safety_s", [-1, 15, 16])
+def test_a_safety_margin_leaves_time_to_live(safety_s: float) -> None:
+    """One that eats the whole time to live, or gives time away, is refused."""
+    with pytest.raises(InvalidClaim, match="safety margin"):
+        LeaseOptions(safety_s=safety_s).safety_of(15)

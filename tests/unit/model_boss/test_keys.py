@@ -1,0 +1,36 @@
+"""The names of one GPU's keys."""
+
+from __future__ import annotations
+
+import pytest
+from redis.crc import key_slot
+
+from model_boss.errors import InvalidClaim
+from model_boss.keys import Keys, gpu_of
+
+
+def test_one_gpu_is_one_hash_slot() -> None:
+    """A script may touch all keys of a GPU in a cluster, for they share its hash tag."""
+    keys = Keys.of("model-boss", "GPU-8d2a").ordered()
+    assert keys[1] == "model-boss:{GPU-8d2a}:leases"
+    assert len({key_slot(key.encode()) for key in keys}) == 1
+    assert len(set(keys)) == 5
+
+
+def test_a_key_tells_its_gpu() -> None:
+    """`status` finds the GPUs by the names of their keys."""
+    assert gpu_of(Keys.of("any:prefix", "host:0").epoch) == "host:0"
+
+
+@pytest.mark.parametrize("gpu", ["", "a b", "a{b", "a}b", "a\n"])
+def test_a_gpu_name_cannot_break_the_hash_tag(gpu: str) -> None:
+    """A brace in a name would end the tag early and scatter the keys."""
+    with pytest.raises(InvalidClaim, match="cannot name a GPU"):
+        Keys.of("model-boss", gpu)
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "a*", "a b", "a[b"])
+def test_a_prefix_cannot_break_the_hash_tag_or_a_pattern(prefix: str) -> None:
+    """A brace in the prefix would be the tag; a star would match other keys."""
+    with pytest.raises(InvalidClaim, match="cannot be a prefix"):
+        Keys.of(prefix, "GPU-0")
