@@ -1,7 +1,12 @@
-"""`python -m frontend`: serve the REST door; configured by AESTHETIC_* alone."""
+"""`python -m frontend`: serve the REST door; configured by AESTHETIC_* alone.
+
+`python -m frontend hash-key NAME` makes the line of an API key for AESTHETIC_API_KEYS_FILE.
+"""
 
 from __future__ import annotations
 
+import secrets
+import signal
 import sys
 
 import uvicorn
@@ -9,21 +14,41 @@ from pydantic import ValidationError
 
 from frontend import logs
 from frontend.app import create_app
+from frontend.keys import KeysInvalid, key_line
 from frontend.settings import Settings
 
 
-def main() -> int:
-    """Serve until SIGINT or SIGTERM."""
+def main(arguments: list[str]) -> int:
+    """Serve until SIGINT or SIGTERM, or make a key's line."""
+    match arguments:
+        case []:
+            return serve()
+        case ["hash-key", name]:
+            return hash_key(name)
+    print("usage: python -m frontend [hash-key NAME]", file=sys.stderr)
+    return 2
+
+
+def serve() -> int:
+    """Serve until SIGINT or SIGTERM; running requests are finished within the grace period."""
+    # uvicorn raises the signal once more when it is done: this is the status that is left then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    logs.configure()
     try:
         settings = Settings()
+        app = create_app(settings)
     except ValidationError as error:
         for item in error.errors():
             name = "_".join(str(part) for part in item["loc"]).upper()
-            print(f"error: AESTHETIC_{name}: {item['msg']}", file=sys.stderr)
+            message = item["msg"].removeprefix("Value error, ")
+            print(f"error: AESTHETIC_{name}: {message}" if name else f"error: {message}", file=sys.stderr)
         return 1
-    logs.configure()
+    except KeysInvalid as error:
+        print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
+        return 1
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -33,5 +58,23 @@ def main() -> int:
     return 0
 
 
+def hash_key(name: str) -> int:
+    """Write the line of a key read from standard input; at a terminal, of a new one."""
+    if sys.stdin.isatty():
+        key = secrets.token_urlsafe(32)
+        print(f"key, shown only now: {key}", file=sys.stderr)
+    else:
+        key = sys.stdin.readline().strip()
+    if len(key) < 16:
+        print("error: a key has 16 characters or more", file=sys.stderr)
+        return 1
+    try:
+        print(key_line(name, key))
+    except KeysInvalid as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -65,7 +65,7 @@ class Admission:
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # admitted in the same moment: give it back
                 self.in_work -= images
-            else:
+            elif entry in self._waiting:  # else `_wake` has met it, cancelled, and dropped it
                 self._waiting.remove(entry)
                 self.queued -= images
             self._wake()
@@ -74,12 +74,15 @@ class Admission:
             raise
 
     def _wake(self) -> None:
-        while self._waiting and self.in_work + self._waiting[0][0] <= self._max_concurrency:
-            images, turn = self._waiting.popleft()
-            self.queued -= images
+        while self._waiting:
+            images, turn = self._waiting[0]
             if not turn.done():
+                if self.in_work + images > self._max_concurrency:
+                    return
                 self.in_work += images
                 turn.set_result(None)
+            self._waiting.popleft()
+            self.queued -= images
 
     def _retry_after_s(self) -> float:
         return max(1.0, self._image_s * (self.in_work + self.queued) / self._max_concurrency)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from frontend import addresses
+from frontend import addresses, reference
 from frontend.admission import Admission
 from frontend.cache import ScoreCache
 from frontend.decode import DecodeLimits, DecodePool
 from frontend.edge import Edge
 from frontend.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
 from frontend.fetch import Fetcher, FetchPolicy
+from frontend.guard import BodyLimits, Guard
 from frontend.health import HealthProbe
 from frontend.images import ImageLoader
+from frontend.keys import KeyRing
 from frontend.metrics import Metrics
 from frontend.pipeline import Pipeline
 from frontend.problem import problem
@@ -32,9 +36,15 @@ if TYPE_CHECKING:
 
     from frontend.settings import Settings
 
+_CORS_HEADERS: Final = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"]
+
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; its lifespan opens the pools and closes them."""
+    """Build the application; its lifespan opens the pools and closes them.
+
+    Raises:
+        KeysInvalid: the file of API keys cannot be read.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
@@ -48,16 +58,37 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("imajin-aesthetic"),
         summary="ImageReward scores: how well an image answers its prompt in human eyes.",
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.include_router(router)
+    if settings.docs:
+        app.add_route("/docs", _reference, include_in_schema=False)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    # The last one added is the outermost.
+    limits = BodyLimits(
+        max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
+    )
+    keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    app.add_middleware(Guard, limits=limits, keys=keys)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins(),
+            allow_methods=["GET", "POST"],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(Edge, metrics=metrics)
     _complete_openapi(app)
     return app
+
+
+async def _reference(request: Request) -> HTMLResponse:
+    page = reference.render(request.app.openapi())
+    return HTMLResponse(page, headers={"Content-Security-Policy": reference.CONTENT_SECURITY_POLICY})
 
 
 async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
@@ -84,6 +115,7 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
+    metrics.circuit_open.set_function(lambda: scorer.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
     pipeline = Pipeline(admission, loader, scorer, ScoreCache(settings.cache_entries), metrics)
     health = HealthProbe(pool, scorer, timeout_s=settings.request_timeout_s)
@@ -92,7 +124,8 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
 
 def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
-    request.state.note_internal(error)
+    if error.internal is not None:
+        request.state.notes["internal"] = error.internal
     return problem(error, request.state.request_id)
 
 

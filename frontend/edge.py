@@ -1,16 +1,15 @@
-"""The outermost frame of every request: its id, its body's limit, its line in the log, its last error."""
+"""The outermost layer: every answer's request id and security headers, every request's line in the log."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
-import traceback
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import Internal, PayloadTooLarge, ServiceError
+from starlette.datastructures import MutableHeaders
+
 from frontend.logs import log_request
-from frontend.problem import problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,99 +21,68 @@ _ENDPOINTS: Final = frozenset(
     {"/", "/docs", "/health", "/health/live", "/health/ready", "/info", "/metrics", "/openapi.json"}
     | {"/score", "/score-batch"}
 )
+# Whoever answers with a page sets a policy of its own.
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+_CLIENT_GONE: Final = 499  # nginx's word for it: there was nobody left to answer
 
 
 class Edge:
-    """ASGI middleware; nothing that a request raises passes it."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
+    Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log line.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await _Exchange(scope, receive, send, self._max_body_bytes, self._metrics).run(self._app)
-
-
-class _Exchange:
-    """One request and its answer."""
-
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, metrics: Metrics
-    ) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
-        self._max_body_bytes = max_body_bytes
-        self._metrics = metrics
-        self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        sent = self._headers.get(b"x-request-id", "")
-        self._request_id = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
-        self._received_bytes = 0
-        self._status: int | None = None
-        self._internal: str | None = None
-
-    async def run(self, app: ASGIApp) -> None:
         started = time.perf_counter()
-        self._scope.setdefault("state", {})["request_id"] = self._request_id
-        self._scope["state"]["note_internal"] = self._note_internal
+        request_id = _request_id(scope)
+        notes: dict[str, object] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, notes=notes)
+        status = _CLIENT_GONE
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
         try:
-            self._check_content_length()
-            await app(self._scope, self.receive, self.send)
-        except ServiceError as error:
-            await self._fail(error)
-        except Exception:  # noqa: BLE001 - the outermost frame on the REST side
-            await self._fail(Internal("an internal error occurred", internal=traceback.format_exc()))
+            await self._app(scope, receive, send_on)
         finally:
-            self._record(time.perf_counter() - started)
+            self._record(scope, status, time.perf_counter() - started, request_id, notes)
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._received_bytes += len(message.get("body", b""))
-            if self._received_bytes > self._max_body_bytes:
-                raise self._too_large()
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            message["headers"] = [
-                *message.get("headers", []),
-                (b"x-request-id", self._request_id.encode()),
-                (b"x-content-type-options", b"nosniff"),
-            ]
-        await self._send(message)
-
-    def _check_content_length(self) -> None:
-        announced = self._headers.get(b"content-length", "0")
-        if announced.isdecimal() and int(announced) > self._max_body_bytes:
-            raise self._too_large()
-
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the body has more than the {self._max_body_bytes} bytes allowed")
-
-    async def _fail(self, error: ServiceError) -> None:
-        self._note_internal(error)
-        if self._status is None:
-            await problem(error, self._request_id)(self._scope, self._receive, self.send)
-
-    def _note_internal(self, error: ServiceError) -> None:
-        self._internal = error.internal
-
-    def _record(self, seconds: float) -> None:
-        path = self._scope["path"]
-        endpoint = path if path in _ENDPOINTS else "other"
-        status = self._status or 499  # the client went away before there was an answer
+    def _record(
+        self, scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, object]
+    ) -> None:
+        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
         log_request(
-            request_id=self._request_id,
-            method=self._scope["method"],
+            request_id=request_id,
+            method=scope["method"],
             path=endpoint,
             status=status,
             duration_ms=round(seconds * 1000, 1),
-            received_bytes=self._received_bytes,
-            internal=self._internal,
+            **notes,
         )
+
+
+def _request_id(scope: Scope) -> str:
+    sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)

@@ -66,6 +66,8 @@ class HealthProbe:
                 return self._last.health
             started = time.monotonic()
             health = await self._probe()
+            if self._scorer.succeeded_at_s > started:  # only busy: others were scored meanwhile
+                health = Health(decode=health.decode, triton=None, model=None)
             finished = time.monotonic()
             self._last = _Finding(health, finished, finished - started, self._scorer.failures)
             return health

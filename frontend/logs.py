@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Final
 
+_USERINFO: Final = re.compile(r"(\w+://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
+_QUERY: Final = re.compile(r"(\w+://[^\s?#'\"]*)[?#][^\s'\"]*")
 _LOGGER: Final = logging.getLogger("imajin_aesthetic.requests")
 
 
@@ -25,7 +28,14 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps({name: _redacted(value) for name, value in line.items()}, ensure_ascii=False)
+
+
+def _redacted(value: object) -> object:
+    """Take user names, passwords and queries out of URLs: an error's text may quote one."""
+    if not isinstance(value, str):
+        return value
+    return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1…@", value))
 
 
 def configure() -> None:

@@ -60,6 +60,9 @@ class Metrics:
         )
         self.in_work = Gauge("aesthetic_images_in_work", "Images admitted", registry=registry)
         self.queued = Gauge("aesthetic_images_queued", "Images waiting for admission", registry=registry)
+        self.circuit_open = Gauge(
+            "aesthetic_circuit_open", "1 while Triton is left alone after failures", registry=registry
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from frontend.cache import Key, ScoreCache
-from frontend.errors import InvalidRequest, ServiceError
+from frontend.errors import DeadlineExceeded, InvalidRequest, ServiceError
 from reward.errors import InvalidPrompt
 from reward.tokenise import Tokens, tokenise
 
@@ -66,9 +67,14 @@ class Pipeline:
             tokens = tokenise([prompt])
         except InvalidPrompt as error:
             raise InvalidRequest(f"prompt: {error}") from error
+        arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
+            self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
             served = await self._scorer.served(deadline)  # before any work is done for nothing
             images = await self._loader.load(sources, deadline)
+            for image in images:
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                    raise image
             decoded = [image for image in images if not isinstance(image, ServiceError)]
             judged = iter(await self._score(prompt, tokens, decoded, served, deadline, request_id))
         return Verdict(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi.responses import JSONResponse
 
-from frontend.errors import InvalidRequest, ServiceError
+from frontend.errors import InvalidRequest, ServiceError, Unauthorized
 from frontend.schemas import Problem
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def problem(error: ServiceError, request_id: str) -> JSONResponse:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 wants it with every 401
     return JSONResponse(
         content.model_dump(exclude={"failed"} if content.failed is None else None),
         status_code=error.status,

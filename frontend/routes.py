@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from fastapi.responses import JSONResponse, PlainTextResponse
 
-from frontend import ranking, schemas
+from frontend import bodies, ranking, schemas
 from frontend.deadline import HEADER as TIMEOUT_HEADER
 from frontend.deadline import Deadline
 from frontend.decode import FORMATS
-from frontend.errors import InvalidRequest, ServiceError
-from frontend.images import Source, too_large
-from frontend.problem import AllFailed, describe_validation
+from frontend.errors import ServiceError
+from frontend.images import Source
+from frontend.problem import AllFailed
 from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -56,7 +53,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "An error (RFC 9457)", "content": _PROBLEM} for status in statuses}
 
 
-_SCORING_PROBLEMS: Final = _problems(413, 422, 429, 500, 503, 504)
+_SCORING_PROBLEMS: Final = _problems(401, 413, 422, 429, 500, 503, 504)
 _TIMEOUT_PARAMETER: Final = {
     "name": TIMEOUT_HEADER,
     "in": "header",
@@ -94,7 +91,8 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     """Score one image, by URL, base64 or upload, against its prompt."""
     started = time.perf_counter()
     deadline = _deadline(request, parts.settings)
-    prompt, source, min_score = await _score_request(request, parts.settings)
+    prompt, source, min_score = await bodies.read_score(request, parts.settings, deadline)
+    _note(request, parts.settings, prompt, images=1)
     verdict = await parts.pipeline.judge(
         prompt, [source], deadline=deadline, request_id=request.state.request_id
     )
@@ -121,11 +119,8 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     """Rank the candidates of one prompt, best first; one that fails does not fail the others."""
     started = time.perf_counter()
     deadline = _deadline(request, parts.settings)
-    body = await _json_body(request, schemas.BatchRequest)
-    if len(body.candidates) > parts.settings.max_candidates:
-        raise InvalidRequest(
-            f"candidates: {len(body.candidates)} were sent, {parts.settings.max_candidates} are allowed"
-        )
+    body = await bodies.read_batch(request, parts.settings, deadline)
+    _note(request, parts.settings, body.prompt, images=len(body.candidates))
     sources = [Source(url=item.image_url, base64=item.image_base64) for item in body.candidates]
     verdict = await parts.pipeline.judge(
         body.prompt, sources, deadline=deadline, request_id=request.state.request_id
@@ -148,7 +143,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     "/info",
     summary="Model, limits and scale",
     response_model=schemas.InfoResponse,
-    responses=_problems(500, 503, 504),
+    responses=_problems(401, 429, 500, 503, 504),
 )
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
@@ -219,7 +214,12 @@ async def ready(parts: Parts) -> JSONResponse:
     return JSONResponse(content.model_dump(), status_code=200 if found.ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses=_problems(401, 500),
+)
 async def metrics(parts: Parts) -> Response:
     """Write the metrics in Prometheus' text format."""
     return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -233,63 +233,10 @@ def _deadline(request: Request, settings: Settings) -> Deadline:
     )
 
 
-async def _score_request(request: Request, settings: Settings) -> tuple[str, Source, float | None]:
-    if _content_type(request) == "multipart/form-data":
-        return await _upload(request, settings)
-    body = await _json_body(request, schemas.ScoreRequest)
-    return body.prompt, Source(url=body.image_url, base64=body.image_base64), body.min_score
-
-
-async def _upload(request: Request, settings: Settings) -> tuple[str, Source, float | None]:
-    try:
-        form = await request.form(max_files=1, max_fields=2, max_part_size=4 * MAX_PROMPT_CHARACTERS)
-    except HTTPException as error:
-        raise InvalidRequest(f"the multipart body is not valid: {error.detail}") from error
-    try:
-        fields = dict(form.multi_items())
-        if len(fields) != len(form.multi_items()) or not {"prompt", "image"} <= set(fields) <= {
-            "prompt",
-            "image",
-            "min_score",
-        }:
-            raise InvalidRequest("the form's fields are prompt, image and, if wanted, min_score; each once")
-        image = fields["image"]
-        if not isinstance(image, UploadFile):
-            raise InvalidRequest("image must be an uploaded file")
-        if (image.size or 0) > settings.max_image_bytes:
-            raise too_large(settings.max_image_bytes)
-        prompt = _validated(TypeAdapter(schemas.Prompt), fields["prompt"], "prompt")
-        min_score = _validated(TypeAdapter(schemas.MinScore), fields.get("min_score"), "min_score")
-        return prompt, Source(data=await image.read()), min_score
-    finally:
-        await form.close()
-
-
-Body = TypeVar("Body", bound=BaseModel)
-Value = TypeVar("Value")
-
-
-async def _json_body(request: Request, model: type[Body]) -> Body:
-    content_type = _content_type(request)
-    if content_type != "application/json" and not content_type.endswith("+json"):
-        raise InvalidRequest(
-            "the Content-Type must be application/json (or, for /score, multipart/form-data)"
-        )
-    try:
-        return model.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise InvalidRequest(describe_validation(error)) from error
-
-
-def _validated(adapter: TypeAdapter[Value], value: object, name: str) -> Value:
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise InvalidRequest(f"{name}: {describe_validation(error)}") from error
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def _note(request: Request, settings: Settings, prompt: str, *, images: int) -> None:
+    request.state.notes["images"] = images
+    if settings.log_prompts:
+        request.state.notes["prompt"] = prompt
 
 
 def _ranked(

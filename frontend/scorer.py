@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import aiohttp
 import numpy as np
@@ -13,22 +17,31 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from frontend.circuit import Circuit
+from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable, Overloaded, ServiceError
 from reward import manifest, preprocess
 from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-    from frontend.deadline import Deadline
     from reward.manifest import Manifest
 
+T = TypeVar("T")
+
 _SERVED_TTL_S: Final = 1.0
+_ASK_TIMEOUT_S: Final = 5.0
 _RETRY_AFTER_S: Final = 2.0
+# Triton answers 400 or 404 both to malformed requests and about models and versions that it does not have.
+_NOT_SERVED: Final = re.compile(
+    r"unknown model|not ready|not found|no available versions|unavailable", re.IGNORECASE
+)
 _CONNECTIONS: Final = 256
 
 
@@ -50,9 +63,13 @@ class Scorer:
         self._repository = repository
         self._client: InferenceServerClient | None = None
         self._served: tuple[float, Served] | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[Served] | None = None
+        self._metadata = Circuit()
+        self._inference = Circuit()  # apart: a server whose model is dead still answers about it
         self.failures = 0
         """How often Triton was found unavailable so far."""
+        self.succeeded_at_s = -math.inf
+        """When it last gave scores, by the monotonic clock."""
 
     async def __aenter__(self) -> Self:
         self._client = InferenceServerClient(self._url, conn_limit=_CONNECTIONS, conn_timeout=None)
@@ -61,8 +78,16 @@ class Scorer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
         if self._client is not None:
             await self._client.close()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Tell whether Triton is being left alone after repeated failures."""
+        return self._metadata.is_open or self._inference.is_open
 
     async def served(self, deadline: Deadline) -> Served:
         """Say which version is served: Triton's own word, remembered for a second.
@@ -70,12 +95,17 @@ class Scorer:
         Raises:
             ModelUnavailable: Triton is down, or serves no version that this frontend can use.
         """
-        async with self._asking:
-            if self._served is None or time.monotonic() - self._served[0] > _SERVED_TTL_S:
-                self._served = None
-                served = await self._call(self._ask(), deadline)
-                self._served = (time.monotonic(), served)
+        self._inference.check()
+        if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
             return self._served[1]
+        if self._asking is None or self._asking.done():  # all who need it meanwhile share the answer
+            self._asking = asyncio.create_task(self._ask_in_time())
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            async with asyncio.timeout_at(_loop_time(deadline)):
+                return await asyncio.shield(self._asking)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed while the inference server was asked") from error
 
     async def score(
         self,
@@ -100,22 +130,35 @@ class Scorer:
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array, binary_data=True)
             inputs.append(tensor)
-        result = await self._call(
-            self._connection().infer(
+        with self._watched(), self._inference.attempt():
+            infer = partial(
+                self._connection().infer,
                 NETWORK.name,
                 inputs,
                 model_version=served.version,
                 outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
                 request_id=request_id,
                 priority=PRIORITY_INTERACTIVE,
-                timeout=int(deadline.remaining_s() * 1e6),
-            ),
-            deadline,
-        )
+                # Triton's own limit on the wait in its queue: what is late there is not executed any more.
+                timeout=math.ceil(deadline.remaining_s() * 1e6),
+            )
+            result = await _translated(infer, deadline)
+        self.succeeded_at_s = time.monotonic()
         rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
         if not np.isfinite(rewards).all():
             raise Internal("the model gave no finite score", internal=f"rewards: {rewards}")
         return rewards
+
+    async def _ask_in_time(self) -> Served:
+        with self._watched(), self._metadata.attempt():
+            try:
+                served = await _translated(self._ask, Deadline.after(_ASK_TIMEOUT_S))
+            except DeadlineExceeded as error:
+                raise ModelUnavailable(
+                    "the inference server does not answer", retry_after_s=_RETRY_AFTER_S
+                ) from error
+        self._served = (time.monotonic(), served)
+        return served
 
     async def _ask(self) -> Served:
         client = self._connection()
@@ -142,9 +185,10 @@ class Scorer:
         kinds = {group["kind"] for group in network.get("instance_group", [])}
         return Served(version, content, "gpu" if "KIND_GPU" in kinds else "cpu", server["version"])
 
-    async def _call(self, call: Any, deadline: Deadline) -> Any:  # noqa: ANN401 - tritonclient has no types
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
         try:
-            return await _translated(call, deadline)
+            yield
         except ModelUnavailable:
             self.failures += 1
             self._served = None
@@ -156,11 +200,11 @@ class Scorer:
         return self._client
 
 
-async def _translated(call: Any, deadline: Deadline) -> Any:  # noqa: ANN401 - tritonclient has no types
+async def _translated(call: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
     """Await a call to Triton within the deadline and speak of its failures in our terms."""
     try:
         async with asyncio.timeout_at(_loop_time(deadline)):
-            return await call
+            return await call()
     except TimeoutError as error:
         raise DeadlineExceeded("the deadline passed while the image was scored") from error
     except InferenceServerException as error:
@@ -182,6 +226,8 @@ def _translate(error: InferenceServerException) -> ServiceError:
         )
     if "maximum queue size" in message:
         return Overloaded("the model's queue is full", internal=internal, retry_after_s=_RETRY_AFTER_S)
+    if "internal error" in message or (status.startswith("4") and not _NOT_SERVED.search(message)):
+        return Internal("the model could not be asked", internal=internal)
     # Not loaded, loading, unloading, shutting down, or its Python process died: all pass by themselves.
     return ModelUnavailable("the model is not ready", internal=internal, retry_after_s=_RETRY_AFTER_S)
 

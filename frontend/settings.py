@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frontend.addresses import Mode
 from reward.preprocess import MAX_PIXELS
+
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -22,6 +25,10 @@ class Settings(BaseSettings):
     port: int = Field(8006, ge=1, le=65535)
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
+    api_keys_file: Path | None = None
+    """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it no key is needed."""
+    cors_origins: str = ""
+    """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
     """How long running requests may take after SIGTERM."""
 
@@ -35,6 +42,8 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(20 * 2**20, gt=0)
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     max_body_bytes: int = Field(64 * 2**20, gt=0)
+    max_buffered_bytes: int = Field(256 * 2**20, gt=0)
+    """Bodies held at one moment, all together; beyond them the answer is 429."""
     max_candidates: int = Field(10, ge=1, le=64)
     decode_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
@@ -56,9 +65,24 @@ class Settings(BaseSettings):
     fetch_timeout_s: float = Field(10.0, gt=0)
 
     log_prompts: bool = False
+    """Whether a request's line in the log has its prompt."""
+
+    def origins(self) -> list[str]:
+        """Return `cors_origins` one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in filter(None, (part.strip() for part in value.split(","))):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not of the form https://host[:port], without a path")
+        return value
 
     @model_validator(mode="after")
-    def _a_full_batch_can_be_admitted(self) -> Self:
+    def _the_largest_request_can_be_admitted(self) -> Self:
         if self.max_concurrency < self.max_candidates:
             raise ValueError("AESTHETIC_MAX_CONCURRENCY must be at least AESTHETIC_MAX_CANDIDATES")
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ValueError("AESTHETIC_MAX_BUFFERED_BYTES must be at least AESTHETIC_MAX_BODY_BYTES")
         return self

@@ -23,6 +23,7 @@ def main() -> int:
         port=arguments.port,
         triton=ports,
         ready_timeout_s=arguments.ready_timeout_s,
+        unready_limit_s=arguments.unready_limit_s,
     )
     try:
         asyncio.run(Stack(settings).run())
@@ -48,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--triton-grpc-port", type=int, default=8001, help="(default: %(default)s)")
     up.add_argument("--triton-metrics-port", type=int, default=8002, help="(default: %(default)s)")
     up.add_argument("--ready-timeout-s", type=float, default=300.0, help="(default: %(default)s)")
+    up.add_argument(
+        "--unready-limit-s",
+        type=float,
+        default=60.0,
+        help="after so long without working, what still runs is started again (default: %(default)s)",
+    )
     return parser
 
 

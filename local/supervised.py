@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FIRST_DELAY_S: Final = 0.5
 _LONGEST_DELAY_S: Final = 30.0
 _HEALTHY_AFTER_S: Final = 60.0
-_STOP_GRACE_S: Final = 25.0
+_STOP_GRACE_S: Final = 40.0  # more than the frontend's own grace, and its last decoding
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -78,6 +78,11 @@ class Supervised:
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
             if not self._is_stopping():
                 await self.start()
+
+    def kill(self) -> None:
+        """End the process by force; `keep_alive` starts it again."""
+        if self.pid is not None:
+            self._kill_group()
 
     async def stop(self) -> None:
         """End the process and everything that it started; by force after a grace period."""

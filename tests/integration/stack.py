@@ -102,6 +102,28 @@ class RunningStack:
         """Find the Triton process that listens for this stack."""
         return next(pid for pid, line in processes() if f"--http-port={self.triton_port}" in line)
 
+    def stub_pid(self, model: str) -> int:
+        """Find a process in which Triton runs a model's Python code."""
+        mark = f"{self.repository}/{model}/"
+        return next(
+            pid
+            for pid, line in processes()
+            if mark in line and f" {self.triton_pid()} " in line and "backend_stub" in line
+        )
+
+    def frontend_pid(self) -> int:
+        """Find the frontend's process."""
+        mark = f"AESTHETIC_PORT={self.port} "
+        return next(
+            pid for pid, line in processes(with_environment=True) if "-m frontend" in line and mark in line
+        )
+
+    def decode_worker_pids(self) -> list[int]:
+        """Find the frontend's decode workers: the children of its fork server."""
+        lines = dict(processes())
+        server = next(pid for pid in _children(self.frontend_pid()) if "forkserver" in lines.get(pid, ""))
+        return _children(server)
+
     def left_over(self) -> list[str]:
         """List the processes that belong to this stack."""
         marks = (str(self.directory), f"--http-port={self.triton_port}", f"AESTHETIC_PORT={self.port}")
@@ -139,6 +161,18 @@ class RunningStack:
         with InferenceServerClient(self.triton_url, network_timeout=60) as client:
             rewards: NDArray[np.float32] = client.infer(model, inputs).as_numpy(REWARD.name)
         return rewards[:, 0]
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, owner = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it ended meanwhile
+        if int(owner) == parent and state != "Z":
+            found.append(int(entry.name))
+    return found
 
 
 def processes(*, with_environment: bool = False) -> list[tuple[int, str]]:

@@ -1,0 +1,52 @@
+"""One line of JSON a request, without secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+
+from frontend.logs import JsonFormatter
+
+
+def _line(message: str, **fields: object) -> dict[str, object]:
+    record = logging.LogRecord("x", logging.INFO, "x", 1, message, None, None)
+    record.fields = fields
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    parsed: dict[str, object] = json.loads(line)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://user:pass@host/p", "http://…@host/p"),
+        ("at https://u@host:81/p?token=1&x=2 failed", "at https://…@host:81/p?… failed"),
+        ("https://host/p#fragment", "https://host/p?…"),
+        ("'https://a:b@c@host/?q' and http://host/plain", "'https://…@host/?…' and http://host/plain"),
+        ("nothing? to hide @ all", "nothing? to hide @ all"),
+    ],
+)
+def test_urls_lose_their_secrets(text: str, expected: str) -> None:
+    """User names, passwords and queries of URLs are taken out wherever they stand."""
+    line = _line(text, internal=text, status=200)
+    assert (line["message"], line["internal"], line["status"]) == (expected, expected, 200)
+
+
+def test_a_traceback_is_one_line() -> None:
+    """An exception's traceback is a member of the one line, its URLs redacted."""
+
+    def fail() -> None:
+        raise ValueError("http://user:pass@host/?secret\nsecond line")
+
+    try:
+        fail()
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x", 1, "failed", None, sys.exc_info())
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert "ValueError" in json.loads(line)["traceback"]
+    assert "http://…@host/?…" in json.loads(line)["traceback"]
