@@ -18,7 +18,7 @@ NAME :=
 endif
 SOURCES := reward export frontend local model_boss tests bench model_repository
 
-.PHONY: help up publish test test-slow fuzz check fix bench clean
+.PHONY: help up demo publish test test-slow fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -31,6 +31,12 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
 	else exit $$status; fi
 	@$(BIN)/python -m local up --host $(HOST) --port $(PORT)
+
+DEMO := .cache/demo
+demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
+	@rm -rf $(DEMO) && mkdir -p $(DEMO) && tar --exclude='image_reward_network/[0-9]*' -cf - model_repository | tar -C $(DEMO) -xf -
+	@$(BIN)/python -m export --repository $(DEMO)/model_repository ensure --model demo
+	@$(BIN)/python -m local demo --repository $(DEMO)/model_repository --directory $(DEMO)
 
 publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
 	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(or $(NAME),$(basename $(notdir $(CHECKPOINT))))" --promote --once

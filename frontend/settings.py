@@ -10,7 +10,7 @@ from typing import Final, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from frontend.addresses import Mode
+from frontend.addresses import Mode, parse_allow
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         for origin in filter(None, (part.strip() for part in value.split(","))):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not of the form https://host[:port], without a path")
+        return value
+
+    @field_validator("fetch_allow")
+    @classmethod
+    def _is_an_allowlist(cls, value: str) -> str:
+        parse_allow(value)
         return value
 
     @model_validator(mode="after")

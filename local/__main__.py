@@ -1,4 +1,4 @@
-"""`python -m local up`: Triton and the frontend on this machine."""
+"""`python -m local`: Triton and the frontend on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from local.demo import demo
 from local.errors import LocalError
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
@@ -15,8 +16,20 @@ from local.tritonserver import Ports
 def main() -> int:
     """Run the stack in the foreground; errors are one line on standard error and exit status 1."""
     arguments = _parser().parse_args()
+    try:
+        if arguments.command == "demo":
+            asyncio.run(demo(arguments.repository, arguments.examples, arguments.directory))
+        else:
+            asyncio.run(Stack(_settings(arguments)).run())
+    except LocalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> StackSettings:
     ports = Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port)
-    settings = StackSettings(
+    return StackSettings(
         repository=arguments.repository,
         directory=arguments.directory,
         host=arguments.host,
@@ -25,24 +38,21 @@ def main() -> int:
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
     )
-    try:
-        asyncio.run(Stack(settings).run())
-    except LocalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start Triton and the frontend, until Ctrl-C")
-    up.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="(default: %(default)s)"
-    )
-    up.add_argument(
-        "--directory", type=Path, default=Path(".cache/local"), help="for logs (default: %(default)s)"
-    )
+    examples = commands.add_parser("demo", help="rank the example pictures through REST, and end")
+    examples.add_argument("--examples", type=Path, default=Path("examples"), help="(default: %(default)s)")
+    for command in (up, examples):
+        command.add_argument(
+            "--repository", type=Path, default=Path("model_repository"), help="(default: %(default)s)"
+        )
+        command.add_argument(
+            "--directory", type=Path, default=Path(".cache/local"), help="for logs (default: %(default)s)"
+        )
     up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     up.add_argument("--port", type=int, default=8006, help="REST (default: %(default)s)")
     up.add_argument("--triton-http-port", type=int, default=8000, help="(default: %(default)s)")

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from reward import manifest
 from reward.contract import NETWORK
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 _POLL_S: Final = 0.2
@@ -40,6 +42,8 @@ class StackSettings:
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """How long a process that lives may fail to work before it is ended and started again."""
+    frontend_log: Path | None = None
+    """Where the frontend's log goes; None leaves it on standard error."""
 
 
 class Stack:
@@ -70,7 +74,7 @@ class Stack:
                 "AESTHETIC_TRITON_ADMIN_KEY": admin_key,
                 "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
             },
-            None,
+            settings.frontend_log,
         )
 
     async def run(self) -> None:
@@ -79,14 +83,12 @@ class Stack:
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
         """
-        _check_published(self.settings.repository)
-        _check_ports(self.settings)
         ending = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ending.set)
-        try:
-            starting = asyncio.create_task(self._start())
+        async with self.stopping():
+            starting = asyncio.create_task(self.start())
             stopped = asyncio.create_task(ending.wait())
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -98,7 +100,7 @@ class Stack:
             watchdog = Watchdog(
                 self.triton,
                 self.frontend,
-                self._url(),
+                self.url,
                 unready_limit_s=self.settings.unready_limit_s,
                 start_limit_s=self.settings.ready_timeout_s,
                 report=_complain,
@@ -107,11 +109,24 @@ class Stack:
             await stopped
             for task in alive:
                 task.cancel()
+
+    @asynccontextmanager
+    async def stopping(self) -> AsyncIterator[None]:
+        """End both when the block ends, however it ends."""
+        try:
+            yield
         finally:
             await self.frontend.stop()  # first: it finishes what Triton is still needed for
             await self.triton.stop()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start both and return when a pixel was scored.
+
+        Raises:
+            LocalError: something is missing or taken, or one of them does not start.
+        """
+        _check_published(self.settings.repository)
+        _check_ports(self.settings)
         started = time.monotonic()
         _say("starting Triton …")
         await self.triton.start()
@@ -120,7 +135,7 @@ class Stack:
         _say("starting the frontend …")
         await self.frontend.start()
         # Ready means that a real one-pixel image was scored.
-        await self._wait(f"{self._url()}/health/ready", self.frontend, started)
+        await self._wait(f"{self.url}/health/ready", self.frontend, started)
         _say(f"ready after {time.monotonic() - started:.1f} s")
 
     async def _wait(self, url: str, part: Supervised, started: float) -> None:
@@ -136,13 +151,15 @@ class Stack:
                 )
             await asyncio.sleep(_POLL_S)
 
-    def _url(self) -> str:
+    @property
+    def url(self) -> str:
+        """Where the REST door is reached from this machine."""
         return f"http://{_reachable(self.settings.host)}:{self.settings.port}"
 
     def _addresses(self) -> str:
         host, ports = _reachable(self.settings.host), self.settings.triton
         return (
-            f"REST      {self._url()}  (documentation: /docs)\n"
+            f"REST      {self.url}  (documentation: /docs)\n"
             f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}\n"
             f"Log       {self.triton_log}\n"
             "Ctrl-C ends both."
@@ -194,11 +211,15 @@ def _answers(url: str) -> bool:
 
 
 def _last_error(log: Path) -> str:
-    """Return the most telling line of Triton's log."""
+    """Return the most telling line of Triton's log: why a model was not loaded, else its last error."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     errors = [line for line in lines if line.startswith(("E", "error"))]
-    text = (errors or lines or ["it wrote nothing"])[0 if errors else -1]
-    return f"{text.split('] ', 1)[-1].strip()} (log: {log})"
+    loading = [line for line in errors if "failed to load" in line]
+    line = (loading[:1] or errors[-1:] or lines[-1:] or ["it wrote nothing"])[0]
+    message = line.split("] ", 1)[-1].strip('" ')
+    # Triton writes line ends as "\\n"; what follows this one is a traceback.
+    message = message.partition(r"\n\nAt:")[0]
+    return f"{message} (log: {log})"
 
 
 def _say(text: str) -> None:

@@ -111,6 +111,8 @@ def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path:
     errors = [line for line in lines if line.startswith("error:")]
     assert len(errors) == 1
     assert "Triton ended" in errors[0]
+    assert "failed to load 'image_reward_network' version 1" in errors[0]
+    assert "damaged, its sha256 is not the manifest's" in errors[0]
     assert "triton.log" in errors[0]
 
 

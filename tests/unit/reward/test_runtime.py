@@ -65,8 +65,7 @@ def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
     (damaged / "network.onnx.data").unlink()
     with pytest.raises(VersionError, match=r"network\.onnx\.data: cannot be read"):
         runtime.load(damaged)
-    content = dataclasses.replace(manifest.read(damaged), files={})
-    manifest.write(content, damaged)
+    manifest.write(dataclasses.replace(manifest.read(damaged), files={}), damaged)
     (damaged / runtime.GRAPH_FILE_NAME).write_bytes(b"no graph")
     with pytest.raises(VersionError, match="cannot be loaded"):
         runtime.load(damaged)

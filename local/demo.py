@@ -1,0 +1,82 @@
+"""`python -m local demo`: rank the example pictures through REST, on a stack of its own, and print the tables."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final
+
+from local.stack import Stack, StackSettings
+from local.tritonserver import Ports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INDEX_NAME: Final = "examples.json"
+
+
+async def demo(repository: Path, examples: Path, directory: Path) -> None:
+    """Start Triton and the frontend on free ports, rank every example and end both.
+
+    Raises:
+        LocalError: nothing is published, or one of them does not start.
+    """
+    port, *triton_ports = _free_ports(4)
+    stack = Stack(
+        StackSettings(
+            repository=repository,
+            directory=directory,
+            port=port,
+            triton=Ports(*triton_ports),
+            frontend_log=directory / "frontend.log",
+        )
+    )
+    async with stack.stopping():
+        await stack.start()
+        for example in json.loads((examples / INDEX_NAME).read_text()):
+            answer = await asyncio.to_thread(_rank, stack.url, example, examples)
+            print("\n".join(_table(example, answer)), flush=True)  # noqa: T201 - this is what the demo is for
+
+
+def _rank(url: str, example: dict[str, Any], examples: Path) -> dict[str, Any]:
+    candidates = [
+        {
+            "id": candidate["file"],
+            "image_base64": base64.b64encode((examples / candidate["file"]).read_bytes()).decode(),
+        }
+        for candidate in example["candidates"]
+    ]
+    body = json.dumps({"prompt": example["prompt"], "candidates": candidates}).encode()
+    request = urllib.request.Request(  # noqa: S310 - our own http address
+        f"{url}/score-batch", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310 - likewise
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def _table(example: dict[str, Any], answer: dict[str, Any]) -> Iterator[str]:
+    departures = {candidate["file"]: candidate["departs"] for candidate in example["candidates"]}
+    yield f"\n{example['prompt']}   [{answer['model']['name']}]"
+    yield "rank  raw_score  normalized  picture    what is wrong with it"
+    for result in answer["results"]:
+        departs = departures[result["id"]]
+        yield (
+            f"{result['rank']:>4}  {result['raw_score']:>9.3f}  {result['normalized_score']:>10.3f}"
+            f"  {result['id']:<9}  {'nothing: it fits' if departs is None else departs}"
+        )
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
