@@ -1,0 +1,5 @@
+"""PIXELS, INPUT_IDS, ATTENTION_MASK -> REWARD; published as `model.py` beside the graph that it runs."""
+
+from reward.triton import NetworkModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

@@ -1,0 +1,135 @@
+"""Batches, the training's own forward pass, and a run that stops and goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from export.demo import training
+from export.demo.batches import PICTURES, PROMPTS, make
+from export.demo.forward import read_images, score
+from export.demo.initial import build
+from export.demo.objective import rank
+from export.demo.training import Plan, Trainer, pace, train
+from reward.network import Dimensions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TINY = Dimensions(
+    patch_size=56,
+    image_width=16,
+    image_layers=2,
+    image_heads=2,
+    text_width=16,
+    text_layers=2,
+    text_heads=2,
+    max_positions=35,
+)
+PLAN = Plan(steps=3, workers=1, groups=2, dimensions=TINY, warm_up_steps=1, bfloat16=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Train as a worker does: one thread, whatever else the machine is doing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_same_seed_makes_the_same_batch() -> None:
+    """A batch is drawn from the generator and from nothing else."""
+    first, second = (make(np.random.default_rng(2), 2, 56) for _ in range(2))
+    assert torch.equal(first.pixels, second.pixels)
+    assert torch.equal(first.input_ids, second.input_ids)
+    assert torch.equal(first.labels.shapes, second.labels.shapes)
+
+
+def test_batch_knows_what_fits() -> None:
+    """The first two prompts fit the first two pictures, and each differing picture has a prompt that fits."""
+    batch = make(np.random.default_rng(2), 6, 56)
+    assert batch.fit.shape == (6, PICTURES, PROMPTS)
+    assert (batch.fit[:, :2, :2] == 1).all()
+    assert (batch.fit[:, 2:, 0] == 0).all()
+    assert (batch.fit[:, [2, 3], [2, 3]] == 1).all()
+
+
+def test_labels_say_what_stands_where() -> None:
+    """Where a patch is fully covered, a thing is named; where nothing is near, nothing is."""
+    batch = make(np.random.default_rng(2), 4, 16)
+    labels = batch.labels
+    known = labels.colours[:, 0] >= 0  # a crop moves things away from where they were drawn
+    covered = labels.covered[known].mean(-1)
+    assert labels.covered.shape == (4 * PICTURES, 196, 16)
+    assert (labels.covered[~known] < 0).all()
+    assert (labels.colours[known][covered > 0.99] > 0).all()
+    assert (covered[labels.shapes[known] == 0] < 0.7).all()
+
+
+def test_training_computes_the_networks_own_function() -> None:
+    """Pictures read once and scored against many prompts give the rewards of the network itself."""
+    network, _ = build(TINY, seed=0)
+    batch = make(np.random.default_rng(0), 2, TINY.patch_size)
+    ids, mask = (x.repeat_interleave(PICTURES, 0) for x in (batch.input_ids, batch.attention_mask))
+    with torch.inference_mode():
+        image = read_images(network.image_encoder, batch.pixels, torch.float32)
+        rewards = score(network, image, ids, mask)
+        expected = [network(batch.pixels, ids[:, i], mask[:, i])[:, 0] for i in range(PROMPTS)]
+    torch.testing.assert_close(rewards, torch.stack(expected, dim=1))
+
+
+def test_loss_falls_as_the_order_becomes_right() -> None:
+    """Rewards in the order of fit and damage cost less than equal ones, and those less than reversed ones."""
+    fit = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    damaged = torch.tensor([[False, True, False]])
+    right = torch.tensor([[[2.0, -1.0], [1.0, -2.0], [-1.0, 2.0]]])
+    totals = [float(rank(factor * right, fit, damaged).total()) for factor in (1.0, 0.0, -1.0)]
+    assert totals == sorted(totals)
+
+
+def test_undecided_fit_is_not_learned() -> None:
+    """A reward whose picture is neither right nor wrong for the prompt gets no gradient."""
+    fit = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [float("nan"), 1.0]]])
+    rewards = torch.zeros(1, 3, 2, requires_grad=True)
+    torch.autograd.backward(rank(rewards, fit, torch.zeros(1, 3, dtype=torch.bool)).total())
+    assert rewards.grad is not None
+    assert rewards.grad[0, 2, 0] == 0
+    assert rewards.grad[0, 0, 0] < 0
+
+
+def test_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Three steps in one go, and one step, saved, loaded and two more, give equal weights."""
+    whole = Trainer(PLAN, rank=0)
+    for _ in range(3):
+        whole.advance()
+    begun = Trainer(PLAN, rank=0)
+    begun.advance()
+    begun.save(tmp_path / training.STATE_NAME)
+    resumed = Trainer(PLAN, rank=0)
+    resumed.load(tmp_path / training.STATE_NAME)
+    while resumed.step < PLAN.steps:
+        resumed.advance()
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+def test_run_is_not_overwritten(tmp_path: Path) -> None:
+    """A folder that holds a run is only used again when that is asked for."""
+    (tmp_path / training.STATE_NAME).touch()
+    with pytest.raises(FileExistsError):
+        train(tmp_path, PLAN)
+
+
+def test_learning_rate_warms_up_and_cools_down() -> None:
+    """It rises linearly, stays level and falls to nothing at the last step."""
+    plan = replace(PLAN, steps=100, warm_up_steps=10, cooling=0.5)
+    assert pace(0, plan) == pytest.approx(0.1)
+    assert pace(30, plan) == 1
+    assert pace(75, plan) == pytest.approx(0.5)
+    assert pace(100, plan) == 0
