@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 import torch
@@ -61,8 +61,22 @@ def to_onnx(network: RewardNetwork, directory: Path) -> Path:
             external_data=True,
             verbose=False,
         )
-    # Intermediate shapes that the exporter notes are of no use to the runtime and hinder its quantiser.
-    graph = onnx.load(path, load_external_data=False)
-    del graph.graph.value_info[:]
-    onnx.save(graph, path)
+    _strip(path)
     return path
+
+
+def _strip(path: Path) -> None:
+    """Remove what the exporter notes beside the graph.
+
+    Its intermediate shapes hinder onnxruntime's quantiser, and its stack traces name the paths of the machine
+    that exported.
+    """
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    noted: Any
+    del graph.value_info[:]
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del noted.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+    onnx.save(model, path)

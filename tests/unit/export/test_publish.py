@@ -13,7 +13,7 @@ from export.errors import ParityError
 from export.registry import Registry
 from reward import manifest, preprocess
 from reward.files import sha256
-from tests.repository import copy_repository
+from tests.repository import CHECKOUT, copy_repository
 from tests.small import save_small_checkpoint
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
     assert content.parity["max_batch_difference"] <= 1e-5
     assert content.parity["score_range"] > 0.1
     assert content.tools["torch"].startswith("2.13.0")
+
+
+def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> None:
+    """The exporter notes stack traces in the graph; a published version does not tell where it was made."""
+    graph = (published_repository / "image_reward_network" / "1" / "network.onnx").read_bytes()
+    assert str(CHECKOUT).encode() not in graph
+    assert b"site-packages" not in graph
 
 
 def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
