@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import socket
 import urllib.request
 from typing import TYPE_CHECKING, Any, Final
 
+from local.ports import free_ports
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
 
@@ -25,7 +25,7 @@ async def demo(repository: Path, examples: Path, directory: Path) -> None:
     Raises:
         LocalError: nothing is published, or one of them does not start.
     """
-    port, *triton_ports = _free_ports(4)
+    port, *triton_ports = free_ports(4)
     stack = Stack(
         StackSettings(
             repository=repository,
@@ -69,14 +69,3 @@ def _table(example: dict[str, Any], answer: dict[str, Any]) -> Iterator[str]:
             f"{result['rank']:>4}  {result['raw_score']:>9.3f}  {result['normalized_score']:>10.3f}"
             f"  {result['id']:<9}  {'nothing: it fits' if departs is None else departs}"
         )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

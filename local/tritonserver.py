@@ -67,15 +67,19 @@ class TritonServer:
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in MODELS)]
 
 
-def find(directory: Path) -> TritonServer:
+def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
     """Find a tritonserver; `directory` is ours to lay out a backend directory in.
+
+    Args:
+        directory: for the links that make the wheel's Python backend a backend directory.
+        package: of the wheel that carries a tritonserver.
 
     Raises:
         NotInstalled: neither in the wheel nor on PATH.
     """
     # The Python backend's stub takes its packages from the first `python3` on PATH: ours.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    spec = find_spec("pytriton")
+    spec = find_spec(package)
     if spec is not None and spec.origin is not None:
         return _of_wheel(Path(spec.origin).parent / "tritonserver", directory, path)
     binary = shutil.which("tritonserver")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,24 +14,13 @@ import httpx
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
+from local.ports import free_ports
 from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START_TIMEOUT_S: Final = 120.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class RunningStack:
