@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frontend.addresses import Mode, parse_allow
@@ -34,8 +34,6 @@ class Settings(BaseSettings):
 
     triton_url: str = "127.0.0.1:8000"
     """`host:port` of Triton's HTTP door."""
-    triton_admin_key: SecretStr | None = None
-    """Value of the header `triton-admin-key`, where Triton restricts its administration."""
     model_repository: Path = Path("model_repository")
     """For the manifest of the served version; the same repository that Triton serves."""
 

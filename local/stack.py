@@ -51,7 +51,7 @@ class Stack:
 
     def __init__(self, settings: StackSettings) -> None:
         self.settings = settings
-        admin_key = secrets.token_urlsafe(24)
+        admin_key = secrets.token_urlsafe(24)  # nobody needs it yet: it shuts the administration
         settings.directory.mkdir(parents=True, exist_ok=True)
         self.triton_log = settings.directory / "triton.log"
         self.triton_log.unlink(missing_ok=True)
@@ -71,7 +71,6 @@ class Stack:
                 "AESTHETIC_HOST": settings.host,
                 "AESTHETIC_PORT": str(settings.port),
                 "AESTHETIC_TRITON_URL": f"{_reachable(settings.host)}:{settings.triton.http}",
-                "AESTHETIC_TRITON_ADMIN_KEY": admin_key,
                 "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
             },
             settings.frontend_log,
