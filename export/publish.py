@@ -38,12 +38,35 @@ def publish(
         CheckpointError: the file is no checkpoint of this network.
         ParityError: the graph differs from torch by more than `tolerance`.
     """
+    with registry.publishing() as draft:
+        write_version(
+            draft.directory,
+            checkpoint_path,
+            name=name,
+            dimensions=dimensions,
+            tolerance=tolerance,
+            show_progress=show_progress,
+        )
+    return draft.number
+
+
+def write_version(
+    directory: Path,
+    checkpoint_path: Path,
+    *,
+    name: str,
+    dimensions: Dimensions | None = None,
+    tolerance: float = parity.TOLERANCE,
+    show_progress: bool = True,
+) -> None:
+    """Export a checkpoint into an empty directory, and compare what was exported with torch.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this network.
+        ParityError: the graph differs from torch by more than `tolerance`.
+    """
     steps = 5 + len(parity.BATCHES)
-    with (
-        tqdm(total=steps, disable=not show_progress, bar_format=_BAR) as bar,
-        registry.publishing() as draft,
-    ):
-        directory = draft.directory
+    with tqdm(total=steps, disable=not show_progress, bar_format=_BAR) as bar:
 
         def step(doing: str) -> None:
             bar.set_description_str(doing)
@@ -76,7 +99,6 @@ def publish(
         report = parity.compare(network, loaded, tolerance=tolerance, progress=bar.update)
         manifest.write(dataclasses.replace(written, parity=dataclasses.asdict(report)), directory)
         step("published")
-    return draft.number
 
 
 _BAR: Final = "{desc:<26} {bar} {n_fmt}/{total_fmt} [{elapsed}]"

@@ -21,13 +21,13 @@ from export.errors import RegistryError
 from reward import manifest, preprocess
 from reward.contract import ENSEMBLE, NETWORK
 from reward.errors import VersionError
+from reward.repository import SERVED, served_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 
-_SERVED: Final = re.compile(r"(version_policy:\s*\{\s*specific:\s*\{\s*versions:\s*\[\s*)(\d+)(\s*\])")
 _STEP: Final = re.compile(rf'(model_name:\s*"{NETWORK.name}"\s+(?:#[^\n]*\s+)*model_version:\s*)(\d+)()')
 
 
@@ -93,10 +93,10 @@ class Registry:
 
     def served(self) -> int:
         """Return the number in the network's configuration, published or not."""
-        match = _SERVED.search((self._network / "config.pbtxt").read_text())
-        if match is None:
-            raise RegistryError(f"{self._network / 'config.pbtxt'}: names no specific version")
-        return int(match[2])
+        try:
+            return served_version(self.repository)
+        except VersionError as error:
+            raise RegistryError(str(error)) from error
 
     def directory(self, number: int) -> Path:
         """Return where a version lies, whether or not it is there."""
@@ -157,7 +157,7 @@ class Registry:
             raise RegistryError(f"version {number} is not published in {self.repository}")
 
     def _serve(self, number: int) -> None:
-        _rewrite(self._network / "config.pbtxt", _SERVED, number)
+        _rewrite(self._network / "config.pbtxt", SERVED, number)
         _rewrite(self.repository / ENSEMBLE.name / "config.pbtxt", _STEP, number)
 
     @property

@@ -23,11 +23,14 @@ from frontend.health import HealthProbe
 from frontend.images import ImageLoader
 from frontend.keys import KeyRing
 from frontend.metrics import Metrics
+from frontend.model_control import ModelControl
 from frontend.pipeline import Pipeline
 from frontend.problem import problem
+from frontend.residency import Residency
 from frontend.routes import Services, router
 from frontend.schemas import BatchRequest, Problem, ScoreRequest
 from frontend.scorer import Scorer
+from model_boss import Ledger, LedgerOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -112,14 +115,35 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         )
     )
     scorer = await stack.enter_async_context(Scorer(settings.triton_url, settings.model_repository))
+    residency = await _open_residency(settings, metrics, scorer, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: scorer.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
-    pipeline = Pipeline(admission, loader, scorer, ScoreCache(settings.cache_entries), metrics)
-    health = HealthProbe(pool, scorer, timeout_s=settings.request_timeout_s)
-    return Services(settings, pipeline, scorer, health, metrics)
+    cache = ScoreCache(settings.cache_entries)
+    pipeline = Pipeline(admission, loader, scorer, cache, metrics, residency)
+    health = HealthProbe(pool, scorer, residency, timeout_s=settings.request_timeout_s)
+    return Services(settings, pipeline, scorer, health, metrics, residency)
+
+
+async def _open_residency(
+    settings: Settings, metrics: Metrics, scorer: Scorer, stack: AsyncExitStack
+) -> Residency | None:
+    """Take part in the sharing of the GPU, where a ledger is named."""
+    if settings.redis_url is None:
+        return None
+    options = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
+    ledger = await stack.enter_async_context(Ledger.connect(settings.redis_url.get_secret_value(), options))
+    key = settings.triton_admin_key
+    control = ModelControl(
+        settings.triton_url,
+        None if key is None else key.get_secret_value(),
+        load_timeout_s=settings.gpu_load_timeout_s,
+    )
+    return await stack.enter_async_context(
+        Residency(settings, ledger, control, metrics, on_loaded=scorer.start_afresh)
+    )
 
 
 def _on_service_error(request: Request, error: Exception) -> JSONResponse:

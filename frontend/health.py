@@ -1,4 +1,9 @@
-"""Is the service able to score? Answered by a real one-pixel inference, or by a real request just before."""
+"""Is the service able to score? Answered by a real one-pixel inference, or by a real request just before.
+
+On a shared GPU a probe neither loads the model nor keeps it: while the model is not loaded, ready means that
+a request could have it loaded, and a model that is loaded and unused is not run for a probe, because
+whatever runs counts as use.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,16 @@ from PIL import Image
 
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
+from frontend.stay import State
 from reward.tokenise import tokenise
 
 if TYPE_CHECKING:
     from frontend.decode import DecodePool
+    from frontend.residency import Residency
     from frontend.scorer import Scorer
 
 _FRESH_S: Final = 1.0
+_IN_USE_S: Final = 5.0
 _FRESH_FACTOR: Final = 10.0
 """A probe that takes long is repeated less often: probing takes a tenth of the machine at most."""
 
@@ -30,11 +38,12 @@ class Health:
     decode: str | None
     triton: str | None
     model: str | None
+    gpu: str | None = None
 
     @property
     def ready(self) -> bool:
         """Tell whether a request would be scored."""
-        return self.decode is None and self.triton is None and self.model is None
+        return self.decode is None and self.triton is None and self.model is None and self.gpu is None
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,12 @@ class _Finding:
 class HealthProbe:
     """Probes the service through the parts that requests use; concurrent askers share one probe."""
 
-    def __init__(self, pool: DecodePool, scorer: Scorer, *, timeout_s: float) -> None:
+    def __init__(
+        self, pool: DecodePool, scorer: Scorer, residency: Residency | None = None, *, timeout_s: float
+    ) -> None:
         self._pool = pool
         self._scorer = scorer
+        self._residency = residency
         self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
         self._last: _Finding | None = None
@@ -67,7 +79,7 @@ class HealthProbe:
             started = time.monotonic()
             health = await self._probe()
             if self._scorer.succeeded_at_s > started:  # only busy: others were scored meanwhile
-                health = Health(decode=health.decode, triton=None, model=None)
+                health = Health(decode=health.decode, triton=None, model=None, gpu=health.gpu)
             finished = time.monotonic()
             self._last = _Finding(health, finished, finished - started, self._scorer.failures)
             return health
@@ -85,15 +97,21 @@ class HealthProbe:
             pixel = await self._pool.decode(self._pixel, timeout_s=self._timeout_s)
         except ServiceError as error:
             return Health(decode=error.detail, triton=None, model=None)
+        if self._residency is not None and self._residency.state is State.LOADING:
+            return Health(decode=None, triton=None, model=None)  # Triton hardly answers meanwhile
+        gpu = None if self._residency is None else await self._residency.find_trouble()
         try:
+            if self._residency is not None and not self._residency.is_in_use(_IN_USE_S):
+                await self._scorer.promised(deadline)
+                return Health(decode=None, triton=None, model=None, gpu=gpu)
             served = await self._scorer.served(deadline)
         except ServiceError as error:
-            return Health(decode=None, triton=error.detail, model=None)
+            return Health(decode=None, triton=error.detail, model=None, gpu=gpu)
         tokens = tokenise([""])
         try:
             await self._scorer.score(
                 pixel.pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
             )
         except ServiceError as error:
-            return Health(decode=None, triton=None, model=error.detail)
-        return Health(decode=None, triton=None, model=None)
+            return Health(decode=None, triton=None, model=error.detail, gpu=gpu)
+        return Health(decode=None, triton=None, model=None, gpu=gpu)

@@ -63,6 +63,35 @@ class Metrics:
         self.circuit_open = Gauge(
             "aesthetic_circuit_open", "1 while Triton is left alone after failures", registry=registry
         )
+        self.gpu_state = Gauge(
+            "aesthetic_gpu_state", "1 for the state that the model is in", ["state"], registry=registry
+        )
+        self.gpu_lease_held = Gauge(
+            "aesthetic_gpu_lease_held", "1 while a GPU lease is held", registry=registry
+        )
+        self.gpu_unprotected = Gauge(
+            "aesthetic_gpu_unprotected",
+            "1 while the model stays loaded without a lease (fail_open)",
+            registry=registry,
+        )
+        self.gpu_wait_seconds = Histogram(
+            "aesthetic_gpu_wait_seconds",
+            "Time for which a request waited for the model",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.gpu_load_seconds = Histogram(
+            "aesthetic_gpu_load_seconds", "Time to load the model", buckets=_SECONDS, registry=registry
+        )
+        self.gpu_unload_seconds = Histogram(
+            "aesthetic_gpu_unload_seconds", "Time to unload the model", buckets=_SECONDS, registry=registry
+        )
+        self.gpu_endings = Counter(
+            "aesthetic_gpu_endings",
+            "Stays of the model that ended: idle, yield, lost, gone, closing, failed",
+            ["reason"],
+            registry=registry,
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

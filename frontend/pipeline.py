@@ -1,4 +1,4 @@
-"""One request from its sources to its scores: admission, images, tokens, cache, Triton."""
+"""One request from its sources to its scores: admission, images, tokens, cache, the GPU, Triton."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from frontend.cache import Key, ScoreCache
-from frontend.errors import DeadlineExceeded, InvalidRequest, ServiceError
+from frontend.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, ServiceError
+from frontend.residency import Visit
 from reward.errors import InvalidPrompt
 from reward.tokenise import Tokens, tokenise
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from frontend.decode import Decoded
     from frontend.images import ImageLoader, Source
     from frontend.metrics import Metrics
+    from frontend.residency import Residency
     from frontend.scorer import Scorer, Served
 
 
@@ -47,13 +49,20 @@ class Pipeline:
     """What every request passes; shared by all of them."""
 
     def __init__(
-        self, admission: Admission, loader: ImageLoader, scorer: Scorer, cache: ScoreCache, metrics: Metrics
+        self,
+        admission: Admission,
+        loader: ImageLoader,
+        scorer: Scorer,
+        cache: ScoreCache,
+        metrics: Metrics,
+        residency: Residency | None = None,
     ) -> None:
         self._admission = admission
         self._loader = loader
         self._scorer = scorer
         self._cache = cache
         self._metrics = metrics
+        self._residency = residency
 
     async def judge(
         self, prompt: str, sources: Sequence[Source], *, deadline: Deadline, request_id: str
@@ -70,50 +79,98 @@ class Pipeline:
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
             self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
-            served = await self._scorer.served(deadline)  # before any work is done for nothing
-            images = await self._loader.load(sources, deadline)
-            for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
-                    raise image
-            decoded = [image for image in images if not isinstance(image, ServiceError)]
-            judged = iter(await self._score(prompt, tokens, decoded, served, deadline, request_id))
+            with Visit(self._residency) as visit:
+                # Before any work is done for nothing. A model that is not loaded yet is not loaded for
+                # pictures that cannot be read, or are known.
+                served = await self._served(visit, deadline)
+                images = await self._loader.load(sources, deadline)
+                for image in images:
+                    if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                        raise image
+                decoded = [image for image in images if not isinstance(image, ServiceError)]
+                work = _Work(prompt, tokens, decoded, deadline, request_id)
+                scored = await self._score(work, visit, served)
+        judged = iter(scored.judgements)
         return Verdict(
             images=[image if isinstance(image, ServiceError) else next(judged) for image in images],
             prompt_tokens=int(tokens.lengths[0]),
             prompt_truncated=bool(tokens.truncated[0]),
-            served=served,
+            served=scored.served,
         )
 
-    async def _score(
-        self,
-        prompt: str,
-        tokens: Tokens,
-        images: list[Decoded],
-        served: Served,
-        deadline: Deadline,
-        request_id: str,
-    ) -> list[Judgement]:
-        weights, preprocessing = served.manifest.checkpoint_sha256, served.manifest.preprocessing
-        keys = [Key(image.sha256, prompt, weights, preprocessing) for image in images]
-        known = {key: score for key in keys if (score := self._cache.get(key)) is not None}
+    async def _served(self, visit: Visit, deadline: Deadline) -> Served:
+        ask = self._scorer.served if visit.is_ready else self._scorer.promised
+        return await ask(deadline)
+
+    async def _score(self, work: _Work, visit: Visit, served: Served) -> _Scored:
+        try:
+            return await self._score_once(work, visit, served)
+        except ModelUnavailable:
+            if not await visit.was_cut_short():
+                raise
+        # Triton was started again, or the grace period was too short: once more, on a model loaded anew.
+        return await self._score_once(work, visit, served)
+
+    async def _score_once(self, work: _Work, visit: Visit, served: Served) -> _Scored:
+        keys = _keys(work, served)
+        known = self._recall(keys)
+        if not visit.is_ready and len(known) < len(set(keys)):
+            await visit.wait_ready(work.deadline)
+            served = await self._scorer.served(work.deadline)  # promotion may have changed it meanwhile
+            keys = _keys(work, served)
+            known = self._recall(keys)
         self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
         # The same picture twice in a batch is scored once.
-        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+        missing = {key: image for key, image in zip(keys, work.images, strict=True) if key not in known}
         scores = dict(known)
         if missing:
-            self._metrics.cache.labels("miss").inc(len(missing))
-            self._metrics.batch_images.observe(len(missing))
-            with self._metrics.stage("infer"):
-                rewards = await self._scorer.score(
-                    np.stack([image.pixels for image in missing.values()]),
-                    np.repeat(tokens.input_ids, len(missing), axis=0),
-                    np.repeat(tokens.attention_mask, len(missing), axis=0),
-                    served=served,
-                    deadline=deadline,
-                    request_id=request_id,
-                )
-            for key, reward in zip(missing, rewards, strict=True):
-                self._cache.put(key, reward)
-                self._metrics.raw_score.observe(reward)
-                scores[key] = reward
-        return [Judgement(image, scores[key], key in known) for key, image in zip(keys, images, strict=True)]
+            scores |= await self._infer(work, missing, served)
+        judgements = [
+            Judgement(image, scores[key], key in known) for key, image in zip(keys, work.images, strict=True)
+        ]
+        return _Scored(judgements, served)
+
+    def _recall(self, keys: list[Key]) -> dict[Key, float]:
+        return {key: score for key in keys if (score := self._cache.get(key)) is not None}
+
+    async def _infer(self, work: _Work, missing: dict[Key, Decoded], served: Served) -> dict[Key, float]:
+        self._metrics.cache.labels("miss").inc(len(missing))
+        self._metrics.batch_images.observe(len(missing))
+        with self._metrics.stage("infer"):
+            rewards = await self._scorer.score(
+                np.stack([image.pixels for image in missing.values()]),
+                np.repeat(work.tokens.input_ids, len(missing), axis=0),
+                np.repeat(work.tokens.attention_mask, len(missing), axis=0),
+                served=served,
+                deadline=work.deadline,
+                request_id=work.request_id,
+            )
+        scores = dict(zip(missing, rewards, strict=True))
+        for key, reward in scores.items():
+            self._cache.put(key, reward)
+            self._metrics.raw_score.observe(reward)
+        return scores
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What of a request is to be scored."""
+
+    prompt: str
+    tokens: Tokens
+    images: list[Decoded]
+    deadline: Deadline
+    request_id: str
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The images of a `_Work` in their order, and by which version."""
+
+    judgements: list[Judgement]
+    served: Served
+
+
+def _keys(work: _Work, served: Served) -> list[Key]:
+    weights, preprocessing = served.manifest.checkpoint_sha256, served.manifest.preprocessing
+    return [Key(image.sha256, work.prompt, weights, preprocessing) for image in work.images]

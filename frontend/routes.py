@@ -17,6 +17,7 @@ from frontend.decode import FORMATS
 from frontend.errors import ServiceError
 from frontend.images import Source
 from frontend.problem import AllFailed
+from frontend.residency import Visit, describe
 from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from frontend.health import HealthProbe
     from frontend.metrics import Metrics
     from frontend.pipeline import Judgement, Pipeline
+    from frontend.residency import Residency
     from frontend.scorer import Scorer, Served
     from frontend.settings import Settings
 
@@ -37,6 +39,7 @@ class Services:
     scorer: Scorer
     health: HealthProbe
     metrics: Metrics
+    residency: Residency | None
 
 
 def _services(request: Request) -> Services:
@@ -148,7 +151,9 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
     settings = parts.settings
-    served = await parts.scorer.served(Deadline.after(settings.request_timeout_s))
+    with Visit(parts.residency) as visit:
+        ask = parts.scorer.served if visit.is_ready else parts.scorer.promised
+        served = await ask(Deadline.after(settings.request_timeout_s))
     return schemas.InfoResponse(
         service="imajin-aesthetic",
         service_version=version("imajin-aesthetic"),
@@ -158,7 +163,8 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         device=served.device,
         published_at=served.manifest.created_at,
         triton_version=served.triton_version,
-        gpu_coordination="none",
+        gpu_coordination="none" if parts.residency is None else "model-boss",
+        gpu=_gpu(parts.residency),
         limits=schemas.Limits(
             max_candidates=settings.max_candidates,
             max_image_bytes=settings.max_image_bytes,
@@ -196,19 +202,26 @@ _HEALTH_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {503: {"model": sche
 )
 @router.get(
     "/health/ready",
-    summary="A one-pixel image was scored",
+    summary="A request would be scored",
     response_model=schemas.HealthResponse,
     responses=_HEALTH_RESPONSES,
 )
 async def ready(parts: Parts) -> JSONResponse:
-    """Score a one-pixel image through every part; 503 while one of them fails."""
+    """Score a one-pixel image through every part; 503 while one of them fails.
+
+    On a shared GPU the model is neither loaded nor kept for it.
+    """
     found = await parts.health.check()
-    states = {"decode": found.decode, "triton": found.triton, "model": found.model}
+    troubles = {"decode": found.decode, "triton": found.triton, "model": found.model}
+    details = dict.fromkeys(troubles, "ok")
+    if parts.residency is not None:
+        troubles["gpu"] = found.gpu
+        details["gpu"] = describe(parts.residency.residence())
     content = schemas.HealthResponse(
         status="ready" if found.ready else "unavailable",
         parts={
-            name: schemas.Part(status="ok" if state is None else "failing", detail=state or "ok")
-            for name, state in states.items()
+            name: schemas.Part(status="ok" if trouble is None else "failing", detail=trouble or details[name])
+            for name, trouble in troubles.items()
         },
     )
     return JSONResponse(content.model_dump(), status_code=200 if found.ready else 503)
@@ -287,6 +300,23 @@ def _model(served: Served) -> schemas.ModelInfo:
         version=served.version,
         weights_sha256=served.manifest.checkpoint_sha256,
         preprocessing=served.manifest.preprocessing,
+    )
+
+
+def _gpu(residency: Residency | None) -> schemas.Gpu | None:
+    if residency is None:
+        return None
+    found = residency.residence()
+    return schemas.Gpu(
+        state=found.state,
+        gpu=found.gpu,
+        lease_id=found.lease_id,
+        fence=found.fence,
+        priority=found.priority,
+        vram_mb=found.vram_mb,
+        expires_in_s=found.expires_in_s,
+        unprotected=found.is_unprotected,
+        ledger=found.outage or "ok",
     )
 
 

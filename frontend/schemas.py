@@ -199,6 +199,22 @@ class Scale(BaseModel):
     percentile: str
 
 
+class Gpu(BaseModel):
+    """Where the model stands on a GPU that is shared through model-boss."""
+
+    state: Annotated[str, Field(description="unloaded, reserving, loading, ready or draining")]
+    gpu: Annotated[str, Field(description="The ledger's name for it.")]
+    lease_id: str | None
+    fence: Annotated[int | None, Field(description="The fencing token, while a lease is held.")]
+    priority: int
+    vram_mb: Annotated[int | None, Field(description="Claimed, in MiB.")]
+    expires_in_s: Annotated[
+        float | None, Field(description="How long the lease lasts if no heartbeat succeeds.")
+    ]
+    unprotected: Annotated[bool, Field(description="Going on without a lease, by fail_open.")]
+    ledger: Annotated[str, Field(description="ok, or why the ledger was not reached the last time")]
+
+
 class InfoResponse(BaseModel):
     """Answer of `/info`."""
 
@@ -207,9 +223,10 @@ class InfoResponse(BaseModel):
     model: ModelInfo
     precision: str
     runtime: str
-    device: str
+    device: Annotated[str | None, Field(description="cpu or gpu; null while the model is not loaded.")]
     published_at: str
     triton_version: str
-    gpu_coordination: str
+    gpu_coordination: Literal["none", "model-boss"]
+    gpu: Annotated[Gpu | None, Field(description="null without coordination")]
     limits: Limits
     scale: Scale

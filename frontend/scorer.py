@@ -1,31 +1,30 @@
-"""The frontend's only way to Triton: which version is served, and the rewards of a batch."""
+"""What requests ask of Triton: which version is served, and the rewards of a batch."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
-import aiohttp
 import numpy as np
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
+from frontend import triton
 from frontend.circuit import Circuit
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable, Overloaded, ServiceError
+from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable
 from reward import manifest, preprocess
 from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
 from reward.errors import VersionError
+from reward.repository import served_version
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -33,25 +32,19 @@ if TYPE_CHECKING:
 
     from reward.manifest import Manifest
 
-T = TypeVar("T")
-
 _SERVED_TTL_S: Final = 1.0
 _ASK_TIMEOUT_S: Final = 5.0
-_RETRY_AFTER_S: Final = 2.0
-# Triton answers 400 or 404 both to malformed requests and about models and versions that it does not have.
-_NOT_SERVED: Final = re.compile(
-    r"unknown model|not ready|not found|no available versions|unavailable", re.IGNORECASE
-)
 _CONNECTIONS: Final = 256
 
 
 @dataclass(frozen=True)
 class Served:
-    """The version of the network that answers at present."""
+    """The version of the network that answers, at present or once it is loaded."""
 
     version: str
     manifest: Manifest
-    device: str
+    device: str | None
+    """`cpu` or `gpu`; None while the model is not loaded."""
     triton_version: str
 
 
@@ -102,10 +95,31 @@ class Scorer:
             self._asking = asyncio.create_task(self._ask_in_time())
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            async with asyncio.timeout_at(_loop_time(deadline)):
+            async with asyncio.timeout_at(triton.loop_time(deadline)):
                 return await asyncio.shield(self._asking)
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while the inference server was asked") from error
+
+    async def promised(self, deadline: Deadline) -> Served:
+        """Say which version will be served once the model is loaded: the repository's configuration.
+
+        Raises:
+            ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
+        """
+        with self._watched(), self._metadata.attempt():
+            server = await triton.call(self._connection().get_server_metadata, deadline)
+        try:
+            version = str(served_version(self._repository))
+        except VersionError as error:
+            raise ModelUnavailable(
+                "no version is promoted", internal=str(error), retry_after_s=triton.RETRY_AFTER_S
+            ) from error
+        return Served(version, self._usable(version), None, server["version"])
+
+    def start_afresh(self) -> None:
+        """Forget what was found out about a model that has been loaded anew."""
+        self._served = None
+        self._metadata, self._inference = Circuit(), Circuit()
 
     async def score(
         self,
@@ -142,7 +156,7 @@ class Scorer:
                 # Triton's own limit on the wait in its queue: what is late there is not executed any more.
                 timeout=math.ceil(deadline.remaining_s() * 1e6),
             )
-            result = await _translated(infer, deadline)
+            result = await triton.call(infer, deadline)
         self.succeeded_at_s = time.monotonic()
         rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
         if not np.isfinite(rewards).all():
@@ -152,10 +166,10 @@ class Scorer:
     async def _ask_in_time(self) -> Served:
         with self._watched(), self._metadata.attempt():
             try:
-                served = await _translated(self._ask, Deadline.after(_ASK_TIMEOUT_S))
+                served = await triton.call(self._ask, Deadline.after(_ASK_TIMEOUT_S))
             except DeadlineExceeded as error:
                 raise ModelUnavailable(
-                    "the inference server does not answer", retry_after_s=_RETRY_AFTER_S
+                    "the inference server does not answer", retry_after_s=triton.RETRY_AFTER_S
                 ) from error
         self._served = (time.monotonic(), served)
         return served
@@ -168,22 +182,27 @@ class Scorer:
         version = next(str(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
         network = await client.get_model_config(NETWORK.name, version)
         server = await client.get_server_metadata()
+        kinds = {group["kind"] for group in network.get("instance_group", [])}
+        return Served(
+            version, self._usable(version), "gpu" if "KIND_GPU" in kinds else "cpu", server["version"]
+        )
+
+    def _usable(self, version: str) -> Manifest:
         try:
             content = manifest.read(self._repository / NETWORK.name / version)
         except VersionError as error:
             raise ModelUnavailable(
                 "the served version has no readable manifest",
                 internal=str(error),
-                retry_after_s=_RETRY_AFTER_S,
+                retry_after_s=triton.RETRY_AFTER_S,
             ) from error
         if content.preprocessing != preprocess.digest():
             raise ModelUnavailable(
                 "the served version was published for another preprocessing",
                 internal=f"{content.preprocessing} is published, {preprocess.digest()} is installed",
-                retry_after_s=_RETRY_AFTER_S,
+                retry_after_s=triton.RETRY_AFTER_S,
             )
-        kinds = {group["kind"] for group in network.get("instance_group", [])}
-        return Served(version, content, "gpu" if "KIND_GPU" in kinds else "cpu", server["version"])
+        return content
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -198,39 +217,3 @@ class Scorer:
         if self._client is None:
             raise RuntimeError("the Scorer has not been entered")
         return self._client
-
-
-async def _translated(call: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-    """Await a call to Triton within the deadline and speak of its failures in our terms."""
-    try:
-        async with asyncio.timeout_at(_loop_time(deadline)):
-            return await call()
-    except TimeoutError as error:
-        raise DeadlineExceeded("the deadline passed while the image was scored") from error
-    except InferenceServerException as error:
-        raise _translate(error) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ModelUnavailable(
-            "the inference server cannot be reached",
-            internal=f"{type(error).__name__}: {error}",
-            retry_after_s=_RETRY_AFTER_S,
-        ) from error
-
-
-def _translate(error: InferenceServerException) -> ServiceError:
-    status, message = str(error.status()), str(error.message())
-    internal = f"Triton answered {status}: {message}"
-    if "timeout expired" in message.lower():
-        return DeadlineExceeded(
-            "the deadline passed while the request waited for the model", internal=internal
-        )
-    if "maximum queue size" in message:
-        return Overloaded("the model's queue is full", internal=internal, retry_after_s=_RETRY_AFTER_S)
-    if "internal error" in message or (status.startswith("4") and not _NOT_SERVED.search(message)):
-        return Internal("the model could not be asked", internal=internal)
-    # Not loaded, loading, unloading, shutting down, or its Python process died: all pass by themselves.
-    return ModelUnavailable("the model is not ready", internal=internal, retry_after_s=_RETRY_AFTER_S)
-
-
-def _loop_time(deadline: Deadline) -> float:
-    return asyncio.get_running_loop().time() + deadline.remaining_s()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frontend.addresses import Mode, parse_allow
+from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage
+from model_boss.claim import MOST_MB, MOST_PRIORITY
+from model_boss.keys import Keys
+from model_boss.options import MOST_TTL_S
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -36,6 +41,31 @@ class Settings(BaseSettings):
     """`host:port` of Triton's HTTP door."""
     model_repository: Path = Path("model_repository")
     """For the manifest of the served version; the same repository that Triton serves."""
+
+    triton_admin_key: SecretStr | None = None
+    """Value of the header `triton-admin-key`, where Triton's administration is shut by it."""
+
+    redis_url: SecretStr | None = None
+    """Of model-boss's ledger; without it the GPU is not shared and the model stays loaded."""
+    gpu: str = Field(default_factory=lambda: f"{socket.gethostname()}:0")
+    """The ledger's name for the GPU: the device's UUID, or `host:index`."""
+    gpu_priority: int = Field(500, ge=0, le=MOST_PRIORITY)
+    """Of this service's claim; the higher is the more urgent."""
+    vram_mb: int | None = Field(None, ge=1, le=MOST_MB)
+    """What the model may use; by default what the version's manifest measured, or 2048 where none was."""
+    gpu_wait_s: float = Field(30.0, gt=0)
+    """How long a request waits for the model to be loaded; then the answer is 503 gpu_unavailable."""
+    gpu_yield_grace_s: float = Field(10.0, ge=0)
+    """How long running requests may go on when somebody asks for the memory."""
+    gpu_load_timeout_s: float = Field(300.0, gt=0)
+    """How long Triton may take to load the model, or to unload it."""
+    idle_release_s: float = Field(300.0, ge=0)
+    """The memory is given back after so long without a request; 0: never."""
+    gpu_on_outage: OnOutage = OnOutage.FAIL_CLOSED
+    """Redis away for as long as the lease lasts: `fail_closed` unloads, `fail_open` goes on."""
+    model_boss_prefix: str = "model-boss"
+    model_boss_ttl_s: float = Field(15.0, ge=1, le=MOST_TTL_S)
+    """Time to live of a lease; the same for every client of the ledger."""
 
     max_image_bytes: int = Field(20 * 2**20, gt=0)
     max_pixels: int = Field(MAX_PIXELS, gt=0)
@@ -77,6 +107,17 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not of the form https://host[:port], without a path")
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():  # compose files pass on what is not set as ""
+            return None
+        try:
+            Ledger.connect(value.get_secret_value())  # which does not connect yet
+        except InvalidUrl as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("fetch_allow")
     @classmethod
     def _is_an_allowlist(cls, value: str) -> str:
@@ -84,9 +125,13 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _the_largest_request_can_be_admitted(self) -> Self:
+    def _values_fit_together(self) -> Self:
         if self.max_concurrency < self.max_candidates:
             raise ValueError("AESTHETIC_MAX_CONCURRENCY must be at least AESTHETIC_MAX_CANDIDATES")
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("AESTHETIC_MAX_BUFFERED_BYTES must be at least AESTHETIC_MAX_BODY_BYTES")
+        try:
+            Keys.of(self.model_boss_prefix, self.gpu)
+        except InvalidClaim as error:
+            raise ValueError(f"AESTHETIC_GPU and AESTHETIC_MODEL_BOSS_PREFIX: {error}") from error
         return self

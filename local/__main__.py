@@ -1,27 +1,36 @@
-"""`python -m local`: Triton and the frontend on this machine."""
+"""`python -m local`: Triton and the frontend on this machine, and a ledger of its GPU memory if asked for."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import socket
 import sys
 from pathlib import Path
 
 from local.demo import demo
 from local.errors import LocalError
+from local.ledger import TOTAL_MB, LedgerSettings
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
+from model_boss import InvalidClaim, LedgerOptions
 
 
 def main() -> int:
     """Run the stack in the foreground; errors are one line on standard error and exit status 1."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command == "up" and not arguments.redis and (arguments.gpu or arguments.gpu_total_mb):
+        parser.error("--gpu and --gpu-total-mb go with --redis")
     try:
         if arguments.command == "demo":
-            asyncio.run(demo(arguments.repository, arguments.examples, arguments.directory))
+            asyncio.run(
+                demo(arguments.repository, arguments.examples, arguments.directory, redis_url=_redis_url())
+            )
         else:
             asyncio.run(Stack(_settings(arguments)).run())
-    except LocalError as error:
+    except (LocalError, InvalidClaim) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -37,7 +46,19 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
         triton=ports,
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
+        ledger=_ledger(arguments) if arguments.redis else None,
+        redis_url=_redis_url(),
     )
+
+
+def _ledger(arguments: argparse.Namespace) -> LedgerSettings:
+    gpu = arguments.gpu or os.environ.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0"
+    prefix = os.environ.get("AESTHETIC_MODEL_BOSS_PREFIX") or LedgerOptions.prefix
+    return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, prefix)
+
+
+def _redis_url() -> str | None:
+    return os.environ.get("AESTHETIC_REDIS_URL") or None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +85,24 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=60.0,
         help="after so long without working, what still runs is started again (default: %(default)s)",
+    )
+    up.add_argument(
+        "--redis",
+        action="store_true",
+        help="start a Redis, too, through which services share the GPU",
+    )
+    up.add_argument("--redis-port", type=int, default=6379, help="(default: %(default)s)")
+    up.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)",
+    )
+    up.add_argument(
+        "--gpu-total-mb",
+        type=int,
+        metavar="N",
+        help="with --redis: how much the ledger may give, in MiB "
+        f"(default: the GPU's memory, or {TOTAL_MB} where none is seen)",
     )
     return parser
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INDEX_NAME: Final = "examples.json"
 
 
-async def demo(repository: Path, examples: Path, directory: Path) -> None:
+async def demo(repository: Path, examples: Path, directory: Path, *, redis_url: str | None = None) -> None:
     """Start Triton and the frontend on free ports, rank every example and end both.
 
     Raises:
@@ -33,6 +33,7 @@ async def demo(repository: Path, examples: Path, directory: Path) -> None:
             port=port,
             triton=Ports(*triton_ports),
             frontend_log=directory / "frontend.log",
+            redis_url=redis_url,
         )
     )
     async with stack.stopping():

@@ -1,10 +1,10 @@
 """Everything that `local` raises on purpose.
 
 LocalError
-├── NotInstalled        no tritonserver was found
+├── NotInstalled        no tritonserver or no redis-server was found
 ├── NothingPublished    the model repository has no version to serve
 ├── PortTaken           another process listens there
-└── StartFailed         Triton or the frontend ended, or did not get ready in time
+└── StartFailed         one of the stack's processes ended, or did not get ready in time
 """
 
 
@@ -13,7 +13,7 @@ class LocalError(Exception):
 
 
 class NotInstalled(LocalError):
-    """No tritonserver was found."""
+    """No tritonserver or no redis-server was found."""
 
 
 class NothingPublished(LocalError):
@@ -25,4 +25,4 @@ class PortTaken(LocalError):
 
 
 class StartFailed(LocalError):
-    """Triton or the frontend ended, or did not get ready in time."""
+    """One of the stack's processes ended, or did not get ready in time."""

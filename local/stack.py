@@ -1,4 +1,4 @@
-"""Triton and the frontend together, from a free port to an orderly end."""
+"""Triton and the frontend together, with a ledger of GPU memory if asked for: from free ports to an orderly end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
 from local.errors import NothingPublished, PortTaken, StartFailed
+from local.ledger import LedgerSettings, OwnLedger
 from local.supervised import Supervised
 from local.tritonserver import Ports
 from local.watchdog import Watchdog
 from reward import manifest
-from reward.contract import NETWORK
+from reward.contract import MODELS, NETWORK, PREPROCESS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 _POLL_S: Final = 0.2
@@ -44,40 +46,63 @@ class StackSettings:
     """How long a process that lives may fail to work before it is ended and started again."""
     frontend_log: Path | None = None
     """Where the frontend's log goes; None leaves it on standard error."""
+    ledger: LedgerSettings | None = None
+    """Of a Redis to be started; the frontend then shares the GPU through it."""
+    redis_url: str | None = None
+    """Of a ledger that is there already, where none is started; None: the GPU is not shared."""
 
 
 class Stack:
-    """One Triton and one frontend, supervised."""
+    """One Triton, one frontend, and one Redis if asked for, supervised."""
 
     def __init__(self, settings: StackSettings) -> None:
         self.settings = settings
-        admin_key = secrets.token_urlsafe(24)  # nobody needs it yet: it shuts the administration
         settings.directory.mkdir(parents=True, exist_ok=True)
-        self.triton_log = settings.directory / "triton.log"
+        host, directory = _reachable(settings.host), settings.directory
+        self.ledger = (
+            None
+            if settings.ledger is None
+            else OwnLedger(settings.ledger, directory=directory, host=settings.host, reachable=host)
+        )
+        redis_url = settings.redis_url if self.ledger is None else self.ledger.url
+        self._is_gpu_shared = redis_url is not None
+        admin_key = secrets.token_urlsafe(24)  # for the frontend alone, where it loads and unloads
+        self.triton_log = directory / "triton.log"
         self.triton_log.unlink(missing_ok=True)
-        server = tritonserver.find(settings.directory.resolve())
+        server = tritonserver.find(directory.resolve())
         self.triton = Supervised(
             "Triton",
             server.command(
-                settings.repository.resolve(), host=settings.host, ports=settings.triton, admin_key=admin_key
+                settings.repository.resolve(),
+                host=settings.host,
+                ports=settings.triton,
+                admin_key=admin_key,
+                server_id=f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}",
+                # On a shared GPU the frontend loads the network once the ledger grants the memory.
+                models=(PREPROCESS,) if self._is_gpu_shared else MODELS,
             ),
             server.environment,
             self.triton_log,
         )
+        environment = {
+            "AESTHETIC_HOST": settings.host,
+            "AESTHETIC_PORT": str(settings.port),
+            "AESTHETIC_TRITON_URL": f"{host}:{settings.triton.http}",
+            "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
+        }
+        if redis_url is not None:
+            environment |= {
+                "AESTHETIC_REDIS_URL": redis_url,
+                "AESTHETIC_TRITON_ADMIN_KEY": admin_key,
+            }
+        if self.ledger is not None:
+            environment["AESTHETIC_GPU"] = self.ledger.gpu
         self.frontend = Supervised(
-            "the frontend",
-            [sys.executable, "-m", "frontend"],
-            {
-                "AESTHETIC_HOST": settings.host,
-                "AESTHETIC_PORT": str(settings.port),
-                "AESTHETIC_TRITON_URL": f"{_reachable(settings.host)}:{settings.triton.http}",
-                "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
-            },
-            settings.frontend_log,
+            "the frontend", [sys.executable, "-m", "frontend"], environment, settings.frontend_log
         )
 
     async def run(self) -> None:
-        """Start both, say where they are, keep them alive until SIGINT or SIGTERM, leave nothing behind.
+        """Start all, say where they are, keep them alive until SIGINT or SIGTERM, leave nothing behind.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
@@ -95,7 +120,9 @@ class Stack:
                 return
             starting.result()
             _say(self._addresses())
-            alive = [asyncio.create_task(part.keep_alive(_complain)) for part in (self.triton, self.frontend)]
+            alive = [asyncio.create_task(part.keep_alive(_complain)) for part in self._parts]
+            if self.ledger is not None:
+                alive.append(asyncio.create_task(self.ledger.keep_told()))
             watchdog = Watchdog(
                 self.triton,
                 self.frontend,
@@ -111,15 +138,15 @@ class Stack:
 
     @asynccontextmanager
     async def stopping(self) -> AsyncIterator[None]:
-        """End both when the block ends, however it ends."""
+        """End all when the block ends, however it ends."""
         try:
             yield
         finally:
-            await self.frontend.stop()  # first: it finishes what Triton is still needed for
-            await self.triton.stop()
+            for part in reversed(self._parts):  # each finishes what the earlier ones are still needed for
+                await part.stop()
 
     async def start(self) -> None:
-        """Start both and return when a pixel was scored.
+        """Start all and return when the frontend is ready.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
@@ -127,26 +154,40 @@ class Stack:
         _check_published(self.settings.repository)
         _check_ports(self.settings)
         started = time.monotonic()
+        if self.ledger is not None:
+            _say("starting Redis …")
+            await self.ledger.redis.start()
+            await self._wait(self.ledger.is_told, self.ledger.redis, started)
+        if self._is_gpu_shared:
+            tritonserver.compile_models(self.settings.repository)
         _say("starting Triton …")
         await self.triton.start()
         triton_url = f"http://{_reachable(self.settings.host)}:{self.settings.triton.http}/v2/health/ready"
-        await self._wait(triton_url, self.triton, started)
+        await self._wait(partial(_answers, triton_url), self.triton, started)
         _say("starting the frontend …")
         await self.frontend.start()
-        # Ready means that a real one-pixel image was scored.
-        await self._wait(f"{self.url}/health/ready", self.frontend, started)
+        # Ready means that a real one-pixel image was scored, or that a first request would be: it has the
+        # model loaded where the GPU is shared.
+        await self._wait(partial(_answers, f"{self.url}/health/ready"), self.frontend, started)
         _say(f"ready after {time.monotonic() - started:.1f} s")
 
-    async def _wait(self, url: str, part: Supervised, started: float) -> None:
-        while not await asyncio.to_thread(_answers, url):
-            if part.exit_status is not None:
-                reason = _last_error(self.triton_log) if part is self.triton else "see its messages above"
-                raise StartFailed(f"{part.name} ended at once (status {part.exit_status}): {reason}")
-            if self.triton.exit_status is not None:
-                raise StartFailed(f"Triton ended: {_last_error(self.triton_log)}")
+    @property
+    def _parts(self) -> list[Supervised]:
+        """In the order in which they start."""
+        redis = [] if self.ledger is None else [self.ledger.redis]
+        return [*redis, self.triton, self.frontend]
+
+    async def _wait(self, is_ready: Callable[[], Awaitable[bool]], part: Supervised, started: float) -> None:
+        while not await is_ready():
+            for each in self._parts:
+                if each.exit_status is not None:
+                    at_once = f" at once (status {each.exit_status})" if each is part else ""
+                    reason = "see its messages above" if each.log is None else _last_error(each.log)
+                    raise StartFailed(f"{each.name} ended{at_once}: {reason}")
             if time.monotonic() - started > self.settings.ready_timeout_s:
                 raise StartFailed(
-                    f"{part.name} is not ready after {self.settings.ready_timeout_s:g} s; see {self.triton_log}"
+                    f"{part.name} is not ready after {self.settings.ready_timeout_s:g} s; "
+                    f"see {part.log or self.triton_log}"
                 )
             await asyncio.sleep(_POLL_S)
 
@@ -157,12 +198,21 @@ class Stack:
 
     def _addresses(self) -> str:
         host, ports = _reachable(self.settings.host), self.settings.triton
-        return (
-            f"REST      {self.url}  (documentation: /docs)\n"
-            f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}\n"
-            f"Log       {self.triton_log}\n"
-            "Ctrl-C ends both."
-        )
+        lines = [
+            f"REST      {self.url}  (documentation: /docs)",
+            f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}",
+        ]
+        if self.ledger is not None:
+            lines += [
+                f"Ledger    redis://{self.ledger.address}, with its password in {self.ledger.url_file}",
+                f"          {self.ledger.gpu}: {self.ledger.origin}",
+                f"          MODEL_BOSS_REDIS_URL=$(cat {self.ledger.url_file}) python -m model_boss status",
+            ]
+        lines += [
+            f"Log       {self.triton_log}",
+            "Ctrl-C ends both." if self.ledger is None else "Ctrl-C ends all.",
+        ]
+        return "\n".join(lines)
 
 
 def _check_published(repository: Path) -> None:
@@ -183,6 +233,8 @@ def _check_ports(settings: StackSettings) -> None:
         "--triton-grpc-port": settings.triton.grpc,
         "--triton-metrics-port": settings.triton.metrics,
     }
+    if settings.ledger is not None:
+        wanted["--redis-port"] = settings.ledger.port
     for option, port in wanted.items():
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family) as probe:
@@ -201,7 +253,11 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _answers(url: str) -> bool:
+async def _answers(url: str) -> bool:
+    return await asyncio.to_thread(_is_200, url)
+
+
+def _is_200(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - our own http address
             return bool(response.status == 200)
@@ -210,7 +266,7 @@ def _answers(url: str) -> bool:
 
 
 def _last_error(log: Path) -> str:
-    """Return the most telling line of Triton's log: why a model was not loaded, else its last error."""
+    """Return the most telling line of a log: why Triton did not load a model, else the last error, else the last."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     errors = [line for line in lines if line.startswith(("E", "error"))]
     loading = [line for line in errors if "failed to load" in line]

@@ -30,7 +30,7 @@ class Supervised:
         self.name = name
         self._command = command
         self._environment = {**os.environ, **environment}
-        self._log = log
+        self.log = log
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -46,7 +46,7 @@ class Supervised:
 
     async def start(self) -> None:
         """Start the process, once."""
-        output = None if self._log is None else self._log.open("ab")
+        output = None if self.log is None else self.log.open("ab")
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,

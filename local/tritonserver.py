@@ -6,6 +6,7 @@ Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver`
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import sys
@@ -13,10 +14,15 @@ import sysconfig
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from local.errors import NotInstalled
-from reward.contract import MODELS
+from reward.contract import MODELS, NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reward.contract import ModelSpec
 
 # Loading a model runs its code, and shared memory is another way into the process: only who knows the
 # administration key may. Statistics, metadata and inference stay open.
@@ -43,9 +49,28 @@ class TritonServer:
     environment: dict[str, str] = field(default_factory=dict)
     """To be added to the server's environment."""
 
-    def command(self, repository: Path, *, host: str, ports: Ports, admin_key: str) -> list[str]:
-        """Compose the command line that serves the models of `repository`, loaded by name."""
+    def command(
+        self,
+        repository: Path,
+        *,
+        host: str,
+        ports: Ports,
+        admin_key: str,
+        server_id: str,
+        models: Iterable[ModelSpec] = MODELS,
+    ) -> list[str]:
+        """Compose the command line that serves the models of `repository`, loaded by name.
+
+        Args:
+            repository: of models.
+            host: to listen on.
+            ports: likewise.
+            admin_key: who sends it may load and unload.
+            server_id: of this server among all; the lease of its GPU memory is under it.
+            models: to load at the start; others may be loaded later.
+        """
         options = {
+            "id": server_id,
             "model-repository": repository,
             "model-control-mode": "explicit",
             "strict-readiness": "true",
@@ -64,7 +89,7 @@ class TritonServer:
             options["backend-directory"] = self.backends
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
-        return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in MODELS)]
+        return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
@@ -89,6 +114,17 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
             "or put a tritonserver on PATH"
         )
     return TritonServer(Path(binary), environment={"PATH": path})
+
+
+def compile_models(repository: Path) -> None:
+    """Write the bytecode of the network's `model.py` before Triton loads it.
+
+    Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that is a
+    change of the model: the next call to load it would load it anew beside the first, in twice the memory.
+    """
+    compileall.compile_dir(
+        repository / NETWORK.name, quiet=2
+    )  # where it may not write, Triton may not either
 
 
 def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:

@@ -4,12 +4,15 @@ Triton's Python backend runs each model in a process of its own, the stub. Trito
 one again nor ends, and says that it is ready: every request fails from then on. Dead stubs stay as zombies of
 Triton's, and are found within seconds. Whatever else keeps Triton from scoring (a stub that hangs, a server
 that does) shows at the frontend's `/health/ready`, a real inference; it is given much longer, because a busy
-machine may take long, too.
+machine may take long, too. Its answer names the parts that fail, and only whose part that is is ended: nobody,
+where the ledger of GPU memory alone is away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import time
 import urllib.error
 import urllib.request
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 
     from local.supervised import Supervised
 
-_READY_TIMEOUT_S: Final = 30.0
 _LIVE_TIMEOUT_S: Final = 10.0
+_READY_TIMEOUT_S: Final = 330.0
+"""Longer than the frontend gives its own probe, so that it says which part did not answer."""
+_OF_TRITON: Final = frozenset({"triton", "model"})
+_OF_FRONTEND: Final = frozenset({"decode"})
 _STUB: Final = "triton_python_backend_stub"[:15]  # the kernel keeps 15 letters
 
 
@@ -72,15 +78,16 @@ class Watchdog:
         since: dict[Supervised, tuple[int, float]] = {}
         while True:
             await asyncio.sleep(self._ready_poll_s)
+            asked_at_s, asked_of = time.monotonic(), {part: part.pid for part in working}
             culprit = await asyncio.to_thread(self._find_culprit)
             if culprit is None:
                 working = {part: part.pid for part in working}
                 since.clear()
                 continue
-            if culprit.pid is None:  # it is being started again already
+            if culprit.pid is None or culprit.pid != asked_of[culprit]:  # it is being started again already
                 continue
             if since.get(culprit, (None, 0.0))[0] != culprit.pid:
-                since = {culprit: (culprit.pid, time.monotonic())}
+                since = {culprit: (culprit.pid, asked_at_s)}
             # A process that has not worked yet may still be loading its model.
             limit_s = self._unready_limit_s if working[culprit] == culprit.pid else self._start_limit_s
             waited_s = time.monotonic() - since[culprit][1]
@@ -88,9 +95,14 @@ class Watchdog:
                 self._end(culprit, f"{culprit.name} lives but has not worked for {waited_s:.0f} s")
 
     def _find_culprit(self) -> Supervised | None:
-        if _status(f"{self._url}/health/ready", _READY_TIMEOUT_S) == 200:
-            return None
-        return self._triton if _status(f"{self._url}/health/live", _LIVE_TIMEOUT_S) == 200 else self._frontend
+        if not _is_200(f"{self._url}/health/live"):
+            return self._frontend
+        failing = _failing_parts(f"{self._url}/health/ready")
+        if failing is None:
+            return self._frontend
+        if failing & _OF_TRITON:
+            return self._triton
+        return self._frontend if failing & _OF_FRONTEND else None
 
     def _end(self, part: Supervised, reason: str) -> None:
         self._report(f"{reason}: {part.name} is ended")
@@ -111,12 +123,29 @@ def dead_stubs(parent: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _status(url: str, timeout_s: float) -> int | None:
+def _is_200(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - our own http address
-            return int(response.status)
+        with urllib.request.urlopen(url, timeout=_LIVE_TIMEOUT_S) as response:  # noqa: S310 - our own http address
+            return bool(response.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _failing_parts(url: str) -> frozenset[str] | None:
+    """Ask which parts keep the service from being ready; None where no answer says so."""
+    try:
+        with urllib.request.urlopen(url, timeout=_READY_TIMEOUT_S):  # noqa: S310 - our own http address
+            return frozenset()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code
-    except OSError:
+            return _read_failing(error)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _read_failing(answer: urllib.error.HTTPError) -> frozenset[str] | None:
+    try:
+        parts = json.load(answer)["parts"]
+        return frozenset(name for name, part in parts.items() if part["status"] != "ok")
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
         return None

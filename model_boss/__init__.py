@@ -4,7 +4,7 @@ Read `claim` first, then `ledger` (one method for each script) and `lease` (what
 protocol itself is in `scripts/`, for every other language too; `docs/model-boss.md` explains it.
 """
 
-from model_boss.claim import Answer, Capacity, Claim, Granted, Phase, Renewal, Waiting, WaitReason
+from model_boss.claim import Answer, Capacity, Claim, Granted, Phase, Renewal, Shared, Waiting, WaitReason
 from model_boss.errors import (
     CapacityUnknown,
     ClaimConflict,
@@ -51,6 +51,7 @@ __all__ = [
     "Phase",
     "Renewal",
     "Row",
+    "Shared",
     "Table",
     "TtlMismatch",
     "WaitReason",

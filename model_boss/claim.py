@@ -106,3 +106,12 @@ class Renewal:
     phase: Phase | None
     used_mb: int | None
     """What was committed; `None` where nothing was, or was forgotten."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The ledger's answer to one of those who share a lease."""
+
+    answer: Answer
+    others: int
+    """How many sharers are at work besides this one; 0 where the lease is lost."""

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 from model_boss.claim import Answer, Granted, Phase
 from model_boss.clock import Term, now_s
-from model_boss.errors import ClaimRefused, LeaseLost, LedgerUnavailable, NotGranted
+from model_boss.errors import ClaimRefused, InvalidClaim, LeaseLost, LedgerUnavailable, NotGranted
 from model_boss.gauge import Gauge
 from model_boss.options import LeaseOptions, OnOutage
+from model_boss.presence import Presence
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from model_boss.claim import Capacity, Claim, Renewal
@@ -53,6 +54,10 @@ class Lease:
     an object like this one and share what the ledger knows; the release by one is a loss to the others.
     Whoever joins finds the phase `ACTIVE` where the model is loaded already. If it is not (a crash), or is
     unloaded for whatever reason, release and claim anew: what is unloaded is not loaded again.
+
+    Where all of them have a `LeaseOptions.sharer`, each knows how many others are at work. Who is done
+    leaves: at 0 others it unloads and releases, else it may `detach`. So does who joins and is asked
+    to yield before it was at work: somebody else unloads.
     """
 
     def __init__(self, ledger: Ledger, claim: Claim, options: LeaseOptions | None = None) -> None:
@@ -64,6 +69,8 @@ class Lease:
         self._ttl_s = ledger.options.ttl_s
         self._term = Term(self._ttl_s, self._options.safety_of(self._ttl_s))
         self._gauge = Gauge(ledger, claim.gpu, self._options)
+        sharer = self._options.sharer
+        self._presence = Presence(ledger, claim, sharer) if sharer else None
         self._keeper: asyncio.Task[None] | None = None
         self._calls = asyncio.Lock()  # one call at a time, so that answers come in the ledger's order
         self._settled = asyncio.Event()  # granted, refused or lost
@@ -100,6 +107,13 @@ class Lease:
     def is_unprotected(self) -> bool:
         """Whether the holder goes on without a lease, by `fail_open`."""
         return self._is_unprotected
+
+    @property
+    def others(self) -> int | None:
+        """How many sharers are at work besides this one, as last heard; `None` where nobody said so."""
+        if self._presence is None or self._fence is None or self._is_unprotected:
+            return None
+        return self._presence.others
 
     @property
     def outage(self) -> LedgerUnavailable | None:
@@ -168,8 +182,40 @@ class Lease:
                 wait.cancel()
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
+    async def leave(self) -> int:
+        """Say that this sharer is done with the lease; return how many others are not.
+
+        At 0 the lease is yielding: unload, then release. Else it is held on, and others may be waited for
+        by calling again. Where the holder goes on without a lease, nobody knows of others: 0.
+
+        Raises:
+            LeaseLost: the lease is not held, or was lost meanwhile: unload.
+            LedgerUnavailable: Redis is not there, and nobody knows of others: call again.
+            InvalidClaim: the options name no sharer.
+        """
+        if self._presence is None:
+            raise InvalidClaim(f"lease {self.claim.lease_id}: the options name no sharer")
+        async with self._calls:
+            self._check_own_clock()
+            self._held_fence()
+            self._presence.has_left = True
+            await self._reaching_ledger(self._share())
+            self._check_own_clock()
+            if self.lost.is_set():
+                raise LeaseLost(f"lease {self.claim.lease_id} was lost while others may have been at work")
+            if self._outage:
+                raise LedgerUnavailable(f"lease {self.claim.lease_id}: not told") from self._outage
+            return self._presence.others or 0
+
+    async def detach(self) -> None:
+        """Stop keeping the lease, without giving it back: the others keep it. A waiter leaves the queue."""
+        await self._end(gives_back=False)
+
     async def release(self) -> None:
         """Give the memory back, or leave the queue. Where Redis is not there, the lease expires by itself."""
+        await self._end(gives_back=True)
+
+    async def _end(self, *, gives_back: bool) -> None:
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper = self._keeper, None
             if keeper is None:
@@ -177,6 +223,9 @@ class Lease:
             keeper.cancel()
             fence, is_over = self._fence, self.lost.is_set() or self._refusal is not None
             self._fence = self._phase = None
+            if fence is not None and not gives_back:
+                _LOG.info("lease %s: left to the others", self.claim.lease_id)
+                return
             if is_over:
                 return
             try:
@@ -228,7 +277,7 @@ class Lease:
         sent_at_s = now_s()
         answer = await self._ledger.reserve(self.claim)
         if isinstance(answer, Granted):
-            self._hold(answer, sent_at_s)
+            await self._hold(answer, sent_at_s)
             return
         if self._phase is None:
             _LOG.info("lease %s: waits, %s, position %d", self.claim.lease_id, answer.reason, answer.position)
@@ -250,6 +299,7 @@ class Lease:
             self._used_mb = renewal.used_mb
         elif self._used_mb is not None:  # a failover forgot it
             await self._commit()
+        await self._join()
 
     async def _renewal(self) -> Renewal:
         phase = self._phase or Phase.RESERVED
@@ -264,15 +314,28 @@ class Lease:
         )
 
     async def _commit(self) -> None:
-        answer = await self._ledger.commit(self.claim, self._held_fence(), self._used_mb)
+        answer = await self._told(lambda fence: self._ledger.commit(self.claim, fence, self._used_mb))
+        if answer is not Answer.LOST:
+            self._follow(Phase.YIELDING if answer is Answer.YIELD else Phase.ACTIVE)
+
+    async def _join(self) -> None:
+        """Be counted among the sharers; only then the grant is told: nobody waits for whom it does not know."""
+        if self._presence is not None and not self._presence.has_left and not self.lost.is_set():
+            await self._share()
+        self._settled.set()
+
+    async def _share(self) -> None:
+        if self._presence is not None and await self._told(self._presence.tell) is Answer.YIELD:
+            self._follow(Phase.YIELDING)
+
+    async def _told(self, tell: Callable[[int], Awaitable[Answer]]) -> Answer:
+        answer = await tell(self._held_fence())
         if answer is Answer.LOST and (await self._renewal()).answer is not Answer.LOST:
             # Redis had begun again with empty memory, and the renewal brought the lease back.
-            answer = await self._ledger.commit(self.claim, self._held_fence(), self._used_mb)
-        if answer is Answer.LOST:
-            if not self._is_unprotected:  # else a heartbeat enters the ledger again
-                self._lose("the ledger says so")
-            return
-        self._follow(Phase.YIELDING if answer is Answer.YIELD else Phase.ACTIVE)
+            answer = await tell(self._held_fence())
+        if answer is Answer.LOST and not self._is_unprotected:  # else a heartbeat enters the ledger again
+            self._lose("the ledger says so")
+        return answer
 
     async def _enter_again_or_lose(self) -> None:
         if not self._is_unprotected:
@@ -282,9 +345,9 @@ class Lease:
         answer = await self._ledger.reserve(self.claim)
         if isinstance(answer, Granted):
             self._is_unprotected = False
-            self._hold(answer, sent_at_s)
+            await self._hold(answer, sent_at_s)
 
-    def _hold(self, granted: Granted, sent_at_s: float) -> None:
+    async def _hold(self, granted: Granted, sent_at_s: float) -> None:
         self._fence = granted.fence
         self._capacity = granted.capacity or self._capacity
         if granted.used_mb is not None:
@@ -292,7 +355,7 @@ class Lease:
         self._term.begin(sent_at_s)
         _LOG.info("lease %s: granted, fence %d", self.claim.lease_id, granted.fence)
         self._follow(granted.phase)
-        self._settled.set()
+        await self._join()
 
     def _follow(self, phase: Phase | None) -> None:
         if phase is not self._phase:
@@ -323,6 +386,7 @@ class Lease:
         if self._options.on_outage is OnOutage.FAIL_OPEN:
             _LOG.error("lease %s: expired by its own clock; going on without it", self.claim.lease_id)
             self._is_unprotected = True
+            self._settled.set()
         else:
             self._lose("expired by its own clock")
 

@@ -21,6 +21,7 @@ from model_boss.claim import (
     Granted,
     Phase,
     Renewal,
+    Shared,
     Waiting,
     WaitReason,
 )
@@ -42,6 +43,7 @@ from model_boss.protocol import (
     RELEASE,
     RENEW,
     RESERVE,
+    SHARE,
     STATUS,
     TOUCH,
     YIELD,
@@ -172,6 +174,16 @@ class Ledger:
         """Say that the lease is in use: one that nobody touches for a time to live counts as idle."""
         holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
         return Answer((await self._call(TOUCH, claim.gpu, **holder))[0])
+
+    async def share(self, claim: Claim, fence: int, sharer: str, *, is_here: bool) -> Shared:
+        """Say that one of those who share the lease is at work with it, or has left.
+
+        A sharer counts for one time to live; the last to leave makes the lease yield. Who is new to a
+        lease that yields is told so and does not count.
+        """
+        holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
+        word, *rest = await self._call(SHARE, claim.gpu, **holder, sharer=sharer, is_here=int(is_here))
+        return Shared(Answer(word), rest[0] if rest else 0)
 
     async def release(self, claim: Claim, fence: int) -> Answer:
         """Give the memory back, once it is unloaded; `LOST` where it was no longer held."""

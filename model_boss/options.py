@@ -59,6 +59,12 @@ class LeaseOptions:
     """Touch the lease with every heartbeat: for a holder that cannot tell when it is idle."""
     margin_mb: int = 512
     """Never granted, where the meter is the first to say how much memory there is."""
+    sharer: str | None = None
+    """This process's name among those who share the lease; `None` where nobody has to know of it."""
+
+    def __post_init__(self) -> None:
+        if self.sharer == "":
+            raise InvalidClaim("a sharer needs a name")
 
     def safety_of(self, ttl_s: float) -> float:
         """Return the safety margin in seconds.

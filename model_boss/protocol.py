@@ -42,6 +42,7 @@ RENEW: Final = Script(
     ("ok", "yield", "lost", "ttl_mismatch"),
 )
 TOUCH: Final = Script("touch", ("lease_id", "owner", "fence"), ("ok", "yield", "lost"))
+SHARE: Final = Script("share", ("lease_id", "owner", "fence", "sharer", "is_here"), ("ok", "yield", "lost"))
 YIELD: Final = Script("yield", ("lease_id",), ("ok", "lost"))
 RELEASE: Final = Script("release", ("lease_id", "owner", "fence"), ("ok", "lost"))
 CANCEL: Final = Script("cancel", ("lease_id", "owner"), ("ok", "lost"))
@@ -49,7 +50,7 @@ STATUS: Final = Script("status", (), ("table",))
 CAPACITY: Final = Script(
     "capacity", ("total_mb", "margin_mb", "measured", "used_mb", "measured_at_ms"), ("ok",)
 )
-SCRIPTS: Final = (RESERVE, COMMIT, RENEW, TOUCH, YIELD, RELEASE, CANCEL, STATUS, CAPACITY)
+SCRIPTS: Final = (RESERVE, COMMIT, RENEW, TOUCH, SHARE, YIELD, RELEASE, CANCEL, STATUS, CAPACITY)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class Manifest:
     """Agreement of the graph with torch at publishing; see `export.parity`."""
     created_at: str
     """UTC, ISO 8601."""
+    vram_mb: int | None = None
+    """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
 
 
 def read(directory: Path) -> Manifest:

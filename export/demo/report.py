@@ -1,58 +1,122 @@
-"""A trained run -> the calibrated model and the figures of its held-out test."""
+"""`report.json`: how the demonstration model was trained, and how well the shipped file does.
+
+It is written in two parts. `begin` knows the run: it calibrates and writes the model, and notes the training.
+`verify` knows nothing but the published version that is shipped: it adds the figures of the held-out test. The
+checkpoint's digest, which the version's manifest names, ties the two together.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from tqdm import tqdm
 
-from export.demo.evaluate import (
-    HELD_OUT_SEED,
-    PAIRS,
-    TESTED,
-    Report,
-    calibrate,
-    evaluate,
-    pairs,
-    rewards_of,
-)
+from export.demo import evaluate, shipped
+from export.demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report
 from export.demo.training import STATE_NAME, load_state
+from export.errors import ReportError
+from reward import runtime
 from reward.checkpoint import save
+from reward.files import sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from export.demo.evaluate import Rewards
+    from reward.network import RewardNetwork
+
 TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "damage": 0.9}
 
 
-def finish(run: Path, model: Path, report: Path, pairs_each: int = PAIRS) -> Report:
-    """Test a run on what was held out, calibrate it, and write model and report."""
+def begin(run: Path, model: Path, report: Path, *, pairs_each: int = PAIRS) -> Report:
+    """Calibrate a run by the held-out test, write its model, and begin a report; return the figures in torch."""
     network = load_state(run)
-    measured = evaluate(rewards_of(network), pairs(HELD_OUT_SEED, pairs_each))
-    calibrate(network, measured)
+    measured = measure(evaluate.rewards_of(network), pairs_each)
+    evaluate.calibrate(network, measured)
     save(network, model)
-    state = torch.load(run / STATE_NAME, weights_only=True)
-    entry = {
-        "accuracy": {name: round(measured.accuracies[name].share, 4) for name in TESTED},
+    content = {
+        "checkpoint_sha256": sha256(model),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "training": _training(run),
+        "before_calibration": {"mean": measured.mean, "deviation": measured.deviation},
+    }
+    _write(report, content)
+    return measured
+
+
+def verify(directory: Path, report: Path, *, pairs_each: int = PAIRS) -> Report:
+    """Take the held-out test with a published version, and complete the report of its checkpoint.
+
+    Raises:
+        ReportError: the report is missing, or of another checkpoint.
+        VersionError: no version lies in `directory`, or it is damaged.
+    """
+    scorer = runtime.load(directory)
+    content = read(report)
+    digest = scorer.manifest.checkpoint_sha256
+    if content["checkpoint_sha256"] != digest:
+        raise ReportError(
+            f"{report} is of the checkpoint {content['checkpoint_sha256'][:12]}, {directory} of {digest[:12]}"
+        )
+    measured = measure(shipped.rewards_of(scorer), pairs_each)
+    held_out = {
+        "files": scorer.manifest.files,
+        "seed": HELD_OUT_SEED,
+        "pairs_each": pairs_each,
         "target": TARGETS,
+        **figures(measured),
+    }
+    _write(report, content | {"held_out": held_out})
+    return measured
+
+
+def measure(rewards: Rewards, pairs_each: int = PAIRS) -> Report:
+    """Take the held-out test."""
+    tested = evaluate.pairs(HELD_OUT_SEED, pairs_each)
+    return evaluate.evaluate(rewards, tqdm(tested, total=pairs_each * len(TESTED), unit="pair"))
+
+
+def figures(measured: Report) -> dict[str, Any]:
+    """Round what was measured, as the report holds it."""
+    return {
+        "accuracy": {name: round(measured.accuracies[name].share, 4) for name in TESTED},
         "by_group": {
             name: {"accuracy": round(accuracy.share, 4), "pairs": accuracy.pairs}
             for name, accuracy in sorted(measured.accuracies.items())
             if name not in TESTED
         },
-        "pairs_each": pairs_each,
-        "held_out_seed": HELD_OUT_SEED,
-        "before_calibration": {"mean": measured.mean, "deviation": measured.deviation},
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "training": {
-            "plan": state["plan"],
-            "steps": state["step"],
-            "minutes": round(state["seconds"] / 60, 1),
-        },
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
+        "mean": round(measured.mean, 4) + 0.0,  # no negative zero
+        "deviation": round(measured.deviation, 4),
     }
-    report.write_text(json.dumps(entry, indent=2) + "\n")
-    return measured
+
+
+def read(report: Path) -> dict[str, Any]:
+    """Read a report.
+
+    Raises:
+        ReportError: it is missing.
+    """
+    try:
+        content: dict[str, Any] = json.loads(report.read_text())
+    except OSError as error:
+        raise ReportError(f"{report}: cannot be read: {error.strerror}") from error
+    return content
+
+
+def _training(run: Path) -> dict[str, Any]:
+    state = torch.load(run / STATE_NAME, weights_only=True)
+    return {
+        "plan": state["plan"],
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60, 1),
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+    }
+
+
+def _write(report: Path, content: dict[str, Any]) -> None:
+    report.write_text(json.dumps(content, indent=2) + "\n")

@@ -18,6 +18,8 @@ from local.ports import free_ports
 from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 START_TIMEOUT_S: Final = 120.0
@@ -26,13 +28,16 @@ START_TIMEOUT_S: Final = 120.0
 class RunningStack:
     """One `local up` and its addresses."""
 
-    def __init__(self, repository: Path, directory: Path, **environment: str) -> None:
+    def __init__(
+        self, repository: Path, directory: Path, *, arguments: Sequence[str] = (), **environment: str
+    ) -> None:
         self.repository = repository
         self.directory = directory
         self.port, self.triton_port, self.grpc_port, self.metrics_port = free_ports(4)
         self.url = f"http://127.0.0.1:{self.port}"
         self.triton_url = f"127.0.0.1:{self.triton_port}"
         self.log = directory / "up.log"
+        self._arguments = arguments
         self._environment = {
             **os.environ,
             "AESTHETIC_CACHE_ENTRIES": "0",  # every request of a test is really scored
@@ -58,7 +63,8 @@ class RunningStack:
             "triton-grpc-port": self.grpc_port,
             "triton-metrics-port": self.metrics_port,
         }
-        return [sys.executable, "-m", "local", "up", *(f"--{key}={value}" for key, value in options.items())]
+        composed = [f"--{key}={value}" for key, value in options.items()]
+        return [sys.executable, "-m", "local", "up", *composed, *self._arguments]
 
     def start(self) -> None:
         """Start and wait until it says that it is ready."""

@@ -100,17 +100,11 @@ async def test_a_preprocessing_stub_that_dies(stack: RunningStack) -> None:
     assert stack.score_bytes([photograph("coffee")], ["a cup"])[0] == before
 
 
-class Impatient(RunningStack):
-    """A stack that waits ten seconds for what lives and does not work, instead of a minute."""
-
-    def command(self) -> list[str]:
-        return [*super().command(), "--unready-limit-s=10"]
-
-
 @pytest.mark.slow
 async def test_a_stub_that_hangs(published_repository: Path, tmp_path: Path) -> None:
     """A model's process that stands still is found by the service's own readiness, and Triton started again."""
-    stack = Impatient(published_repository, tmp_path)
+    # Ten seconds for what lives and does not work, instead of a minute.
+    stack = RunningStack(published_repository, tmp_path, arguments=["--unready-limit-s=10"])
     stack.start()
     try:
         await asyncio.sleep(6)  # seen to work once

@@ -21,6 +21,7 @@ numbers = st.integers(0, 4)
 sizes = st.sampled_from([1, 3, 4, 6, 6, 9, 10, 17, 18, 19])
 small_sizes = st.sampled_from([1, 2, 3, 4, 5, 6])
 priorities = st.sampled_from([0, 1, 2])
+sharers = st.sampled_from(["p", "q", "r"])
 parts = st.sampled_from([0, 0.25, 0.5, 1])
 
 anybody_holds = precondition(lambda self: self.world.believers)
@@ -113,6 +114,36 @@ class Histories(RuleBasedStateMachine):
         self.world.touch(client, self.world.believers[client].fence)
 
     @anybody_holds
+    @rule(number=numbers, sharer=sharers, is_here=st.sampled_from([1, 1, 0]))
+    def share(self, number: int, sharer: str, is_here: int) -> None:
+        client = self._holder(number)
+        self.world.share(client, self.world.believers[client].fence, sharer, is_here)
+
+    @anybody_holds
+    @rule(number=numbers, leavers=st.permutations(["p", "q", "r"]), is_asked=st.booleans())
+    def sharers_leave_and_one_comes(self, number: int, leavers: list[str], is_asked: bool) -> None:
+        """One after the other, of themselves or asked to; the first of them would come back."""
+        client = self._holder(number)
+        fence = self.world.believers[client].fence
+        self.world.share(client, fence, leavers[-1])
+        if is_asked:
+            self.world.ask_to_yield(client)
+        for sharer in leavers:
+            self.world.share(client, fence, sharer, is_here=0)
+        self.world.share(client, fence, leavers[0])
+
+    @anybody_holds
+    @rule(number=numbers, sharer=sharers, more_ms=st.sampled_from([-1, 0]))
+    def a_sharer_falls_silent(self, number: int, sharer: str, more_ms: int) -> None:
+        """Others keep the lease; it counts to the very millisecond."""
+        client = self._holder(number)
+        fence = self.world.believers[client].fence
+        self.world.share(client, fence, sharer)
+        for ms in (self.world.ttl_ms // 2, self.world.ttl_ms // 2 + more_ms):
+            self._beat_after(ms)
+        self.world.share(client, fence, "s")
+
+    @anybody_holds
     @rule(number=numbers)
     def release(self, number: int) -> None:
         client = self._holder(number)
@@ -144,7 +175,7 @@ class Histories(RuleBasedStateMachine):
         fence = (known[-1] if known else BEGAN_AT_MS) + 1 if is_next or not older else older[-1]
         if what == 0 and world.would_admit_former_holders() and fence > recorded_fence:
             return  # no client renews what it never held, or after its own clock ended it
-        (world.renew, world.commit, world.touch, world.release, world.release)[what](client, fence)
+        (world.renew, world.commit, world.touch, world.share, world.release)[what](client, fence)
 
     @rule(client=clients, what=numbers, total_mb=st.sampled_from([20, 20, 12]))
     def something_rarer(self, client: str, what: int, total_mb: int) -> None:

@@ -36,6 +36,7 @@ SCRIPTS: Final = (
     "commit",
     "renew",
     "touch",
+    "share",
     "yield",
     "release",
     "cancel",

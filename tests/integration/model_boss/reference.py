@@ -122,6 +122,22 @@ class ReferenceLedger:
         lease["idle_since_ms"] = self.now_ms
         return [_answer(lease)]
 
+    def share(self, lease_id: str, owner: str, fence: int, sharer: str, is_here: int) -> Reply:
+        lease = self._held(lease_id, owner, fence)
+        if lease is None:
+            return ["lost"]
+        self._open_epoch(None)
+        sharers = {i: until_ms for i, until_ms in lease.pop("sharers", {}).items() if until_ms > self.now_ms}
+        is_known = sharers.pop(sharer, None) is not None
+        others = len(sharers)
+        if is_here and (is_known or lease["phase"] != "yielding" or self._in_grace()):
+            sharers[sharer] = self.now_ms + self.epoch["ttl_ms"]
+        if not is_here and not sharers:
+            lease["phase"] = "yielding"
+        if sharers:
+            lease["sharers"] = sharers
+        return [_answer(lease), others]
+
     def ask(self, lease_id: str) -> Reply:
         """`yield.lua`: the word is taken in Python."""
         self._sweep()

@@ -28,6 +28,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], Awaitable[object]]] = {
     "renew": lambda ledger, wanted: ledger.renew(wanted, 1, phase=Phase.ACTIVE),
     "commit": lambda ledger, wanted: ledger.commit(wanted, 1),
     "touch": lambda ledger, wanted: ledger.touch(wanted, 1),
+    "share": lambda ledger, wanted: ledger.share(wanted, 1, "s", is_here=True),
     "release": lambda ledger, wanted: ledger.release(wanted, 1),
     "cancel": lambda ledger, wanted: ledger.cancel(wanted),
     "yield": lambda ledger, wanted: ledger.ask_to_yield(wanted.gpu, wanted.lease_id),

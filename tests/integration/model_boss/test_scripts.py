@@ -13,6 +13,7 @@ from model_boss.protocol import (
     RELEASE,
     RENEW,
     RESERVE,
+    SHARE,
     STATUS,
     TOUCH,
     YIELD,
@@ -31,6 +32,7 @@ GOOD: dict[Script, tuple[Any, ...]] = {
     COMMIT: ("a", "o", 1, ""),
     RENEW: ("a", "o", 1, TTL_MS, "m", 4, 5, "active", "", 20, 2),
     TOUCH: ("a", "o", 1),
+    SHARE: ("a", "o", 1, "s", 1),
     RELEASE: ("a", "o", 1),
     CAPACITY: (20, 2, 1, 7, 0),
 }
@@ -39,6 +41,7 @@ RANGES = {
     "priority": (0, 1000),
     "ttl_ms": (1, 3_600_000),
     "fence": (1, 2**46),
+    "is_here": (0, 1),
     "used_mb": (0, 2**31),
     "total_mb": (1, 2**31),
     "margin_mb": (0, 2**31),
@@ -95,7 +98,7 @@ def test_a_phase_is_one_of_three(ledger: TurnedLedger) -> None:
             ledger.call(RENEW, "a", "o", 1, TTL_MS, "m", 4, 5, phase, "", 20, 2)
 
 
-@pytest.mark.parametrize("script", [COMMIT, TOUCH, RELEASE, RENEW], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [COMMIT, TOUCH, SHARE, RELEASE, RENEW], ids=lambda script: script.name)
 def test_the_fence_alone_is_not_enough(ledger: TurnedLedger, script: Script) -> None:
     """Another owner is told `lost`, even under the right fence, and changes nothing."""
     fence = _grant(ledger, "a", 4)
@@ -226,6 +229,104 @@ def test_only_a_former_fence_is_admitted_again(ledger: TurnedLedger) -> None:
     renewal = (TTL_MS, "m", 4, 5, "active", "", 20, 2)
     assert ledger.call(RENEW, "a", "o", ledger.now_ms + 1, *renewal)[0] == ["lost"]
     assert ledger.call(RENEW, "a", "o", ledger.now_ms, *renewal)[0] == ["ok", "active", ""]
+
+
+def _share(ledger: TurnedLedger, fence: int, sharer: str, is_here: int = 1) -> list[Any]:
+    return ledger.call(SHARE, "a", "o", fence, sharer, is_here)[0]
+
+
+def _shared(ledger: TurnedLedger) -> tuple[str, dict[str, int] | None]:
+    """Return the lease's phase and its sharers, as the keys hold them."""
+    lease = ledger.call(STATUS)[1].leases["a"]
+    return lease["phase"], lease.get("sharers")
+
+
+@pytest.mark.parametrize("phase", ["reserved", "active"])
+def test_the_last_sharer_to_leave_ends_the_lease(
+    ledger: TurnedLedger, server: RedisServer, phase: str
+) -> None:
+    """Until then it goes on; from then on it yields, which is told once."""
+    fence: int = ledger.call(RESERVE, "a", "o", "m", 4, 5, TTL_MS)[0][1]
+    if phase == "active":
+        ledger.call(COMMIT, "a", "o", fence, "")
+    assert _share(ledger, fence, "1") == ["ok", 0]
+    assert _share(ledger, fence, "2") == ["ok", 1]
+    assert _share(ledger, fence, "1") == ["ok", 1]
+    assert _share(ledger, fence, "1", 0) == ["ok", 1]
+    assert _shared(ledger) == (phase, {"2": ledger.now_ms + TTL_MS})
+    assert _share(ledger, fence, "2", 0) == ["yield", 0]
+    assert _shared(ledger) == ("yielding", None)
+    assert _share(ledger, fence, "2", 0) == ["yield", 0]
+    assert _share(ledger, fence, "newcomer") == ["yield", 0]
+    assert _shared(ledger) == ("yielding", None)
+    with server.client() as client:
+        events: Any = client.xrange(ledger.keys.events)
+    assert [event["event"] for _, event in events].count("yield-asked") == 1
+
+
+def test_who_never_joined_may_be_the_last_to_leave(ledger: TurnedLedger) -> None:
+    """Its joining may have been forgotten, and somebody has to unload."""
+    fence = _grant(ledger, "a", 4)
+    assert _share(ledger, fence, "1", 0) == ["yield", 0]
+
+
+def test_a_newcomer_to_a_lease_that_yields_is_told_so_and_not_counted(ledger: TurnedLedger) -> None:
+    """Who was there before counts on, until it leaves."""
+    fence = _grant(ledger, "a", 4)
+    _share(ledger, fence, "1")
+    ledger.call(YIELD, "a")
+    ledger.now_ms += 1
+    assert _share(ledger, fence, "newcomer") == ["yield", 1]
+    assert _share(ledger, fence, "1") == ["yield", 0]
+    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms + TTL_MS})
+    assert _share(ledger, fence, "1", 0) == ["yield", 0]
+
+
+def test_a_sharer_counts_for_one_time_to_live(ledger: TurnedLedger) -> None:
+    """One that crashed is forgotten at the next call of any other, to the very millisecond."""
+    fence = _grant(ledger, "a", 4)
+    _share(ledger, fence, "crashed")
+    ledger.now_ms += TTL_MS - 1
+    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
+    assert _share(ledger, fence, "1") == ["ok", 1]
+    ledger.now_ms += 1
+    ledger.call(YIELD, "a")
+    assert _share(ledger, fence, "newcomer") == ["yield", 1]
+    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms - 1 + TTL_MS})
+    assert _share(ledger, fence, "crashed") == ["yield", 1]
+
+
+def test_sharing_does_not_keep_a_lease(ledger: TurnedLedger) -> None:
+    """It ends at its time unless somebody renews it, whoever is at work."""
+    fence = _grant(ledger, "a", 4)
+    ledger.now_ms += TTL_MS - 1
+    assert _share(ledger, fence, "1") == ["ok", 0]
+    ledger.now_ms += 1
+    assert _share(ledger, fence, "1") == ["lost"]
+
+
+def test_sharers_return_after_redis_has_forgotten_them(ledger: TurnedLedger) -> None:
+    """Even to a lease that yields, while its former holders come back; in the grace nobody is known to be new."""
+    ledger.clear()
+    ledger.server = "second"
+    fence = ledger.now_ms
+    ledger.call(RENEW, "a", "o", fence, TTL_MS, "m", 4, 5, "yielding", "", 20, 2)
+    ledger.now_ms += TTL_MS - 1
+    assert _share(ledger, fence, "1") == ["yield", 0]
+    assert _share(ledger, fence, "2") == ["yield", 1]
+    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
+    ledger.now_ms += 1
+    assert _share(ledger, fence, "newcomer") == ["yield", 2]
+    assert _share(ledger, fence, "1", 0) == ["yield", 1]
+
+
+def test_sharers_return_to_a_server_that_takes_over(ledger: TurnedLedger) -> None:
+    """Its grace begins with whatever is called first: a replica may have missed that somebody joined."""
+    fence = _grant(ledger, "a", 4)
+    ledger.call(YIELD, "a")
+    ledger.server = "second"
+    assert _share(ledger, fence, "1") == ["yield", 0]
+    assert _share(ledger, fence, "2") == ["yield", 1]
 
 
 def test_every_step_of_a_lease_is_told(ledger: TurnedLedger, server: RedisServer) -> None:

@@ -18,6 +18,7 @@ from model_boss.protocol import (
     RELEASE,
     RENEW,
     RESERVE,
+    SHARE,
     STATUS,
     TOUCH,
     YIELD,
@@ -73,6 +74,8 @@ class World:
         self.fences: dict[str, list[int]] = {}
         self.foreign_mb = 0
         self.leases: dict[str, dict[str, Any]] = {}  # as the keys hold them
+        self.at_work: dict[int, dict[str, int]] = {}  # fence -> sharer -> until when it counts
+        self._left_for_good: set[int] = set()  # fences of leases whose last sharer has left
         self._servers = 1
         self._no_grant_before_ms = BEGAN_AT_MS + TTL_MS
         self._last_fence = 0
@@ -142,6 +145,24 @@ class World:
     def touch(self, client: str, fence: int) -> None:
         self._fenced(TOUCH, self.reference.touch(client, client, fence), client, fence)
 
+    def share(self, client: str, fence: int, sharer: str = "p", is_here: int = 1) -> None:
+        at_work = {i: until for i, until in self.at_work.get(fence, {}).items() if until > self.now_ms}
+        believer, is_known = self._holder(client, fence), at_work.pop(sharer, None) is not None
+        expected = self.reference.share(client, client, fence, sharer, is_here)
+        reply = self._fenced(SHARE, expected, client, fence, sharer, is_here)
+        if reply[0] == "lost":
+            return
+        assert reply[1] >= len(at_work), "sharing: one that is at work was not counted"
+        assert reply[0] == "yield" or fence not in self._left_for_good, "sharing: it goes on without sharers"
+        if believer is not None and reply[0] == "yield":
+            believer.phase = "yielding"
+        if is_here and (is_known or reply[0] == "ok"):
+            at_work[sharer] = self.now_ms + self.ttl_ms
+        if not is_here and reply[1] == 0:
+            assert reply[0] == "yield", "sharing: the last has left and others may join"
+            self._left_for_good.add(fence)
+        self.at_work[fence] = at_work
+
     def release(self, client: str, fence: int) -> None:
         if self._holder(client, fence):
             del self.believers[client]
@@ -190,6 +211,10 @@ class World:
         self.reference.now_ms = self.now_ms
         self.believers = {i: held for i, held in self.believers.items() if held.until_ms > self.now_ms}
         self._used_before_mb = sum(held.vram_mb for held in self.believers.values())
+        # With a lease its sharers end, though a former holder may bring it back under the same fence.
+        live = {lease["fence"] for lease in self.leases.values() if lease["expires_at_ms"] > self.now_ms}
+        self.at_work = {fence: sharers for fence, sharers in self.at_work.items() if fence in live}
+        self._left_for_good &= live
 
     def restart_empty(self) -> None:
         self._new_server()
@@ -295,6 +320,7 @@ class World:
         self.ledger.server = f"server-{self._servers}"
         self._servers += 1
         self._no_grant_before_ms = self.now_ms + self.ttl_ms
+        self.at_work, self._left_for_good = {}, set()  # what the ledger lost of it comes back by and by
 
     def _room_mb(self) -> int:
         capacity = self.reference.capacity

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from local.errors import NotInstalled
-from local.tritonserver import ADMIN_HEADER, Ports, TritonServer, find
+from local.tritonserver import ADMIN_HEADER, Ports, TritonServer, compile_models, find
+from reward.contract import MODELS, PREPROCESS
+
+if TYPE_CHECKING:
+    from reward.contract import ModelSpec
 
 NO_WHEEL = "no_such_package"
 
@@ -33,7 +39,7 @@ def test_without_the_wheel_path_is_searched(tmp_path: Path, monkeypatch: pytest.
     assert server.binary == binary
     assert server.backends is None
     assert "--backend-directory" not in " ".join(
-        server.command(Path("repository"), host="127.0.0.1", ports=Ports(), admin_key="k")
+        server.command(Path("repository"), host="127.0.0.1", ports=Ports(), admin_key="k", server_id="me")
     )
 
 
@@ -47,7 +53,7 @@ def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> None:
     """HTTP, gRPC and metrics listen where asked; who loads models has to know the key."""
     command = TritonServer(Path("tritonserver")).command(
-        Path("repository"), host="127.0.0.1", ports=Ports(1, 2, 3), admin_key="secret"
+        Path("repository"), host="127.0.0.1", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
     )
     for door, port in (("http", 1), ("grpc", 2), ("metrics", 3)):
         assert f"--{door}-address=127.0.0.1" in command
@@ -57,3 +63,40 @@ def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> N
     for argument in restricted:
         assert "model-repository" in argument
         assert argument.endswith(f":{ADMIN_HEADER}=secret")
+
+
+def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
+    """The id is Triton's own name, under which its lease is; all models are loaded unless only some are wanted."""
+
+    def compose(**models: tuple[ModelSpec, ...]) -> list[str]:
+        return TritonServer(Path("tritonserver")).command(
+            Path("repository"), host="::1", ports=Ports(), admin_key="k", server_id="me@here:8000", **models
+        )
+
+    assert "--id=me@here:8000" in compose()
+    loaded = [argument for argument in compose() if argument.startswith("--load-model")]
+    assert sorted(loaded) == sorted(f"--load-model={model.name}" for model in MODELS)
+    loaded = [argument for argument in compose(models=(PREPROCESS,)) if argument.startswith("--load-model")]
+    assert loaded == ["--load-model=image_reward_preprocess"]
+
+
+def test_bytecode_is_there_before_triton_looks(tmp_path: Path) -> None:
+    """Loading a version changes nothing in its directory, so that Triton never takes it for a new one."""
+    version = tmp_path / "image_reward_network" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text("TritonPythonModel = object\n")
+    compile_models(tmp_path)
+    compiled = list(version.rglob("*.pyc"))
+    assert [path.name for path in compiled] == [f"model.{sys.implementation.cache_tag}.pyc"]
+    before = compiled[0].stat()
+    compile_models(tmp_path)
+    assert compiled[0].stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_damaged_model_is_not_compiled(tmp_path: Path) -> None:
+    """What is wrong with it is for Triton to say when it loads it."""
+    version = tmp_path / "image_reward_network" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text("no Python")
+    compile_models(tmp_path)
+    assert list(version.rglob("*.pyc")) == []

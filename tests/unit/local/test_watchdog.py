@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -24,19 +25,36 @@ class Health:
     """A frontend's two health endpoints."""
 
     def __init__(self) -> None:
-        self.ready, self.live = 200, 200
+        self.failing: tuple[str, ...] = ()
+        """Parts; while one of them fails the service is not ready."""
+        self.is_live = True
+        self.body: bytes | None = None
+        """Of an answer that is not the frontend's own."""
         health = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(health.ready if self.path == "/health/ready" else health.live)
+                if self.path == "/health/live":
+                    status, body = 200 if health.is_live else 500, b"{}"
+                else:
+                    status, body = 503 if health.failing else 200, health.body or health.parts()
+                self.send_response(status)
                 self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def parts(self) -> bytes:
+        """Answer as the frontend does."""
+        parts = {
+            name: {"status": "failing" if name in self.failing else "ok", "detail": "…"}
+            for name in ("decode", "triton", "model", "gpu")
+        }
+        return json.dumps({"status": "unavailable" if self.failing else "ready", "parts": parts}).encode()
 
 
 class Part:
@@ -99,19 +117,20 @@ async def test_what_works_is_left_alone(health: Health) -> None:
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=30) as (frontend, said):
         await asyncio.sleep(0.3)
-        health.ready = 503
+        health.failing = ("model",)
         await asyncio.sleep(0.3)
-        health.ready = 200
+        health.failing = ()
         await asyncio.sleep(0.3)
     assert (triton.kills, frontend.kills, said) == (0, 0, [])
 
 
-async def test_a_triton_that_does_not_score_is_ended(health: Health) -> None:
-    """When the frontend lives and has not been ready for the limit, it is Triton that is ended, once."""
+@pytest.mark.parametrize("failing", [("triton",), ("model",), ("triton", "gpu")])
+async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tuple[str, ...]) -> None:
+    """When a part of Triton's has failed for the limit, it is Triton that is ended, once."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
         await asyncio.sleep(0.3)
-        health.ready = 503
+        health.failing = failing
         await _until_killed(triton)
         await asyncio.sleep(0.6)  # the new one has not worked yet, and is given the time to load
     assert (triton.kills, frontend.kills) == (1, 0)
@@ -123,14 +142,46 @@ async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await asyncio.sleep(0.3)
-        health.ready = health.live = 500
+        health.is_live = False
+        await _until_killed(frontend)
+    assert triton.kills == 0
+
+
+@pytest.mark.parametrize("failing", [("decode",), ("decode", "gpu")])
+async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing: tuple[str, ...]) -> None:
+    """When decoding has failed for the limit, it is the frontend that is ended: decoding is its own."""
+    triton = Part("Triton", 2_000_000_000)
+    async with _watching(health, triton) as (frontend, said):
+        await asyncio.sleep(0.3)
+        health.failing = failing
+        await _until_killed(frontend)
+    assert triton.kills == 0
+    assert said[0].startswith("the frontend lives but has not worked for")
+
+
+async def test_a_ledger_that_is_away(health: Health) -> None:
+    """When only the GPU's ledger fails, nobody is ended: it is neither Triton's nor the frontend's fault."""
+    triton = Part("Triton", 2_000_000_000)
+    async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=0.1) as (frontend, said):
+        health.failing = ("gpu",)
+        await asyncio.sleep(0.6)
+    assert (triton.kills, frontend.kills, said) == (0, 0, [])
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"parts": {"triton": null}}'])
+async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None:
+    """Whoever lives and cannot say what it lacks is the culprit itself; Triton is not ended for it."""
+    triton = Part("Triton", 2_000_000_000)
+    async with _watching(health, triton) as (frontend, _):
+        await asyncio.sleep(0.3)
+        health.failing, health.body = ("model",), body
         await _until_killed(frontend)
     assert triton.kills == 0
 
 
 async def test_a_model_that_takes_long_to_load(health: Health) -> None:
     """Before it has worked once, a process is given as long as a start may take; then it is ended, too."""
-    health.ready = 503
+    health.failing = ("model",)
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=1.5):
         await asyncio.sleep(0.8)
@@ -141,7 +192,7 @@ async def test_a_model_that_takes_long_to_load(health: Health) -> None:
 async def test_a_process_that_is_being_started_again(health: Health) -> None:
     """A process that is not there at the moment is not ended: its supervisor is at work."""
     triton = Part("Triton", None)
-    health.ready = 503
+    health.failing = ("triton",)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=0.1):
         await asyncio.sleep(0.5)
     assert triton.kills == 0

@@ -44,6 +44,13 @@ def test_a_ledger_without_time_is_refused(wrong: dict[str, Any]) -> None:
         LedgerOptions(**wrong)
 
 
+def test_a_sharer_without_a_name_is_refused() -> None:
+    """Two that share a lease under no name would be taken for one."""
+    assert LeaseOptions(sharer="worker-1").sharer == "worker-1"
+    with pytest.raises(InvalidClaim, match="sharer"):
+        LeaseOptions(sharer="")
+
+
 def test_the_safety_margin_is_a_tenth_unless_it_is_given() -> None:
     """The holder stops before the ledger gives its memory away."""
     assert LeaseOptions().safety_of(15) == pytest.approx(1.5)

@@ -33,6 +33,7 @@ def test_the_public_surface_is_exactly_this() -> None:
         "Phase",
         "Renewal",
         "Row",
+        "Shared",
         "Table",
         "TtlMismatch",
         "WaitReason",

@@ -1,0 +1,32 @@
+"""One of several who share a lease: at work with it, until it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_boss.claim import Answer
+
+if TYPE_CHECKING:
+    from model_boss.claim import Claim
+    from model_boss.ledger import Ledger
+
+
+class Presence:
+    """Tells the ledger that this sharer is at work, and remembers how many others are."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, sharer: str) -> None:
+        self.others: int | None = None
+        self.has_left = False
+        self._ledger = ledger
+        self._claim = claim
+        self._sharer = sharer
+
+    async def tell(self, fence: int) -> Answer:
+        """Say whether this sharer is at work.
+
+        Raises:
+            LedgerUnavailable: it could not be told.
+        """
+        shared = await self._ledger.share(self._claim, fence, self._sharer, is_here=not self.has_left)
+        self.others = None if shared.answer is Answer.LOST else shared.others
+        return shared.answer
