@@ -290,7 +290,7 @@ def test_health_and_info(client: httpx.Client) -> None:
     assert info["device"] == "cpu"
     assert info["precision"] == "fp32"
     assert info["limits"]["max_candidates"] == 10
-    assert info["gpu_coordination"] == "none"
+    assert (info["gpu_coordination"], info["gpu"]) == ("none", None)
 
 
 def test_metrics_count_what_happened(client: httpx.Client) -> None:

@@ -167,7 +167,7 @@ class SharedGpu:
         self._triton.stop(signal.SIGKILL)
 
     def frontend(self, **settings: object) -> Frontend:
-        """Describe one more frontend."""
+        """Describe one more frontend; a setting that is None is left at its default."""
         chosen = {
             "HOST": "127.0.0.1",
             "TRITON_URL": self.triton_url,
@@ -183,7 +183,7 @@ class SharedGpu:
             "DECODE_WORKERS": 1,
             **{name.upper(): value for name, value in settings.items()},
         }
-        environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items()}
+        environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items() if value is not None}
         frontend = Frontend(self.directory, environment)
         self.frontends.append(frontend)
         return frontend

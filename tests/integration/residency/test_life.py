@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from tests.integration.residency.shared_gpu import CLAIMED_MB, PICTURE, Frontend
 from tests.integration.residency.stalling_server import stalling_server
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
 
@@ -189,6 +193,21 @@ async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu)
     assert (await second.score()).status_code == 200
     second.stop(signal.SIGTERM)
     assert await _is_unloaded(shared)
+
+
+async def test_the_claim_is_what_the_manifest_measured(
+    shared: SharedGpu, published_repository: Path, tmp_path: Path
+) -> None:
+    """Without AESTHETIC_VRAM_MB the version's manifest says how much memory it takes; 2048 MiB where it does not."""
+    repository = shutil.copytree(published_repository, tmp_path / "measured")
+    path = repository / NETWORK.name / "1" / "manifest.json"
+    content = json.loads(path.read_text())
+    for measured_mb, claimed_mb in ((None, 2048), (1500, 1500)):
+        path.write_text(json.dumps({**content, "vram_mb": measured_mb}))
+        frontend = await shared.start_frontend(model_repository=repository, vram_mb=None)
+        assert (await frontend.score()).status_code == 200
+        assert (await frontend.gpu())["vram_mb"] == claimed_mb
+        frontend.stop(signal.SIGTERM)
 
 
 async def _keep_asking(frontend: Frontend, ending: asyncio.Event) -> list[httpx.Response]:

@@ -240,3 +240,26 @@ async def test_a_busy_model_is_alive(scorer: Scorer, triton: TritonStandIn) -> N
     assert await _score(scorer, request_id="somebody") == [0.5]
     assert (await late).ready
     assert (await _probe(scorer, timeout_s=0.2).check()).model is not None
+
+
+async def test_what_is_promised_needs_no_loaded_model(scorer: Scorer, tmp_path: Path) -> None:
+    """The version that will be served is the repository's word; Triton only has to be there."""
+    config = tmp_path / "image_reward_network" / "config.pbtxt"
+    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    promised = await scorer.promised(Deadline.after(10))
+    assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
+    config.write_text("version_policy: { latest: { num_versions: 1 } }")
+    with pytest.raises(ModelUnavailable, match="no version is promoted"):
+        await scorer.promised(Deadline.after(10))
+
+
+async def test_a_model_that_was_loaded_anew_is_asked_at_once(triton: TritonStandIn, scorer: Scorer) -> None:
+    """What failed before the load says nothing about the model that is loaded now."""
+    triton.failure = (503, "not ready")
+    for _ in range(5):
+        with pytest.raises(ModelUnavailable):
+            await _score(scorer)
+    assert scorer.is_cut_off
+    triton.failure = None
+    scorer.start_afresh()
+    assert await _score(scorer) == [0.5]

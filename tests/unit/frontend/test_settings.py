@@ -29,9 +29,25 @@ def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) 
         {"fetch": "everything"},
         {"cors_origins": "https://a.example/path"},
         {"cors_origins": "a.example"},
+        {"redis_url": "http://localhost"},
+        {"gpu": "two words"},
+        {"gpu_priority": 1001},
+        {"model_boss_prefix": "a*"},
     ],
 )
 def test_values_that_cannot_be_meant(wrong: dict[str, object]) -> None:
     """Limits that contradict each other, and values out of range, end the start."""
     with pytest.raises(ValidationError):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass on what is not set as an empty string: that means no coordination."""
+    monkeypatch.setenv("AESTHETIC_REDIS_URL", "")
+    assert Settings().redis_url is None
+
+
+def test_secrets_do_not_show() -> None:
+    """The ledger's password and Triton's key are in no printed settings."""
+    settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")  # type: ignore[arg-type]
+    assert "hidden" not in repr(settings)
