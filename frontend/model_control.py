@@ -134,7 +134,9 @@ class ModelControl:
             raise
         except ServiceError as error:
             raise ModelUnavailable(
-                "the model cannot be loaded", internal=error.internal, retry_after_s=triton.RETRY_AFTER_S
+                "the inference server refuses to be administered",
+                internal=error.internal,
+                retry_after_s=triton.RETRY_AFTER_S,
             ) from error
 
     @asynccontextmanager

@@ -163,19 +163,23 @@ class Residency:
         """Say what would keep a request from the GPU, other than its being in use; None: nothing."""
         if self.state is State.READY:
             return None
-        gpu, lease_options = self._settings.gpu, self._lease_options
+        gpu, options = self._settings.gpu, self._lease_options
         try:
+            await self._control.is_vacant()  # whether Triton lets itself be administered
+            claimed_mb = self._vram_mb()
             table = await self._ledger.table(gpu)
             capacity = None if table.total_mb is None else Capacity(table.total_mb, table.margin_mb or 0)
-            if capacity is None and lease_options.meter is not None:
-                capacity = await self._ledger.measure(gpu, lease_options.meter, lease_options.margin_mb)
+            if capacity is None and options.meter is not None:
+                capacity = await self._ledger.measure(gpu, options.meter, options.margin_mb)
+        except ModelUnavailable as error:
+            return error.detail
         except (LedgerUnavailable, TimeoutError):
             return "the GPU's ledger cannot be reached"
         if capacity is None:
             return "nobody has told the GPU's ledger how much memory the GPU has"
         room_mb = capacity.total_mb - capacity.margin_mb
-        if self._vram_mb() > room_mb:
-            return f"the model is said to need {self._vram_mb()} MiB, and the GPU's ledger can give {room_mb} MiB"
+        if claimed_mb > room_mb:
+            return f"the model is said to need {claimed_mb} MiB, and the GPU's ledger can give {room_mb} MiB"
         return None
 
     def enter(self) -> Stay | None:

@@ -201,6 +201,17 @@ async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
     assert answer.json()["detail"] == "the GPU's ledger refuses this service"
 
 
+async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
+    """With a wrong key nothing can be loaded: `/health` says so before any request."""
+    frontend = await shared.start_frontend(triton_admin_key="wrong")
+    health = await frontend.client.get("/health/ready")
+    assert health.status_code == 503
+    assert health.json()["parts"]["gpu"]["detail"] == "the inference server refuses to be administered"
+    answer = await frontend.score()
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert "expecting header" in frontend.log.read_text()
+
+
 async def _is_scored(frontend: Frontend) -> bool:
     return (await frontend.score()).status_code == 200
 
