@@ -202,11 +202,11 @@ class Stay:
         """Load the model, or find it loaded; False where the lease is of no use."""
         lease = self.lease
         if lease.yield_asked.is_set():  # end it, or leave that to those who are at it; then claim anew
-            if await self._is_last() is False:
+            if await self._is_last():
+                await self._unload()
+            else:
                 await lease.detach()
                 await asyncio.sleep(_OTHERS_POLL_S)
-            else:
-                await self._unload()
             return False
         if lease.phase is Phase.ACTIVE:
             # What is unloaded is not loaded again under the same lease: claim anew (docs/model-boss.md).

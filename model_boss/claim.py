@@ -114,4 +114,4 @@ class Shared:
 
     answer: Answer
     others: int
-    """How many sharers are at work besides this one; 0 where the lease is lost."""
+    """How many sharers are at work or unload besides this one; 0 where the lease is lost."""

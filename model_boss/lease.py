@@ -56,8 +56,9 @@ class Lease:
     unloaded for whatever reason, release and claim anew: what is unloaded is not loaded again.
 
     Where all of them have a `LeaseOptions.sharer`, each knows how many others are at work. Who is done
-    leaves: at 0 others it unloads and releases, else it may `detach`. So does who joins and is asked
-    to yield before it was at work: somebody else unloads.
+    leaves: at 0 others, which only one is told, it unloads and releases, else it may `detach`. So does who
+    joins and is asked to yield before it was at work: at 0 the others have crashed, else one of them unloads,
+    and who is new asks again later.
     """
 
     def __init__(self, ledger: Ledger, claim: Claim, options: LeaseOptions | None = None) -> None:
@@ -110,7 +111,7 @@ class Lease:
 
     @property
     def others(self) -> int | None:
-        """How many sharers are at work besides this one, as last heard; `None` where nobody said so."""
+        """How many sharers are at work or unload besides this one, as last heard; `None`: nobody said so."""
         if self._presence is None or self._fence is None or self._is_unprotected:
             return None
         return self._presence.others
@@ -185,12 +186,13 @@ class Lease:
     async def leave(self) -> int:
         """Say that this sharer is done with the lease; return how many others are not.
 
-        At 0 the lease is yielding: unload, then release. Else it is held on, and others may be waited for
-        by calling again. Where the holder goes on without a lease, nobody knows of others: 0.
+        At 0 the lease is yielding, and it is for this sharer to end it: unload, then release. Only one is
+        told 0; should it crash, another within a time to live. Else the lease is held on, and others may be
+        waited for by calling again. Where the holder goes on without a lease, nobody knows of others: 0.
 
         Raises:
             LeaseLost: the lease is not held, or was lost meanwhile: unload.
-            LedgerUnavailable: Redis is not there, and nobody knows of others: call again.
+            LedgerUnavailable: Redis is not there, and nobody knows of others: this sharer is still at work.
             InvalidClaim: the options name no sharer.
         """
         if self._presence is None:
@@ -204,8 +206,11 @@ class Lease:
             if self.lost.is_set():
                 raise LeaseLost(f"lease {self.claim.lease_id} was lost while others may have been at work")
             if self._outage:
+                self._presence.has_left = False
                 raise LedgerUnavailable(f"lease {self.claim.lease_id}: not told") from self._outage
-            return self._presence.others or 0
+            others = self._presence.others or 0
+            self._presence.is_ending = others == 0
+            return others
 
     async def detach(self) -> None:
         """Stop keeping the lease, without giving it back: the others keep it. A waiter leaves the queue."""
@@ -320,7 +325,7 @@ class Lease:
 
     async def _join(self) -> None:
         """Be counted among the sharers; only then the grant is told: nobody waits for whom it does not know."""
-        if self._presence is not None and not self._presence.has_left and not self.lost.is_set():
+        if self._presence is not None and self._presence.has_place and not self.lost.is_set():
             await self._share()
         self._settled.set()
 

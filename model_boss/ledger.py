@@ -176,10 +176,11 @@ class Ledger:
         return Answer((await self._call(TOUCH, claim.gpu, **holder))[0])
 
     async def share(self, claim: Claim, fence: int, sharer: str, *, is_here: bool) -> Shared:
-        """Say that one of those who share the lease is at work with it, or has left.
+        """Say that one of those who share the lease is at work with it, or is done.
 
-        A sharer counts for one time to live; the last to leave makes the lease yield. Who is new to a
-        lease that yields is told so and does not count.
+        A sharer counts for one time to live. Who is done counts no more, except the one who is told 0 others:
+        the lease yields, and it counts while it unloads. Who is new to a lease that yields is told so and
+        does not count.
         """
         holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
         word, *rest = await self._call(SHARE, claim.gpu, **holder, sharer=sharer, is_here=int(is_here))

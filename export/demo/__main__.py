@@ -61,7 +61,7 @@ def _print(measured: Report) -> None:
         accuracy = measured.accuracies[name]
         target = f"  (target {report.TARGETS[name]:.0%})" if name in report.TARGETS else ""
         print(f"{name:9} {accuracy.share:6.1%} of {accuracy.pairs} pairs{target}")
-    print(f"rewards: mean {measured.mean:.4f}, standard deviation {measured.deviation:.4f}")
+    print(f"rewards: mean {measured.mean:z.4f}, standard deviation {measured.deviation:.4f}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,26 +22,27 @@ from export.errors import ReportError
 from reward import runtime
 from reward.checkpoint import save
 from reward.files import sha256
+from reward.network import Dimensions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from export.demo.evaluate import Rewards
-    from reward.network import RewardNetwork
 
 TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "damage": 0.9}
 
 
 def begin(run: Path, model: Path, report: Path, *, pairs_each: int = PAIRS) -> Report:
     """Calibrate a run by the held-out test, write its model, and begin a report; return the figures in torch."""
-    network = load_state(run)
+    state = torch.load(run / STATE_NAME, weights_only=True)
+    network = load_state(run, Dimensions(**state["plan"]["dimensions"]))
     measured = measure(evaluate.rewards_of(network), pairs_each)
     evaluate.calibrate(network, measured)
     save(network, model)
     content = {
         "checkpoint_sha256": sha256(model),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "training": _training(run),
+        "training": _training(state),
         "before_calibration": {"mean": measured.mean, "deviation": measured.deviation},
     }
     _write(report, content)
@@ -107,8 +108,7 @@ def read(report: Path) -> dict[str, Any]:
     return content
 
 
-def _training(run: Path) -> dict[str, Any]:
-    state = torch.load(run / STATE_NAME, weights_only=True)
+def _training(state: dict[str, Any]) -> dict[str, Any]:
     return {
         "plan": state["plan"],
         "steps": state["step"],

@@ -74,7 +74,8 @@ def layout(row: Row, index: int) -> list[Tile]:
     """Place the candidates of the sheet's row `index` from left to right."""
     top = _top(index) + _CAPTION
     return [
-        Tile(candidate, _MARGIN + place * (_TILE + _GAP), top) for place, candidate in enumerate(row.candidates)
+        Tile(candidate, _MARGIN + place * (_TILE + _GAP), top)
+        for place, candidate in enumerate(row.candidates)
     ]
 
 

@@ -56,7 +56,7 @@ _LOG_EVERY: Final = 50
 class Plan:
     """How to train; a resumed run may raise `steps`, everything else stays."""
 
-    steps: int = 2800
+    steps: int = 6000
     seed: int = 0
     workers: int = 2
     groups: int = 4

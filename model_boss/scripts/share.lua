@@ -1,14 +1,17 @@
--- Say that one of the processes that share a lease is at work with it, or has left.
+-- Say that one of the processes that share a lease is at work with it, or is done.
 --
--- Who is at work says so with every heartbeat, and counts for one time to live of the ledger. The last to
--- leave ends the lease, so that nobody joins between its leaving and its unloading; and whoever is new to a
--- lease that yields is not counted. In the grace of a new epoch everybody is: who seems new there may
+-- Who is at work says so with every heartbeat, and counts for one time to live of the ledger. Whoever is new
+-- to a lease that yields is not counted. In the grace of a new epoch everybody is: who seems new there may
 -- have been forgotten. The lease lasts no longer for this.
+--
+-- Who is done where no other counts ends the lease: it yields from then on, so that nobody joins, and this one
+-- counts while it unloads, as if at work. So of all who are done only one is told 0; if it crashes, the next
+-- that asks a time to live later.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, fence, sharer, is_here
 -- Returns:
---   ok, others                how many sharers are at work besides this one
+--   ok, others                how many sharers count besides this one
 --   yield, others
 --   lost
 
@@ -27,15 +30,14 @@ for id, expires_at_ms in pairs(lease.sharers or {}) do
   end
 end
 
-if not is_here then
-  sharers[sharer] = nil
-  if others == 0 and lease.phase ~= 'yielding' then
-    lease.phase = 'yielding'
-    record('yield-asked', lease_id, lease)
-  end
-elseif sharers[sharer] or lease.phase ~= 'yielding' or NOW < epoch.grace_until_ms then
-  sharers[sharer] = NOW + epoch.ttl_ms
+local counts = others == 0
+if is_here then
+  counts = sharers[sharer] or lease.phase ~= 'yielding' or NOW < epoch.grace_until_ms
+elseif counts and lease.phase ~= 'yielding' then
+  lease.phase = 'yielding'
+  record('yield-asked', lease_id, lease)
 end
+sharers[sharer] = counts and NOW + epoch.ttl_ms or nil
 lease.sharers = next(sharers) and sharers
 save(lease_id, lease)
 return {answer(lease), others}

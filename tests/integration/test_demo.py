@@ -34,19 +34,12 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStac
         running.stop()
 
 
-@pytest.mark.parametrize("example", INDEX[:2], ids=lambda example: example["prompt"].replace(" ", "-"))
+@pytest.mark.parametrize("example", INDEX, ids=lambda example: example["prompt"].replace(" ", "-"))
 def test_the_fitting_candidate_is_the_best_of_ten(demo_stack: RunningStack, example: dict[str, Any]) -> None:
     """Of ten candidates, three damaged and six that depart in an attribute, the fitting one is ranked first."""
     answer = _rank(demo_stack, example["prompt"], [entry["file"] for entry in example["candidates"]])
     assert len(answer["results"]) == 10
     assert answer["best_candidate"]["id"] == example["fitting"]
-
-
-@pytest.mark.parametrize("example", INDEX, ids=lambda example: example["prompt"].replace(" ", "-"))
-def test_the_fitting_candidate_is_never_far(demo_stack: RunningStack, example: dict[str, Any]) -> None:
-    """In the two examples that it gets wrong (docs/demo-model.md), the fitting candidate is still second."""
-    answer = _rank(demo_stack, example["prompt"], [entry["file"] for entry in example["candidates"]])
-    assert example["fitting"] in [result["id"] for result in answer["results"][:2]]
 
 
 def test_the_prompt_decides(demo_stack: RunningStack) -> None:

@@ -122,26 +122,26 @@ class Histories(RuleBasedStateMachine):
     @anybody_holds
     @rule(number=numbers, leavers=st.permutations(["p", "q", "r"]), is_asked=st.booleans())
     def sharers_leave_and_one_comes(self, number: int, leavers: list[str], is_asked: bool) -> None:
-        """One after the other, of themselves or asked to; the first of them would come back."""
+        """One after the other, of themselves or asked to; then all ask again, and the first would come back."""
         client = self._holder(number)
         fence = self.world.believers[client].fence
         self.world.share(client, fence, leavers[-1])
         if is_asked:
             self.world.ask_to_yield(client)
-        for sharer in leavers:
+        for sharer in leavers * 2:
             self.world.share(client, fence, sharer, is_here=0)
         self.world.share(client, fence, leavers[0])
 
     @anybody_holds
-    @rule(number=numbers, sharer=sharers, more_ms=st.sampled_from([-1, 0]))
-    def a_sharer_falls_silent(self, number: int, sharer: str, more_ms: int) -> None:
-        """Others keep the lease; it counts to the very millisecond."""
+    @rule(number=numbers, sharer=sharers, is_here=st.sampled_from([1, 0]), more_ms=st.sampled_from([-1, 0]))
+    def a_sharer_falls_silent(self, number: int, sharer: str, is_here: int, more_ms: int) -> None:
+        """At work or unloading; others keep the lease, and it counts to the very millisecond."""
         client = self._holder(number)
         fence = self.world.believers[client].fence
-        self.world.share(client, fence, sharer)
+        self.world.share(client, fence, sharer, is_here)
         for ms in (self.world.ttl_ms // 2, self.world.ttl_ms // 2 + more_ms):
             self._beat_after(ms)
-        self.world.share(client, fence, "s")
+        self.world.share(client, fence, "s", is_here)
 
     @anybody_holds
     @rule(number=numbers)

@@ -130,10 +130,11 @@ class ReferenceLedger:
         sharers = {i: until_ms for i, until_ms in lease.pop("sharers", {}).items() if until_ms > self.now_ms}
         is_known = sharers.pop(sharer, None) is not None
         others = len(sharers)
-        if is_here and (is_known or lease["phase"] != "yielding" or self._in_grace()):
-            sharers[sharer] = self.now_ms + self.epoch["ttl_ms"]
-        if not is_here and not sharers:
+        is_ending = not is_here and others == 0
+        if is_ending:
             lease["phase"] = "yielding"
+        if is_ending or (is_here and (is_known or lease["phase"] != "yielding" or self._in_grace())):
+            sharers[sharer] = self.now_ms + self.epoch["ttl_ms"]
         if sharers:
             lease["sharers"] = sharers
         return [_answer(lease), others]

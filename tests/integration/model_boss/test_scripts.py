@@ -245,7 +245,7 @@ def _shared(ledger: TurnedLedger) -> tuple[str, dict[str, int] | None]:
 def test_the_last_sharer_to_leave_ends_the_lease(
     ledger: TurnedLedger, server: RedisServer, phase: str
 ) -> None:
-    """Until then it goes on; from then on it yields, which is told once."""
+    """Until then it goes on; from then on it yields, which is told once, and the last counts while it unloads."""
     fence: int = ledger.call(RESERVE, "a", "o", "m", 4, 5, TTL_MS)[0][1]
     if phase == "active":
         ledger.call(COMMIT, "a", "o", fence, "")
@@ -255,10 +255,12 @@ def test_the_last_sharer_to_leave_ends_the_lease(
     assert _share(ledger, fence, "1", 0) == ["ok", 1]
     assert _shared(ledger) == (phase, {"2": ledger.now_ms + TTL_MS})
     assert _share(ledger, fence, "2", 0) == ["yield", 0]
-    assert _shared(ledger) == ("yielding", None)
+    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
+    ledger.now_ms += 1
+    assert _share(ledger, fence, "newcomer") == ["yield", 1]
+    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms - 1 + TTL_MS})
     assert _share(ledger, fence, "2", 0) == ["yield", 0]
-    assert _share(ledger, fence, "newcomer") == ["yield", 0]
-    assert _shared(ledger) == ("yielding", None)
+    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
     with server.client() as client:
         events: Any = client.xrange(ledger.keys.events)
     assert [event["event"] for _, event in events].count("yield-asked") == 1
@@ -268,6 +270,32 @@ def test_who_never_joined_may_be_the_last_to_leave(ledger: TurnedLedger) -> None
     """Its joining may have been forgotten, and somebody has to unload."""
     fence = _grant(ledger, "a", 4)
     assert _share(ledger, fence, "1", 0) == ["yield", 0]
+    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms + TTL_MS})
+
+
+def test_of_all_who_are_done_only_one_is_told_to_unload(ledger: TurnedLedger) -> None:
+    """Whoever asks, as often as they like, and whether it ever worked or not."""
+    fence = _grant(ledger, "a", 4)
+    _share(ledger, fence, "1")
+    _share(ledger, fence, "2")
+    ledger.call(YIELD, "a")
+    asked = [_share(ledger, fence, sharer, 0)[1] for sharer in ("1", "2", "1", "2", "newcomer", "1")]
+    assert asked == [1, 0, 1, 0, 1, 1]
+    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
+
+
+def test_another_unloads_where_the_one_that_was_told_to_crashed(ledger: TurnedLedger) -> None:
+    """From the millisecond on in which its place expires; should it live after all, it hears of the other."""
+    fence = _grant(ledger, "a", 4)
+    assert _share(ledger, fence, "crashed", 0) == ["yield", 0]
+    ledger.now_ms += TTL_MS - 1
+    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
+    assert _share(ledger, fence, "newcomer", 0) == ["yield", 1]
+    ledger.now_ms += 1
+    assert _share(ledger, fence, "newcomer") == ["yield", 0]
+    assert _share(ledger, fence, "newcomer", 0) == ["yield", 0]
+    assert _share(ledger, fence, "crashed", 0) == ["yield", 1]
+    assert _shared(ledger) == ("yielding", {"newcomer": ledger.now_ms + TTL_MS})
 
 
 def test_a_newcomer_to_a_lease_that_yields_is_told_so_and_not_counted(ledger: TurnedLedger) -> None:

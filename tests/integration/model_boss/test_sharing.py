@@ -54,7 +54,7 @@ def sharing(ledger: Ledger, sharer: str | None, on_outage: OnOutage = OnOutage.F
 
 
 async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> None:
-    """The first hears of another and detaches; the second of none, unloads and releases; a third is turned away."""
+    """The first hears of another and detaches; the second of none and unloads; a third hears of the second."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         one, two, three = (sharing(ledger, name) for name in ("one", "two", "three"))
         await one.wait_granted(5)
@@ -77,9 +77,11 @@ async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> N
         assert await two.leave() == 0
         assert two.phase is Phase.YIELDING
         await two.yield_asked.wait()
+        await asyncio.sleep(1.5 * TTL_S)  # it unloads
         fence = await three.wait_granted(5)
         assert three.yield_asked.is_set()
-        assert three.others == 0
+        assert three.others == 1
+        assert await three.leave() == 1
         await three.detach()
         assert two.fence == fence
         await two.release()
@@ -87,19 +89,42 @@ async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> N
 
 
 async def test_who_left_may_wait_for_the_others(server: RedisServer) -> None:
-    """It renews the lease meanwhile, counts no more, and hears 0 once the last of them has left."""
+    """It renews the lease and counts no more; the other alone is told 0, and its release is a loss to who waits."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         one, two = sharing(ledger, "one"), sharing(ledger, "two")
         await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
         await ledger.ask_to_yield(GPU, "shared")
         assert await one.leave() == 1
         assert one.yield_asked.is_set()
-        await two.leave()
-        await two.detach()
-        await asyncio.sleep(1.5 * TTL_S)
+        assert await two.leave() == 0
+        began_at_s = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < began_at_s + 1.5 * TTL_S:  # the other unloads
+            assert await one.leave() == 1
+            await asyncio.sleep(0.02)
+        assert await two.leave() == 0
         assert one.is_held
-        assert await one.leave() == 0
-        await one.release()
+        await two.release()
+        with pytest.raises(LeaseLost):
+            await one.leave()
+
+
+async def test_another_takes_over_from_who_crashed_while_it_unloaded(server: RedisServer) -> None:
+    """Within one time to live one of those who wait, or somebody new, is told 0, and only that one."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        one, two, new = (sharing(ledger, name) for name in ("one", "two", "new"))
+        await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
+        assert await one.leave() == 1
+        assert await two.leave() == 0
+        await two.detach()  # as by a crash: nothing is said any more
+        began_at_s = asyncio.get_running_loop().time()
+        await new.wait_granted(5)
+        assert await new.leave() == 1
+        while await new.leave():  # noqa: ASYNC110 - only the ledger knows
+            await asyncio.sleep(0.02)
+        assert asyncio.get_running_loop().time() - began_at_s < TTL_S + SLACK_S
+        assert await one.leave() == 1
+        await new.release()
+        await one.lost.wait()
 
 
 async def test_a_sharer_that_crashed_is_forgotten(server: RedisServer) -> None:
@@ -150,16 +175,38 @@ async def test_who_cannot_be_counted_goes_on_where_it_may_go_on_without_a_lease(
 
 
 async def test_after_leaving_heartbeats_say_nothing_of_this_sharer(server: RedisServer) -> None:
-    """Else it would come back, and the others would wait for it."""
+    """Else it would come back, or be told to unload by an answer that nobody looks at."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         counting = HardOfHearing(Connection(server.url, 2), ledger.options)
         async with counting, sharing(counting, "one") as one:
-            await one.wait_granted(5)
-            assert await one.leave() == 0
+            fence = await one.wait_granted(5)
+            await ledger.share(SHARED, fence, "crashed", is_here=True)
+            assert await one.leave() == 1
             before = counting.told
-            await asyncio.sleep(TTL_S)
+            await asyncio.sleep(1.5 * TTL_S)
             assert counting.told == before
             assert one.is_held
+            assert await one.leave() == 0
+
+
+async def test_while_it_unloads_heartbeats_keep_its_place(server: RedisServer) -> None:
+    """Else another would be told 0 as well. One that could not say that it leaves is still at work."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        counting = HardOfHearing(Connection(server.url, 2), ledger.options)
+        async with counting, sharing(counting, "one") as one:
+            fence = await one.wait_granted(5)
+            counting.is_deaf = True
+            with pytest.raises(LedgerUnavailable):
+                await one.leave()
+            counting.is_deaf = False
+            await asyncio.sleep(1.5 * TTL_S)
+            assert (await ledger.share(SHARED, fence, "two", is_here=True)).others == 1
+            assert (await ledger.share(SHARED, fence, "two", is_here=False)).others == 1
+            assert await one.leave() == 0
+            before = counting.told
+            await asyncio.sleep(1.5 * TTL_S)
+            assert counting.told > before
+            assert (await ledger.share(SHARED, fence, "new", is_here=False)).others == 1
 
 
 async def test_who_has_no_name_shares_as_before(server: RedisServer) -> None:

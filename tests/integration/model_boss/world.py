@@ -74,8 +74,9 @@ class World:
         self.fences: dict[str, list[int]] = {}
         self.foreign_mb = 0
         self.leases: dict[str, dict[str, Any]] = {}  # as the keys hold them
-        self.at_work: dict[int, dict[str, int]] = {}  # fence -> sharer -> until when it counts
-        self._left_for_good: set[int] = set()  # fences of leases whose last sharer has left
+        # fence -> sharer at work, or told to unload -> until when it counts
+        self.at_work: dict[int, dict[str, int]] = {}
+        self._left_for_good: set[int] = set()  # fences of leases that a sharer was told to end
         self._servers = 1
         self._no_grant_before_ms = BEGAN_AT_MS + TTL_MS
         self._last_fence = 0
@@ -152,13 +153,14 @@ class World:
         reply = self._fenced(SHARE, expected, client, fence, sharer, is_here)
         if reply[0] == "lost":
             return
-        assert reply[1] >= len(at_work), "sharing: one that is at work was not counted"
+        assert reply[1] >= len(at_work), "sharing: one that is at work, or unloads, was not counted"
         assert reply[0] == "yield" or fence not in self._left_for_good, "sharing: it goes on without sharers"
         if believer is not None and reply[0] == "yield":
             believer.phase = "yielding"
-        if is_here and (is_known or reply[0] == "ok"):
+        is_ending = not is_here and reply[1] == 0
+        if is_ending or (is_here and (is_known or reply[0] == "ok")):
             at_work[sharer] = self.now_ms + self.ttl_ms
-        if not is_here and reply[1] == 0:
+        if is_ending:
             assert reply[0] == "yield", "sharing: the last has left and others may join"
             self._left_for_good.add(fence)
         self.at_work[fence] = at_work

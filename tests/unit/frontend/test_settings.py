@@ -49,5 +49,5 @@ def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_do_not_show() -> None:
     """The ledger's password and Triton's key are in no printed settings."""
-    settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")  # type: ignore[arg-type]
+    settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")
     assert "hidden" not in repr(settings)
