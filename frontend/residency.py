@@ -316,7 +316,7 @@ class Residency:
             except ModelUnavailable:
                 await asyncio.sleep(_ADOPT_POLL_S)  # Triton may come up later than this frontend
             else:
-                if not is_vacant:
+                if not is_vacant and not self._is_closing:
                     self._start()
                 return
 
