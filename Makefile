@@ -41,9 +41,9 @@ demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, 
 publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
 	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(or $(NAME),$(basename $(notdir $(CHECKPOINT))))" --promote --once
 
-# Two at once, a file at a time: most integration tests wait for something.
+# Three processes on two cores, a file at a time: most integration tests wait for something.
 test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
 	$(BIN)/python -m pytest -m slow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from tests.repository import copy_repository
 
@@ -15,12 +18,24 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository in which a small network with random weights is version 1."""
+    directory = tmp_path_factory.mktemp("published")
+    # Exporting takes longest; it is done once for all the processes that run tests (pytest-xdist).
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_all = of_all.parent
+    template = of_all / "published-once"
+    with FileLock(f"{template}.lock"):
+        if not template.exists():
+            _publish(directory / "template")
+            (directory / "template").rename(template)
+    return shutil.copytree(template, directory / "model_repository")
+
+
+def _publish(repository: Path) -> None:
     from export.publish import publish
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
-    directory = tmp_path_factory.mktemp("published")
-    registry = Registry(copy_repository(directory / "model_repository"))
-    weights = save_small_checkpoint(directory / "small.safetensors")
+    registry = Registry(copy_repository(repository))
+    weights = save_small_checkpoint(repository.with_name("small.safetensors"))
     publish(registry, weights, name="small random network", show_progress=False)
-    return registry.repository
