@@ -22,3 +22,10 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture
+def unwatched(stack: RunningStack) -> Iterator[RunningStack]:
+    """The stack without its watchdog, whose probes are inferences, too: for tests that count them."""
+    with stack.unwatched():
+        yield stack

@@ -153,6 +153,7 @@ async def _until(condition: Callable[[], Any], timeout_s: float = BACK_S) -> Non
 # --- A model that is busy --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_what_is_late_is_not_executed(stack: RunningStack) -> None:
     """Behind a busy model a request with a short deadline is 504 in time, and Triton never executes it."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
@@ -181,6 +182,7 @@ async def test_what_is_late_is_not_executed(stack: RunningStack) -> None:
     assert after["inferences"] - before["inferences"] == 2  # `patient` and `again`
 
 
+@pytest.mark.usefixtures("unwatched")
 async def test_a_client_that_goes_away_costs_no_inference(stack: RunningStack) -> None:
     """Whoever hangs up while waiting for a turn gives up the place at once; nothing of it is scored."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
@@ -190,22 +192,27 @@ async def test_a_client_that_goes_away_costs_no_inference(stack: RunningStack) -
             sent = await _sent_to_triton(stack)
             patient = asyncio.create_task(client.post("/score", json=BODIES[0]))
             await _until_in_triton(stack, sent)
-            callers = [_send_and_stay(stack, BODIES[1]) for _ in range(100)]
 
             async def counts() -> tuple[float, float]:
                 text = (await client.get("/metrics")).text
                 return _metric(text, "aesthetic_images_in_work"), _metric(text, "aesthetic_images_queued")
 
-            async def queued() -> bool:
-                return await counts() == (32, 69)
+            async def reach(in_work: int, queued: int) -> None:
+                async def reached() -> bool:
+                    return await counts() == (in_work, queued)
 
-            async def gone() -> bool:
-                return await counts() == (1, 0)
+                await _until(reached)
 
-            await _until(queued)
-            for caller in callers:
+            working = [_send_and_stay(stack, BODIES[1]) for _ in range(31)]
+            await reach(32, 0)
+            waiting = [_send_and_stay(stack, BODIES[1]) for _ in range(69)]
+            await reach(32, 69)
+            for caller in waiting:
                 caller.close()
-            await _until(gone)
+            await reach(32, 0)
+            for caller in working:
+                caller.close()
+            await reach(1, 0)
         assert (await patient).status_code == 200
         assert (await client.post("/score", json=BODIES[0])).status_code == 200
         text = (await client.get("/metrics")).text

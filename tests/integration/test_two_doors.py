@@ -56,6 +56,7 @@ def test_images_and_prompts_matter(stack: RunningStack) -> None:
     assert max(by_prompt) - min(by_prompt) > 0.1
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_a_batch_is_one_execution(stack: RunningStack) -> None:
     """Ten candidates of one `/score-batch` are one request and one execution of ten inferences."""
     before = stack.statistics()
@@ -70,6 +71,7 @@ def test_a_batch_is_one_execution(stack: RunningStack) -> None:
     }
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
     """Ten `/score` calls at once are ten requests to Triton and fewer than ten executions."""
     data = [photograph(name) for name in PHOTOGRAPHS]

@@ -98,15 +98,29 @@ class Names(AbstractResolver):
         pass
 
 
+async def _listening(net: Net) -> list[asyncio.Server]:
+    """Listen on one port of every address; another one, where somebody has it on one of them."""
+    while True:
+        port, servers = 0, []
+        try:
+            for address in (*PUBLIC, *PRIVATE):
+                servers.append(await asyncio.start_server(net.serve, address, port))
+                port = servers[0].sockets[0].getsockname()[1]
+        except OSError:
+            if not servers:
+                raise
+            for server in servers:
+                server.close()
+        else:
+            return servers
+
+
 @asynccontextmanager
 async def standing() -> AsyncIterator[Net]:
     """Start the servers."""
     net = Net()
-    servers = []
-    for address in (*PUBLIC, *PRIVATE):
-        server = await asyncio.start_server(net.serve, address, net.port)
-        servers.append(server)
-        net.port = server.sockets[0].getsockname()[1]
+    servers = await _listening(net)
+    net.port = servers[0].sockets[0].getsockname()[1]
     net.names = {
         "public.test": [["127.0.0.2"]],
         "other.test": [["127.0.0.3"]],
