@@ -222,7 +222,8 @@ class Residency:
             self._waiting.discard(turn)
 
     def _start(self) -> None:
-        self._wanted_until_s = time.monotonic() + self._settings.gpu_wait_s
+        # Whoever is told 503 after the wait is told to come back: the place in the queue is kept as long again.
+        self._wanted_until_s = time.monotonic() + 2 * self._settings.gpu_wait_s
         if self._is_closing:
             raise GpuUnavailable("the service is shutting down", retry_after_s=_RETRY_AFTER_S)
         if self._keeper is None or self._keeper.done():

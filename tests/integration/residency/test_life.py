@@ -173,6 +173,7 @@ async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> 
         answer = await frontend.score()
         assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
+        assert len((await shared.table()).waiters) == 1  # its place is kept for those who come back
         assert (await frontend.client.get("/health/ready")).status_code == 200  # nothing is wrong
         hurried = await frontend.client.post(
             "/score",
