@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository in which a small network with random weights is version 1."""
-    directory = tmp_path_factory.mktemp("published")
+    """A model repository in which a small network with random weights is version 1. Its checkpoint lies beside it."""
     # Exporting takes longest; it is done once for all the processes that run tests (pytest-xdist).
     of_all = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -26,16 +25,17 @@ def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = of_all / "published-once"
     with FileLock(f"{template}.lock"):
         if not template.exists():
-            _publish(directory / "template")
-            (directory / "template").rename(template)
-    return shutil.copytree(template, directory / "model_repository")
+            _publish(tmp_path_factory.mktemp("template")).rename(template)
+    own = shutil.copytree(template, tmp_path_factory.mktemp("published") / "own")
+    return own / "model_repository"
 
 
-def _publish(repository: Path) -> None:
+def _publish(directory: Path) -> Path:
     from export.publish import publish
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
-    registry = Registry(copy_repository(repository))
-    weights = save_small_checkpoint(repository.with_name("small.safetensors"))
+    registry = Registry(copy_repository(directory / "model_repository"))
+    weights = save_small_checkpoint(directory / "small.safetensors")
     publish(registry, weights, name="small random network", show_progress=False)
+    return directory
