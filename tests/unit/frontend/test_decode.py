@@ -230,13 +230,16 @@ async def test_memory_bound() -> None:
 async def test_cancelled_callers(pool: DecodePool) -> None:
     """A caller who goes away while waiting takes the image along; one whose image is in work costs no worker."""
     before = {await pid(pool), await pid(pool)}
-    tasks = [asyncio.create_task(pool.decode(b"nap 0.3", timeout_s=20)) for _ in range(2)]
+    tasks = [asyncio.create_task(pool.decode(b"nap 1", timeout_s=20)) for _ in range(2)]
     waiting = asyncio.create_task(pool.decode(b"die 9", timeout_s=20))
     await asyncio.sleep(0.1)
     for task in (*tasks, waiting):
         task.cancel()
     await asyncio.gather(*tasks, waiting, return_exceptions=True)
-    assert {await pid(pool), await pid(pool)} == before
+    after: set[int] = set()
+    while len(after) < 2:  # the first to finish its nap may answer several times
+        after.add(await pid(pool))
+    assert after == before
 
 
 async def test_workers_are_light(pool: DecodePool) -> None:
