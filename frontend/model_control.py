@@ -89,10 +89,10 @@ class ModelControl:
             await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
 
     async def unload(self) -> None:
-        """Unload both and return when their memory is free; what is not loaded is no error.
+        """Unload both and return when their memory is free; what is not loaded is no error, nor a Triton that ended.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or does not let go.
+            ModelUnavailable: Triton does not answer, or does not let go: the model may still be loaded.
         """
         deadline = Deadline.after(self._load_timeout_s)
 
@@ -100,9 +100,13 @@ class ModelControl:
             for model in (ENSEMBLE, NETWORK):
                 await client.unload_model(model.name, headers=self._headers)
 
-        await self._ask(both, deadline)
-        # Loading: another frontend has it loaded anew already, so what was to go is gone.
-        await self._wait(lambda states: states <= _GONE or "LOADING" in states, deadline)
+        try:
+            await self._ask(both, deadline)
+            # Loading: another frontend has it loaded anew already, so what was to go is gone.
+            await self._wait(lambda states: states <= _GONE or "LOADING" in states, deadline)
+        except ModelUnavailable as error:
+            if not triton.is_nobody_there(error):
+                raise
 
     async def _wait(self, until: Callable[[set[str]], bool], deadline: Deadline) -> None:
         """Wait until the states of the network's versions are as they should be."""

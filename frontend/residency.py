@@ -41,6 +41,7 @@ _DEFAULT_SERVER_ID: Final = "triton"
 _RETRY_AFTER_S: Final = 5.0
 _FAILURE_KEPT_S: Final = 1.0
 _ADOPT_POLL_S: Final = 1.0
+_CANCEL_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ class Residency:
         if self._keeper is not None:
             # Unload and give the memory back; what hangs is left to the lease's expiry.
             await asyncio.wait({self._keeper}, timeout=max(1.0, self._settings.shutdown_grace_s))
-        for task in (self._keeper, self._adopter):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
+        tasks = {task for task in (self._keeper, self._adopter) if task is not None}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_CANCEL_S)
 
     @property
     def state(self) -> State:
@@ -182,11 +183,11 @@ class Residency:
             return f"the model is said to need {claimed_mb} MiB, and the GPU's ledger can give {room_mb} MiB"
         return None
 
-    def enter(self) -> Stay | None:
+    def enter(self, *, is_use: bool = True) -> Stay | None:
         """Count a request into the present stay, if its model is ready; it has to `leave` again."""
         if self._stay is None or self._stay.state is not State.READY or not self._stay.is_usable:
             return None
-        self._stay.enter()
+        self._stay.enter(is_use=is_use)
         return self._stay
 
     async def join(self, deadline: Deadline) -> Stay:
@@ -255,7 +256,10 @@ class Residency:
 
     async def _live_one(self) -> None:
         lease = Lease(self._ledger, await self._claim(), self._lease_options)
-        options = StayOptions(self._settings.idle_release_s, self._settings.gpu_yield_grace_s)
+        settings = self._settings
+        options = StayOptions(
+            settings.idle_release_s, settings.gpu_yield_grace_s, on_outage=settings.gpu_on_outage
+        )
         self._stay = Stay(
             lease,
             self._ledger,
@@ -282,7 +286,7 @@ class Residency:
                 turn.set_result(stay)
 
     async def _claim(self) -> Claim:
-        """Compose the claim; where another frontend holds the lease already, for the same size."""
+        """Compose the claim; where another frontend has made one already, for the same size."""
         server_id = await self._control.server_id()
         if server_id == _DEFAULT_SERVER_ID:
             _LOG.warning("Triton runs under its default id: two of them on one GPU would share one lease")
@@ -292,7 +296,7 @@ class Residency:
         except LedgerUnavailable:
             pass
         else:
-            for row in table.leases:
+            for row in (*table.leases, *table.waiters):
                 if (row.lease_id, row.owner) == (server_id, OWNER):
                     vram_mb, priority = row.vram_mb, row.priority
         return Claim(self._settings.gpu, server_id, OWNER, NETWORK.name, vram_mb, priority)
@@ -310,16 +314,30 @@ class Residency:
         return content.vram_mb or _UNMEASURED_MB
 
     async def _adopt(self) -> None:
-        """Take over a model that is loaded already: its memory must not be used without a lease."""
+        """Take over a model that is loaded and that nobody answers for: its memory must not be used without a lease.
+
+        At the start a sibling's too, so that the first request finds it; later, what a crash left behind.
+        """
+        is_starting = True
         while True:
+            pause_s = self._ledger.options.ttl_s
             try:
-                is_vacant = await self._control.is_vacant()
-            except ModelUnavailable:
-                await asyncio.sleep(_ADOPT_POLL_S)  # Triton may come up later than this frontend
-            else:
-                if not is_vacant and not self._is_closing:
+                is_loaded = self._stay is None and not await self._control.is_vacant()
+                if is_loaded and not self._is_closing and (is_starting or await self._is_left_behind()):
                     self._start()
-                return
+                is_starting = False
+            except ModelUnavailable:
+                pause_s = _ADOPT_POLL_S  # Triton may come up later than this frontend
+            except LedgerUnavailable:
+                pass
+            await asyncio.sleep(pause_s)
+
+    async def _is_left_behind(self) -> bool:
+        """Tell whether the loaded model is without a lease."""
+        server_id = await self._control.server_id()
+        table = await self._ledger.table(self._settings.gpu)
+        holders = {(row.lease_id, row.owner) for row in table.leases}
+        return not table.is_in_grace and (server_id, OWNER) not in holders
 
     def _fail(self, error: ServiceError) -> None:
         _LOG.warning("no model: %s", error.internal or error.detail)
@@ -345,15 +363,19 @@ class Residency:
 
 
 class Visit:
-    """One request's use of the model: while it is in the block, a model that is loaded stays."""
+    """One request's use of the model: while it is in the block, a model that is loaded stays.
 
-    def __init__(self, residency: Residency | None) -> None:
+    With `is_use=False` for no longer than that: it does not count as use.
+    """
+
+    def __init__(self, residency: Residency | None, *, is_use: bool = True) -> None:
         self._residency = residency
+        self._is_use = is_use
         self._stay: Stay | None = None
 
     def __enter__(self) -> Self:
         if self._residency is not None:
-            self._stay = self._residency.enter()
+            self._stay = self._residency.enter(is_use=self._is_use)
         return self
 
     def __exit__(
@@ -387,5 +409,5 @@ class Visit:
 
     def _leave(self) -> None:
         if self._stay is not None:
-            self._stay.leave()
+            self._stay.leave(is_use=self._is_use)
             self._stay = None

@@ -151,7 +151,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
     settings = parts.settings
-    with Visit(parts.residency) as visit:
+    with Visit(parts.residency, is_use=False) as visit:
         ask = parts.scorer.served if visit.is_ready else parts.scorer.promised
         served = await ask(Deadline.after(settings.request_timeout_s))
     return schemas.InfoResponse(

@@ -107,7 +107,9 @@ class Scorer:
             ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
         """
         with self._watched(), self._metadata.attempt():
-            server = await triton.call(self._connection().get_server_metadata, deadline)
+            # A connection that was kept alive would hang while another frontend has the model loaded.
+            async with InferenceServerClient(self._url, conn_timeout=None) as client:
+                server = await triton.call(client.get_server_metadata, deadline)
         try:
             version = str(served_version(self._repository))
         except VersionError as error:

@@ -12,7 +12,9 @@
     closing   this frontend ends
 
 The lease has the id of the Triton server, so that all frontends of one Triton share it. Each has a stay of
-its own: the first loads, those who come later find the model loaded, and the last to leave unloads.
+its own: the first loads, those who come later find the model loaded, and the last to leave unloads. So however a
+stay ends, it asks the ledger first whether it is the last, and what is not known to be unloaded is not given back:
+the lease is left to the others, or to its expiry.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from frontend.errors import ModelUnavailable
-from model_boss import ClaimRefused, LeaseLost, LedgerUnavailable, NotGranted, Phase
+from frontend.errors import ModelUnavailable, ServiceError
+from model_boss import ClaimRefused, LeaseLost, LedgerUnavailable, NotGranted, OnOutage, Phase
 from model_boss import Ending as LeaseEnding
 
 if TYPE_CHECKING:
@@ -37,11 +39,10 @@ if TYPE_CHECKING:
     from model_boss import Lease, Ledger
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.residency")
-_SETTLE_S: Final = 3.0
-"""For the first answer of a ledger that is there."""
 _LOOK_S: Final = 1.0
-_SLICE_S: Final = 0.25
+_SLICE_S: Final = 0.5
 _OTHERS_POLL_S: Final = 0.1
+_UNLOAD_AGAIN_S: Final = 1.0
 
 
 class State(StrEnum):
@@ -71,6 +72,7 @@ class StayOptions:
     idle_release_s: float
     """0: it never ends for being idle."""
     yield_grace_s: float
+    on_outage: OnOutage = OnOutage.FAIL_CLOSED
 
 
 class Stay:
@@ -107,16 +109,18 @@ class Stay:
         self._is_gone = asyncio.Event()
         self._is_closing = asyncio.Event()
 
-    def enter(self) -> None:
-        """Count one request in."""
+    def enter(self, *, is_use: bool = True) -> None:
+        """Count one request in; one that is no use, as of `/info`, does not keep the model for longer."""
         self._users += 1
         self._unused.clear()
-        self._note_request()
+        if is_use:
+            self._note_request()
 
-    def leave(self) -> None:
+    def leave(self, *, is_use: bool = True) -> None:
         """Count one request out."""
         self._users -= 1
-        self._note_request()
+        if is_use:
+            self._note_request()
         if not self._users:
             self._unused.set()
 
@@ -152,17 +156,28 @@ class Stay:
             ClaimRefused: the ledger will not grant the memory, however long one waits.
             ModelUnavailable: Triton cannot be reached, or cannot load the model.
         """
-        async with self.lease:
-            try:
-                await self._run()
-            except asyncio.CancelledError:
-                await self.lease.detach()  # the model may be loaded: let the lease expire
-                raise
-            finally:
-                self.is_usable = False
+        try:
+            await self._run()
+        finally:
+            self.is_usable = False
+            await self.lease.detach()  # what was not given back by now is the others', or has to expire
 
     async def _run(self) -> None:
-        if not await self._reserve() or not await self._take_up():
+        if not await self._reserve():
+            await self._withdraw()
+            return
+        try:
+            is_ready = await self._take_up()
+        except LeaseLost:
+            self._metrics.gpu_endings.labels(Ending.LOST).inc()
+            await self._unload_unless_taken()
+            return
+        except ServiceError:
+            self._metrics.gpu_endings.labels("failed").inc()
+            await self._withdraw()
+            raise
+        if not is_ready:
+            await self._withdraw()
             return
         while True:
             self._enter_state(State.READY)
@@ -177,74 +192,96 @@ class Stay:
 
     async def _reserve(self) -> bool:
         """Wait for the grant; False where nobody wants it any more."""
-        if not await self._control.is_vacant():
-            # Another frontend has it loaded, and shares the lease; or it was left behind by one that
-            # crashed, and then its memory is used without a lease.
-            try:
-                await self.lease.wait_granted(_SETTLE_S)
-            except (NotGranted, ClaimRefused):
-                self._log("loaded and not leased")
-                await self._unload()
-            except LeaseLost:
-                return False
+        began_at_s = time.monotonic()
+        await self._control.is_vacant()  # without Triton there is nothing to ask memory for
         while True:
             try:
                 self._fence = await self.lease.wait_granted(_SLICE_S)
-            except NotGranted:
-                if self._is_closing.is_set() or not self._is_wanted():
-                    return False
             except LeaseLost:
                 return False
+            except (NotGranted, ClaimRefused) as error:
+                if self._is_closing.is_set():
+                    return False
+                if await self._is_left_behind(time.monotonic() - began_at_s):
+                    self._log("loaded and not leased")
+                    await self._unload()
+                if isinstance(error, ClaimRefused):
+                    raise
+                if not self._is_wanted():
+                    return False
             else:
                 return True
 
-    async def _take_up(self) -> bool:
-        """Load the model, or find it loaded; False where the lease is of no use."""
-        lease = self.lease
-        if lease.yield_asked.is_set():  # end it, or leave that to those who are at it; then claim anew
-            if await self._is_last():
-                await self._unload()
-            else:
-                await lease.detach()
-                await asyncio.sleep(_OTHERS_POLL_S)
+    async def _is_left_behind(self, waited_s: float) -> bool:
+        """Tell whether the model is loaded and no frontend of ours has a lease for it, or may still have one."""
+        if await self._control.is_vacant():
             return False
-        if lease.phase is Phase.ACTIVE:
+        claim = self.lease.claim
+        try:
+            table = await self._ledger.table(claim.gpu)
+        except LedgerUnavailable:
+            # By now, whoever held a lease has lost it, or goes on without.
+            is_over = waited_s > self._ledger.options.ttl_s
+            return is_over and self._options.on_outage is OnOutage.FAIL_CLOSED
+        # In the grace of a new ledger a holder may not have been admitted again yet, and nobody else is granted.
+        return not table.is_in_grace and table.holder(claim) is None
+
+    async def _take_up(self) -> bool:
+        """Load the model, or find it loaded; False where this lease is of no use.
+
+        Raises:
+            LeaseLost: the lease was lost while the model was loaded.
+            ModelUnavailable: Triton cannot be reached, or cannot load the model.
+        """
+        if self.lease.yield_asked.is_set():
+            return False
+        if self.lease.phase is Phase.ACTIVE:
             # What is unloaded is not loaded again under the same lease: claim anew (docs/model-boss.md).
             return await self._control.is_loaded()
         self._enter_state(State.LOADING)
-        try:
-            with self._metrics.gpu_load_seconds.time():
-                await self._control.load()
-            await lease.commit()
-        except LeaseLost:
-            await self._unload_unless_taken()
-            return False
-        except BaseException:
-            self._metrics.gpu_endings.labels("failed").inc()
-            await self._unload()  # what of it was loaded
-            raise
+        with self._metrics.gpu_load_seconds.time():
+            await self._control.load()
+        await self.lease.commit()
         return True
+
+    async def _withdraw(self) -> None:
+        """Give up a lease that this stay has no use for; others may have, and the last of them unloads."""
+        with suppress(LeaseLost, LedgerUnavailable):
+            if await self.lease.leave():
+                await asyncio.sleep(_OTHERS_POLL_S)  # before it is asked for again
+                return
+            await self._unload()  # what was loaded in part, or left behind by a crash
+            await self.lease.release()
 
     async def _wait_ending(self) -> Ending:
         asked = asyncio.create_task(self.lease.wait_ending())
         gone = asyncio.create_task(self._is_gone.wait())
         closing = asyncio.create_task(self._is_closing.wait())
-        waits = {asked, gone, closing}
-        look_s = min(_LOOK_S, self._options.idle_release_s / 4 or _LOOK_S)
+        watching = asyncio.create_task(self._watch())
+        waits: set[asyncio.Task[Any]] = {asked, gone, closing, watching}
         try:
-            while True:
-                await asyncio.wait(waits, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
-                if asked.done():
-                    return Ending.LOST if asked.result() is LeaseEnding.LOST else Ending.YIELD
-                if gone.done() or not await self._is_still_loaded():
-                    return Ending.GONE
-                if closing.done():
-                    return Ending.CLOSING
-                if 0 < self._options.idle_release_s <= self.unused_s:
-                    return Ending.IDLE
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return Ending.LOST if asked.result() is LeaseEnding.LOST else Ending.YIELD
+            if gone.done():
+                return Ending.GONE
+            return watching.result() if watching.done() else Ending.CLOSING
         finally:
             for wait in waits:
                 wait.cancel()
+
+    async def _watch(self) -> Ending:
+        """Look at the model now and then until Triton has it no more, or it was idle for long enough."""
+        idle_release_s = self._options.idle_release_s
+        while True:
+            await asyncio.sleep(min(_LOOK_S, idle_release_s / 4 or _LOOK_S))
+            self._fence = self.lease.fence or self._fence  # another one after an outage, with `fail_open`
+            if self._users:
+                self.lease.touch()
+            if not await self._is_still_loaded():
+                return Ending.GONE
+            if 0 < idle_release_s <= self.unused_s:
+                return Ending.IDLE
 
     async def _is_still_loaded(self) -> bool:
         """See whether Triton has the model, and whether it was used at Triton's own door."""
@@ -261,23 +298,28 @@ class Stay:
 
     async def _wind_up(self, ending: Ending) -> bool:
         """Give the model up; False where it has to be kept after all."""
-        if ending in (Ending.IDLE, Ending.YIELD, Ending.CLOSING):
-            await self._drain()
-            is_last = await self._is_last()
-            if is_last is None and ending is Ending.IDLE:
-                self._log("idle, but kept: the ledger is away")
-                self._note_use()
-                return False
-            if is_last is False and ending is Ending.YIELD:
-                await self._wait_others()
-                is_last = True
-            if is_last is False:
-                await self.lease.detach()
-                return True
-        if ending is Ending.GONE or self.lease.lost.is_set():
+        if ending in (Ending.LOST, Ending.GONE):
             await self._unload_unless_taken()
-        else:
-            await self._unload()
+            await self.lease.release()  # what is lost is not released, and nothing is said
+            return True
+        await self._drain()
+        try:
+            while (others := await self._leave()) != 0:
+                if others is None and ending is Ending.IDLE:
+                    self._log("idle, but kept: the ledger is away")
+                    self._note_use()
+                    return False
+                if ending is Ending.YIELD:
+                    if others is None and self.lease.is_unprotected:
+                        break  # who asked for the memory has it by now
+                elif others is not None or self.lease.is_unprotected:
+                    return True  # it is the others', or a GPU of one's own
+                await asyncio.sleep(_OTHERS_POLL_S)
+        except LeaseLost:
+            await self._unload_unless_taken()
+            return True
+        await self._unload()
+        await self.lease.release()
         return True
 
     async def _drain(self) -> None:
@@ -293,42 +335,42 @@ class Stay:
         if self._users:
             self._log(f"{self._users} requests were not finished in time")
 
-    async def _is_last(self) -> bool | None:
-        """Leave; tell whether it is for this stay to unload, because no other is left. None: nobody knows."""
+    async def _leave(self) -> int | None:
+        """Leave, and tell how many others are at work; at 0 it is for this stay to unload. None: nobody knows.
+
+        Raises:
+            LeaseLost: the lease is gone.
+        """
         try:
-            return not await self.lease.leave()
-        except LeaseLost:
-            return True
+            return await self.lease.leave()
         except LedgerUnavailable:
             return None
-
-    async def _wait_others(self) -> None:
-        """Keep the lease while others finish: till the last gave it back, or left that to this stay by a crash."""
-        while True:
-            if await self._is_last() is True:
-                return
-            await asyncio.sleep(_OTHERS_POLL_S)
 
     async def _unload_unless_taken(self) -> None:
         """Unload what is loaded, unless another frontend of ours has leased the memory anew for it."""
         self.is_usable = False
-        claim = self.lease.claim
-        with suppress(ModelUnavailable):
-            if await self._control.is_vacant():
-                return
-        with suppress(LedgerUnavailable):
-            for row in (await self._ledger.table(claim.gpu)).leases:
-                if (row.lease_id, row.owner) == (claim.lease_id, claim.owner) and row.fence != self._fence:
+        if self.lease.outage is None:  # else each second counts, and the ledger does not answer anyway
+            with suppress(LedgerUnavailable):
+                holder = (await self._ledger.table(self.lease.claim.gpu)).holder(self.lease.claim)
+                if holder is not None and holder.fence != self._fence:
                     return
         await self._unload()
 
     async def _unload(self) -> None:
+        """Unload, however long it takes: the memory is not to be given back before."""
         self.is_usable = False
-        try:
-            with self._metrics.gpu_unload_seconds.time():
-                await self._control.unload()
-        except ModelUnavailable as error:  # a Triton that is gone holds no memory either
-            self._log(f"not unloaded: {error.detail}; {error.internal}")
+        trouble = None
+        with self._metrics.gpu_unload_seconds.time():
+            while True:
+                try:
+                    await self._control.unload()
+                except ModelUnavailable as error:
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        self._log(f"not unloaded: {error.detail}; {error.internal}")
+                    await asyncio.sleep(_UNLOAD_AGAIN_S)
+                else:
+                    return
 
     def _note_request(self) -> None:
         self._note_use()

@@ -49,6 +49,14 @@ async def call(ask: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         ) from error
 
 
+def is_nobody_there(error: ServiceError) -> bool:
+    """Tell whether `call` failed because nothing listens at Triton's address: it does not run."""
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectorError) and isinstance(
+        cause.os_error, ConnectionRefusedError
+    )
+
+
 def loop_time(deadline: Deadline) -> float:
     """Return the deadline as a time of the running event loop.
 

@@ -213,7 +213,7 @@ class Lease:
             return others
 
     async def detach(self) -> None:
-        """Stop keeping the lease, without giving it back: the others keep it. A waiter leaves the queue."""
+        """Stop keeping the lease, or the place in the queue: the others keep it, or it expires."""
         await self._end(gives_back=False)
 
     async def release(self) -> None:
@@ -228,10 +228,10 @@ class Lease:
             keeper.cancel()
             fence, is_over = self._fence, self.lost.is_set() or self._refusal is not None
             self._fence = self._phase = None
-            if fence is not None and not gives_back:
-                _LOG.info("lease %s: left to the others", self.claim.lease_id)
-                return
             if is_over:
+                return
+            if not gives_back:
+                _LOG.info("lease %s: left to the others", self.claim.lease_id)
                 return
             try:
                 if fence is None:

@@ -11,6 +11,8 @@ from model_boss.claim import Phase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model_boss.claim import Claim
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,6 +29,10 @@ class Row:
     idle_since_ms: int
     position: int | None
     """In the queue, from 0; `None` for a lease that is held."""
+
+    def is_of(self, claim: Claim) -> bool:
+        """Tell whether it has the claim's id and owner."""
+        return (self.lease_id, self.owner) == (claim.lease_id, claim.owner)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,15 @@ class Table:
         if self.total_mb is None or self.margin_mb is None:
             return None
         return self.total_mb - self.margin_mb - self.held_mb - self.foreign_mb
+
+    @property
+    def is_in_grace(self) -> bool:
+        """Whether the ledger has just begun, and nothing new is granted yet."""
+        return self.grace_until_ms is not None and self.now_ms < self.grace_until_ms
+
+    def holder(self, claim: Claim) -> Row | None:
+        """Find the lease that is held under a claim's id by its owner."""
+        return next((row for row in self.leases if row.is_of(claim)), None)
 
 
 def read_table(gpu: str, now_ms: int, ledger: str, leases: Sequence[str]) -> Table:
@@ -85,7 +100,7 @@ def render(table: Table) -> str:
             f"foreign {table.foreign_mb}, free {table.free_mb}"
         )
     lines = [f"{table.gpu}: {memory}"]
-    if table.grace_until_ms is not None and table.now_ms < table.grace_until_ms:
+    if table.is_in_grace and table.grace_until_ms is not None:
         lines.append(
             f"  just begun: nothing new is granted for {_seconds(table.grace_until_ms - table.now_ms)}"
         )

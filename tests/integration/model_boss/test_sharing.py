@@ -221,8 +221,8 @@ async def test_who_has_no_name_shares_as_before(server: RedisServer) -> None:
         assert (await ledger.table(GPU)).held_mb == 10
 
 
-async def test_who_detaches_while_it_waits_leaves_the_queue(server: RedisServer) -> None:
-    """There is nothing yet that others could keep."""
+async def test_who_detaches_while_it_waits_keeps_the_place_for_the_others(server: RedisServer) -> None:
+    """Its ticket may be another's too; nobody's, it ends after a time to live. Who releases gives the place up."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         await granted(ledger, claim("first", 18))
         lease = sharing(ledger, "one")
@@ -231,6 +231,8 @@ async def test_who_detaches_while_it_waits_leaves_the_queue(server: RedisServer)
         with pytest.raises(LeaseLost):
             await lease.leave()
         await lease.detach()
+        assert [row.lease_id for row in (await ledger.table(GPU)).waiters] == ["shared"]
+        await asyncio.sleep(TTL_S + 0.2)
         assert (await ledger.table(GPU)).waiters == ()
 
 

@@ -253,6 +253,18 @@ async def test_what_is_promised_needs_no_loaded_model(scorer: Scorer, tmp_path: 
         await scorer.promised(Deadline.after(10))
 
 
+async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
+    scorer: Scorer, triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """One that was kept alive would hang while Triton loads the model for another frontend."""
+    config = tmp_path / "image_reward_network" / "config.pbtxt"
+    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    for _ in range(2):
+        await scorer.promised(Deadline.after(10))
+    first, second = triton.connections
+    assert first is not second
+
+
 async def test_a_model_that_was_loaded_anew_is_asked_at_once(triton: TritonStandIn, scorer: Scorer) -> None:
     """What failed before the load says nothing about the model that is loaded now."""
     triton.failure = (503, "not ready")

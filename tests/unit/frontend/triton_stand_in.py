@@ -29,6 +29,8 @@ class TritonStandIn:
     """Status and text of every answer to an inference."""
     metadata_failure: tuple[int, str] | None = None
     asked: list[str] = field(default_factory=list)
+    connections: list[object] = field(default_factory=list)
+    """Of `asked`, each of its own or the same."""
     inferences: list[dict[str, Any]] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared, it accepts requests and answers none."""
@@ -38,6 +40,7 @@ class TritonStandIn:
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        self.connections.append(request.transport)
         await self.open.wait()
         if self.metadata_failure is not None:
             return _failed(self.metadata_failure)
@@ -75,6 +78,7 @@ async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
     app.router.add_get("/v2", triton.metadata)
     app.router.add_get("/v2/models/{tail:.*}", triton.metadata)
     app.router.add_post("/v2/models/{tail:.*}", triton.infer)
+    app.router.add_post("/v2/repository/{tail:.*}", triton.metadata)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
