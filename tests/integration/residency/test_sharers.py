@@ -178,6 +178,25 @@ async def test_a_newcomer_in_an_outage_respects_who_goes_on(
         assert await second.use() == await first.use()
 
 
+async def test_a_model_whose_lease_nobody_can_prove(
+    triton: StandInTriton, redis: RedisServer, ledger: Ledger
+) -> None:
+    """Left behind by a crash, and the ledger away: it goes after a time to live, when it is nobody's any more."""
+    crashing = StandInFrontend(triton, redis.url)
+    await crashing.__aenter__()
+    fence = await crashing.use()
+    await crashing.crash()
+    redis.kill()
+    began_at_s = time.monotonic()
+    async with StandInFrontend(triton, redis.url):
+        await until(lambda: _is_vacant(triton))
+        assert time.monotonic() - began_at_s > TTL_S
+    redis.start()
+    await ledger.set_capacity(GPU, CAPACITY)
+    async with StandInFrontend(triton, redis.url) as frontend:
+        assert await frontend.use() != fence
+
+
 async def test_memory_is_not_given_back_before_it_is_free(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
