@@ -77,7 +77,7 @@ $(VENV)/.python:
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[fetch,frontend,model-boss,triton]'
+	$(INSTALL) --editable '.[fetch,frontend,model-boss,redis-server,triton]'
 	@touch $@
 
 # `make up` does this in the middle of its recipe: a nested make would run even under `make -n`.

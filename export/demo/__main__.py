@@ -69,12 +69,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train from nothing, or go on")
     training.add_argument("--out", type=Path, required=True, help="folder of the run's state and log")
-    training.add_argument("--steps", type=int, default=Plan.steps)
-    training.add_argument("--seed", type=int, default=Plan.seed)
-    training.add_argument("--workers", type=int, default=Plan.workers, help="processes, one core each")
-    training.add_argument("--groups", type=int, default=Plan.groups)
-    training.add_argument("--learning-rate", type=float, default=Plan.learning_rate)
-    training.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    training.add_argument("--steps", type=int, default=Plan.steps, help="(default: %(default)s)")
+    training.add_argument("--seed", type=int, default=Plan.seed, help="(default: %(default)s)")
+    training.add_argument(
+        "--workers",
+        type=int,
+        default=Plan.workers,
+        help="processes, one core each; another number is another run (default: %(default)s)",
+    )
+    training.add_argument(
+        "--groups",
+        type=int,
+        default=Plan.groups,
+        help="of four pictures, per worker and step (default: %(default)s)",
+    )
+    training.add_argument(
+        "--learning-rate", type=float, default=Plan.learning_rate, help="(default: %(default)s)"
+    )
+    training.add_argument(
+        "--resume", action="store_true", help="go on where the run in --out stopped; the same options again"
+    )
     testing = commands.add_parser(
         "test", help="test a run on what was held out, calibrate it, write its model and begin the report"
     )

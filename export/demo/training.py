@@ -1,7 +1,8 @@
-"""Train the demonstration model from nothing: seeded, resumable, on as many processes as there are cores.
+"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs alone.
 
 Each worker draws its own pictures, one thread each; gradients are averaged over the workers every step.
-What a worker draws depends on seed, step and rank alone, so a resumed run goes on as if never stopped.
+What a worker draws depends on seed, step, rank and the number of groups alone, so a resumed run goes on as
+if never stopped; another number of workers or groups is another run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from export.demo.evaluate import evaluate, pairs, rewards_of
 from export.demo.forward import read_images, score
 from export.demo.initial import build
 from export.demo.objective import rank
+from export.errors import RunRefused
 from reward.network import Dimensions, RewardNetwork
 
 if TYPE_CHECKING:
@@ -54,7 +56,10 @@ _LOG_EVERY: Final = 50
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train; a resumed run may raise `steps`, everything else stays."""
+    """How to train; a resumed run may raise `steps`, everything else stays.
+
+    The defaults are the shipped model's.
+    """
 
     steps: int = 6000
     seed: int = 0
@@ -75,11 +80,13 @@ def train(out: Path, plan: Plan, *, resume: bool = False) -> RewardNetwork:
     """Train and return the network, not yet calibrated; `out` keeps the state and a log.
 
     Raises:
-        FileExistsError: `out` holds a run, and `resume` was not asked for.
+        RunRefused: `out` holds a run, and `resume` was not asked for, or the run is of another plan.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if (out / STATE_NAME).exists() and not resume:
-        raise FileExistsError(f"{out / STATE_NAME} exists; resume it or name another folder")
+    if (out / STATE_NAME).exists():
+        if not resume:
+            raise RunRefused(f"{out} holds a run: go on with it (--resume), or name another folder")
+        _check_same_plan(out, plan)
     # glibc gives large blocks back to the system at once, and page faults then cost half of the time.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
     os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "OMP_NUM_THREADS": "1"}
@@ -93,6 +100,17 @@ def load_state(out: Path, dimensions: Dimensions = DIMENSIONS) -> RewardNetwork:
     network = RewardNetwork(dimensions)
     network.load_state_dict(torch.load(out / STATE_NAME, weights_only=True)["network"])
     return network.eval()
+
+
+def _check_same_plan(out: Path, plan: Plan) -> None:
+    begun = torch.load(out / STATE_NAME, weights_only=True)["plan"]
+    asked = asdict(plan)
+    differing = [name for name in asked if name != "steps" and asked[name] != begun[name]]
+    if asked["steps"] < begun["steps"]:
+        differing.append("steps")
+    if differing:
+        was, now = (", ".join(f"{name} {of[name]}" for name in differing) for of in (begun, asked))
+        raise RunRefused(f"{out} holds a run with {was}, not {now}: only steps can change, and only grow")
 
 
 class Trainer:

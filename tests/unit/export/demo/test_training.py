@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
-from export.demo import training
+from export.demo import report, training
+from export.demo.__main__ import REPORT
 from export.demo.batches import PICTURES, PROMPTS, make
 from export.demo.forward import read_images, score
 from export.demo.initial import build
 from export.demo.objective import rank
 from export.demo.training import Plan, Trainer, pace, train
+from export.errors import RunRefused
 from reward.network import Dimensions
 
 if TYPE_CHECKING:
@@ -122,8 +128,55 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 def test_run_is_not_overwritten(tmp_path: Path) -> None:
     """A folder that holds a run is only used again when that is asked for."""
     (tmp_path / training.STATE_NAME).touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(RunRefused, match="holds a run: go on with it"):
         train(tmp_path, PLAN)
+
+
+def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
+    """Begun for three steps and stopped after one, it goes on to the fourth, and is from then on a run of four."""
+    begun = Trainer(PLAN, rank=0)
+    begun.advance()
+    begun.save(tmp_path / training.STATE_NAME)
+    with patch.dict(os.environ):  # `train` sets what its workers inherit
+        train(tmp_path, replace(PLAN, steps=4), resume=True)
+    state = torch.load(tmp_path / training.STATE_NAME, weights_only=True)
+    assert (state["step"], state["plan"]["steps"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 5}, "holds a run with seed 0, not seed 5: "),
+        ({"workers": 2, "groups": 4}, "holds a run with workers 1, groups 2, not workers 2, groups 4: "),
+        ({"steps": 2}, "holds a run with steps 3, not steps 2: "),
+    ],
+)
+def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Asked to go on otherwise than it began, or for fewer steps, it refuses and names both; the state stays."""
+    state = tmp_path / training.STATE_NAME
+    Trainer(PLAN, rank=0).save(state)
+    before = state.read_bytes()
+    with pytest.raises(RunRefused, match=message):
+        train(tmp_path, replace(PLAN, **change), resume=True)
+    assert state.read_bytes() == before
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+    """A folder that holds a run, and a run of another seed: one line each, exit status 1."""
+    Trainer(Plan(), rank=0).save(tmp_path / training.STATE_NAME)
+    assert _train(tmp_path) == (
+        1,
+        f"error: {tmp_path} holds a run: go on with it (--resume), or name another folder\n",
+    )
+    assert _train(tmp_path, "--resume", "--seed", "3") == (
+        1,
+        f"error: {tmp_path} holds a run with seed 0, not seed 3: only steps can change, and only grow\n",
+    )
+
+
+def test_without_options_it_is_the_shipped_models_run() -> None:
+    """The defaults, workers among them, are the plan by which the shipped file was trained."""
+    assert asdict(Plan()) == report.read(REPORT)["training"]["plan"]
 
 
 def test_learning_rate_warms_up_and_cools_down() -> None:
@@ -133,3 +186,10 @@ def test_learning_rate_warms_up_and_cools_down() -> None:
     assert pace(30, plan) == 1
     assert pace(75, plan) == pytest.approx(0.5)
     assert pace(100, plan) == 0
+
+
+def _train(out: Path, *options: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "export.demo", "train", "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
