@@ -1,7 +1,7 @@
 """`python -m model_boss status | run | capacity`: the ledger from a shell.
 
-Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there,
-75 not granted in time.
+Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there (nor was
+it when the wait of `run` ended), 75 not granted in time.
 """
 
 from __future__ import annotations
@@ -40,10 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     tools = {"status": _status, "run": _run, "capacity": _capacity}
     try:
         return asyncio.run(tools[parsed.tool](parsed))
+    except NotGranted as error:
+        if error.__cause__ is None:
+            print(f"model_boss: {error}", file=sys.stderr)
+            return _NOT_GRANTED
+        print(f"model_boss: {error}: {error.__cause__}", file=sys.stderr)
+        return _UNAVAILABLE
     except ModelBossError as error:
         print(f"model_boss: {error}", file=sys.stderr)
-        if isinstance(error, NotGranted):
-            return _NOT_GRANTED
         return _UNAVAILABLE if isinstance(error, LedgerUnavailable) else 1
     except KeyboardInterrupt:
         return 130
@@ -132,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--priority", type=int, default=500, help="0 to 1000, the most urgent (default: %(default)s)"
     )
-    run.add_argument("--wait-s", type=float, help="give up, with status 75 (default: wait for ever)")
+    run.add_argument(
+        "--wait-s", type=float, help="give up, with status 75, or 69 without Redis (default: wait for ever)"
+    )
     run.add_argument(
         "--grace-s",
         type=float,

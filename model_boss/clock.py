@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def now_s() -> float:
@@ -13,8 +17,9 @@ def now_s() -> float:
 class Term:
     """How long a lease lasts by the holder's own clock: less than the ledger holds it."""
 
-    def __init__(self, ttl_s: float, safety_s: float) -> None:
+    def __init__(self, ttl_s: float, safety_s: float, clock: Callable[[], float] = now_s) -> None:
         self._length_s = ttl_s - safety_s
+        self._clock = clock
         self._ends_at_s = 0.0
 
     def begin(self, sent_at_s: float) -> None:
@@ -23,4 +28,4 @@ class Term:
 
     def left_s(self) -> float:
         """Return how long it lasts yet; negative afterwards."""
-        return self._ends_at_s - now_s()
+        return self._ends_at_s - self._clock()

@@ -29,6 +29,8 @@ class Row:
     idle_since_ms: int
     position: int | None
     """In the queue, from 0; `None` for a lease that is held."""
+    sharers: int
+    """How many are at work with it, or unload, where it is shared."""
 
     def is_of(self, claim: Claim) -> bool:
         """Tell whether it has the claim's id and owner."""
@@ -75,7 +77,7 @@ class Table:
 def read_table(gpu: str, now_ms: int, ledger: str, leases: Sequence[str]) -> Table:
     """Read a reply of `status.lua`."""
     facts: dict[str, Any] = json.loads(ledger)
-    rows = [_row(json.loads(lease)) for lease in leases]
+    rows = [_row(json.loads(lease), now_ms) for lease in leases]
     held = sorted((row for row in rows if row.position is None), key=lambda row: row.fence)
     waiting = sorted((row for row in rows if row.position is not None), key=lambda row: row.position or 0)
     known = {name: facts.get(name) for name in ("total_mb", "margin_mb", "grace_until_ms", "ttl_ms", "fence")}
@@ -105,7 +107,7 @@ def render(table: Table) -> str:
             f"  just begun: nothing new is granted for {_seconds(table.grace_until_ms - table.now_ms)}"
         )
     rows: list[tuple[str, ...]] = [
-        ("LEASE", "OWNER", "MODEL", "MIB", "PRIORITY", "PHASE", "FENCE", "EXPIRES", "UNUSED")
+        ("LEASE", "OWNER", "MODEL", "MIB", "PRIORITY", "PHASE", "FENCE", "EXPIRES", "UNUSED", "SHARERS")
     ]
     rows += [_cells(row, table.now_ms) for row in (*table.leases, *table.waiters)]
     if len(rows) == 1:
@@ -118,7 +120,7 @@ def render(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _row(lease: dict[str, Any]) -> Row:
+def _row(lease: dict[str, Any], now_ms: int) -> Row:
     return Row(
         lease_id=lease["lease_id"],
         owner=lease["owner"],
@@ -130,6 +132,7 @@ def _row(lease: dict[str, Any]) -> Row:
         expires_at_ms=lease["expires_at_ms"],
         idle_since_ms=lease["idle_since_ms"],
         position=lease.get("position"),
+        sharers=sum(until_ms > now_ms for until_ms in lease.get("sharers", {}).values()),
     )
 
 
@@ -145,6 +148,7 @@ def _cells(row: Row, now_ms: int) -> tuple[str, ...]:
         "-" if waits else str(row.fence),
         _seconds(row.expires_at_ms - now_ms),
         "-" if waits else _seconds(now_ms - row.idle_since_ms),
+        str(row.sharers) if row.sharers else "-",
     )
 
 

@@ -10,8 +10,10 @@ import json
 import random
 import sys
 import time
+from contextlib import suppress
 
 from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions
+from tests.integration.model_boss.turns import lease_id_of
 
 
 def tell(event: str, lease_id: str, **more: float) -> None:
@@ -27,16 +29,16 @@ async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -
         while time.monotonic() < until_s:
             number += 1
             vram_mb, priority = chance.choice([3, 5, 8, 11]), chance.choice([1, 1, 2])
-            claim = Claim(gpu, f"{name}-{number}", name, "model", vram_mb, priority)
+            claim = Claim(gpu, lease_id_of(name, number, priority), name, "model", vram_mb, priority)
             tell("waits", claim.lease_id)
             async with Lease(ledger, claim, LeaseOptions(poll_s=0.05)) as lease:
                 await lease.wait_granted(60)
                 tell("holds", claim.lease_id, vram_mb=vram_mb)
                 await asyncio.sleep(chance.uniform(0, 0.1))  # loads
                 await lease.commit()
-                await asyncio.wait(
-                    [asyncio.create_task(lease.wait_ending())], timeout=chance.uniform(0.1, 0.4)
-                )
+                for_s = chance.choice([0.1, 0.2, 0.3, 0.4, 0.6 * ttl_s])  # the last is renewed meanwhile
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lease.wait_ending(), for_s)
                 tell("frees", claim.lease_id)
 
 

@@ -1,4 +1,4 @@
-"""Random histories of clients, crashes, expiry, restarts and failovers, as hypothesis writes them.
+"""Random histories of clients, crashes, expiry, outages, restarts and failovers, as hypothesis writes them.
 
 Rules that need a holder or a waiter pick one by its number among those there are, so that most steps of a
 history do something; those that must be refused have a rule of their own.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.integration.model_boss.believer import TEMPERS, Temper
 from tests.integration.model_boss.world import BEGAN_AT_MS, ROOM_MB, TTL_MS, World
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ small_sizes = st.sampled_from([1, 2, 3, 4, 5, 6])
 priorities = st.sampled_from([0, 1, 2])
 sharers = st.sampled_from(["p", "q", "r"])
 parts = st.sampled_from([0, 0.25, 0.5, 1])
+flights = st.sampled_from([0, 0, 0.1, 0.4])
 
 anybody_holds = precondition(lambda self: self.world.believers)
 anybody_waits = precondition(lambda self: self.world.reference.tickets)
+anybody_is_cut_off = precondition(lambda self: self.world.cut_off)
 
 
 class Histories(RuleBasedStateMachine):
@@ -44,9 +47,13 @@ class Histories(RuleBasedStateMachine):
         idle=st.integers(0, 31),
         is_old=st.booleans(),
         is_full=st.booleans(),
+        tempers=st.lists(st.sampled_from(TEMPERS), min_size=5, max_size=5),
     )
-    def begin(self, crowd: list[tuple[int, int]], idle: int, is_old: bool, is_full: bool) -> None:
+    def begin(
+        self, crowd: list[tuple[int, int]], idle: int, is_old: bool, is_full: bool, tempers: list[Temper]
+    ) -> None:
         """Begin most histories after the first grace, some with holders of whom some are idle."""
+        self.world.tempers = dict(zip("abcde", tempers, strict=True))
         if not crowd and not is_old:
             return
         self.world.reserve("a")
@@ -198,7 +205,7 @@ class Histories(RuleBasedStateMachine):
     @rule(client=clients, ttl_ms=st.sampled_from([400, TTL_MS, 2500]))
     def reserve_with_another_ttl(self, client: str, ttl_ms: int) -> None:
         before_ms, self.world.ttl_ms = self.world.ttl_ms, ttl_ms
-        if self.world.reserve(client)[0] == "ttl_mismatch":
+        if self.world.reserve(client)[0] in ("ttl_mismatch", "unreached"):
             self.world.ttl_ms = before_ms
         else:
             self.world.replica = None  # one that has the former time to live would be too far behind
@@ -209,6 +216,39 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, part: float, more_ms: int) -> None:
         self.world.pass_time(max(0, round(self.world.ttl_ms * part) + more_ms))
         self.world.status()
+
+    @rule(client=clients)
+    def redis_is_out_of_reach(self, client: str) -> None:
+        """For one client: its calls fail, and time goes on."""
+        self.world.cut_off.add(client)
+
+    @anybody_is_cut_off
+    @rule(number=numbers)
+    def redis_is_in_reach_again(self, number: int) -> None:
+        """A holder says at once that it is there."""
+        client = sorted(self.world.cut_off)[number % len(self.world.cut_off)]
+        self.world.cut_off.remove(client)
+        if client in self.world.believers:
+            self.world.renew(client, self.world.believers[client].fence)
+
+    @anybody_holds
+    @rule(number=numbers, there=flights, back=flights)
+    def a_holder_is_cut_off_and_another_takes_its_memory(
+        self, number: int, there: float, back: float
+    ) -> None:
+        """After a renewal that took its time; the other asks in the very millisecond of the lease's end."""
+        world, client = self.world, self._holder(number)
+        holder, ttl_ms = world.believers[client], self.world.ttl_ms
+        world.renew(client, holder.fence, round(there * ttl_ms), round(back * ttl_ms))
+        world.cut_off.add(client)
+        others = [other for other in sorted(world.tempers) if other not in (*world.leases, *world.cut_off)]
+        if others:
+            free_mb = world.room_mb() - world.reference.held_mb()
+            self.reserve(others[0], max(1, free_mb + holder.vram_mb), 2)
+        left_ms = world.leases.get(client, {}).get("expires_at_ms", world.now_ms) - world.now_ms
+        for ms in (left_ms // 2, left_ms - left_ms // 2):  # the others go on meanwhile
+            self._beat_after(max(0, ms))
+            world.check_beliefs()
 
     @rule(how=st.sampled_from(["replicate", "fail over", "restart empty"]))
     def redis_is_in_trouble(self, how: str) -> None:
@@ -253,6 +293,10 @@ class Histories(RuleBasedStateMachine):
         if step in ("all", "tell") and self.reading is not None and self.measuring_since_ms is not None:
             self.world.tell_measurement(self.reading, self.measuring_since_ms)
             self.reading = self.measuring_since_ms = None
+
+    @invariant()
+    def beliefs_hold(self) -> None:
+        self.world.check_beliefs()
 
     def _holder(self, number: int) -> str:
         holders = sorted(self.world.believers)

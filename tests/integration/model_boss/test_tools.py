@@ -215,6 +215,14 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
     assert "Traceback" not in err
 
 
+def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
+    """69, not 75, where Redis was not there when the wait ended; the reason is named, the command not started."""
+    claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "job", "--wait-s", "2")
+    status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_port()}")
+    assert (status, out) == (69, "")
+    assert "model_boss: lease job: not granted in 2 s: ConnectionError: " in err
+
+
 def test_a_ledger_that_nobody_used_has_an_empty_table(
     server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,10 +65,12 @@ class TurnedLedger:
         self._observe = client.script_load(OBSERVE)
         self.now_ms = 0
         self.server = "first"
+        self._turned_to: tuple[int, str] | None = None  # what the keys say of it
         self.clear()
 
     def clear(self) -> None:
         self._client.flushall()
+        self._turned_to = None
 
     def call(self, script: Script, *arguments: int | str) -> tuple[list[Any], State]:
         """Call one script; return its reply and what the keys hold after it."""
@@ -76,10 +78,12 @@ class TurnedLedger:
         if script not in self._digests:
             self._digests[script] = self._client.script_load(self._compose(script).lua)
         pipe = self._client.pipeline(transaction=False)
-        pipe.mset({"test:now_ms": self.now_ms, "test:server": self.server})
+        if self._turned_to != (self.now_ms, self.server):
+            pipe.mset({"test:now_ms": self.now_ms, "test:server": self.server})
+            self._turned_to = (self.now_ms, self.server)
         pipe.evalsha(self._digests[script], 5, *self._keys, *arguments)
         pipe.evalsha(self._observe, 5, *self._keys)
-        _, reply, observed = pipe.execute()
+        *_, reply, observed = pipe.execute()
         capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))
         return reply, State(
             {name: int(value) for name, value in _pairs(capacity)},

@@ -1,14 +1,13 @@
 """Clients that believe what they were told, and what must hold of them.
 
-A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock says
-that a time to live has passed since it was last told otherwise. The invariants are checked against these
-beliefs; and, apart from that, every reply and all keys are compared with `reference.py`.
+A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
+(`believer.py`) says that its lease is over; by `fail_open` it goes on then. The invariants are checked against
+these beliefs; and, apart from that, every reply and all keys are compared with `reference.py`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from model_boss.protocol import (
@@ -23,6 +22,7 @@ from model_boss.protocol import (
     TOUCH,
     YIELD,
 )
+from tests.integration.model_boss.believer import TEMPERS, Believer
 from tests.integration.model_boss.reference import ReferenceLedger
 
 if TYPE_CHECKING:
@@ -36,29 +36,6 @@ ROOM_MB: Final = 18  # of 20, with a margin of 2
 Reply = list[Any]
 
 
-@dataclass
-class Believer:
-    """A client that uses its memory now, because it was told so."""
-
-    vram_mb: int
-    priority: int
-    fence: int
-    until_ms: int
-    phase: str
-    capacity: tuple[int | str, int | str]
-    loaded_mb: int = 0
-    committed_mb: int | str = ""
-    is_unloaded: bool = False
-    """Draining: what is unloaded is not loaded again under the same lease."""
-
-    def load(self, in_part: bool) -> None:
-        if not self.loaded_mb:
-            self.loaded_mb = -(-self.vram_mb // 2) if in_part else self.vram_mb
-
-    def unload(self) -> None:
-        self.loaded_mb, self.is_unloaded = 0, True
-
-
 class World:
     """One GPU, its ledger, the clients of it, and a process that asks nobody."""
 
@@ -70,6 +47,9 @@ class World:
         self.replica: tuple[ReferenceLedger, dict[str, int], int] | None = None
         self.ttl_ms = TTL_MS
         self.believers: dict[str, Believer] = {}
+        self.tempers = dict.fromkeys("abcde", TEMPERS[0])
+        self.cut_off: set[str] = set()
+        """Clients that do not reach Redis."""
         self.claims: dict[str, tuple[int, int]] = {}
         self.fences: dict[str, list[int]] = {}
         self.foreign_mb = 0
@@ -91,6 +71,10 @@ class World:
     # What clients do.
 
     def reserve(self, client: str, owner: str | None = None) -> Reply:
+        if client in self.cut_off:
+            return ["unreached"]
+        if unprotected := self._unprotected(client):
+            self.claims[client] = (unprotected.vram_mb, unprotected.priority)
         vram_mb, priority = self.claims.setdefault(client, (4, 1))
         self.reference._sweep()
         # Who expired since the last call and asks again stands at the end of the queue.
@@ -112,6 +96,8 @@ class World:
         return reply
 
     def commit(self, client: str, fence: int) -> None:
+        if client in self.cut_off:
+            return
         believer = self._holder(client, fence)
         used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
         expected = self.reference.commit(client, client, fence, used_mb)
@@ -120,10 +106,17 @@ class World:
             believer.committed_mb = believer.loaded_mb
             believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
 
-    def renew(self, client: str, fence: int) -> None:
+    def renew(self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0) -> None:
+        """Renew; the call takes its time there and back. Who is unprotected has nothing to renew: it asks anew."""
+        if client in self.cut_off:
+            return
         holder = self._holder(client, fence)
+        if holder is not None and holder.is_unprotected:
+            self.reserve(client)
+            return
         vram_mb, priority = self.claims.setdefault(client, (4, 1))
-        believer = holder or Believer(vram_mb, priority, fence, 0, "reserved", ("", ""))
+        temper = self.tempers[client]
+        believer = holder or Believer(vram_mb, priority, fence, "reserved", ("", ""), temper)
         memory: dict[str, int | str] = {
             "model": "model",
             "vram_mb": believer.vram_mb,
@@ -131,22 +124,33 @@ class World:
             "phase": believer.phase,
             "used_mb": believer.committed_mb,
         }
+        sent_at_ms = self.now_ms
+        self.pass_time(there_ms)
         capacity, before = believer.capacity, self.leases
         expected = self.reference.renew(client, client, fence, self.ttl_ms, memory, list(capacity))
         reply = self._fenced(RENEW, expected, client, fence, self.ttl_ms, *memory.values(), *capacity)
         if reply[0] in ("ok", "yield"):
-            believer.phase, believer.until_ms = reply[1], self.now_ms + self.ttl_ms
-            self.believers[client] = believer
-            self._spoken_for_until_ms[client] = believer.until_ms
+            self._spoken_for_until_ms[client] = self.now_ms + self.ttl_ms
             self._check_memory(is_new=client not in before)
+        self._check_keys()
+        self.pass_time(back_ms)
+        if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
+            return  # its own clock was first
+        if reply[0] in ("ok", "yield"):
+            believer.phase = reply[1]
+            believer.hold(self.ttl_ms, sent_at_ms, lambda: self.now_ms)
+            self.believers[client] = believer
         elif reply[0] == "lost" and holder is not None:
             del self.believers[client]
-        self._check_keys()
 
     def touch(self, client: str, fence: int) -> None:
+        if client in self.cut_off:
+            return
         self._fenced(TOUCH, self.reference.touch(client, client, fence), client, fence)
 
     def share(self, client: str, fence: int, sharer: str = "p", is_here: int = 1) -> None:
+        if client in self.cut_off:
+            return
         at_work = {i: until for i, until in self.at_work.get(fence, {}).items() if until > self.now_ms}
         believer, is_known = self._holder(client, fence), at_work.pop(sharer, None) is not None
         expected = self.reference.share(client, client, fence, sharer, is_here)
@@ -168,9 +172,13 @@ class World:
     def release(self, client: str, fence: int) -> None:
         if self._holder(client, fence):
             del self.believers[client]
+        if client in self.cut_off:
+            return
         self._fenced(RELEASE, self.reference.release(client, client, fence), client, fence)
 
     def cancel(self, client: str, owner: str) -> None:
+        if client in self.cut_off:
+            return
         self._call(CANCEL, self.reference.cancel(client, owner), client, owner)
 
     def ask_to_yield(self, client: str) -> None:
@@ -211,8 +219,8 @@ class World:
     def pass_time(self, ms: int) -> None:
         self.ledger.now_ms += ms
         self.reference.now_ms = self.now_ms
-        self.believers = {i: held for i, held in self.believers.items() if held.until_ms > self.now_ms}
-        self._used_before_mb = sum(held.vram_mb for held in self.believers.values())
+        self.believers = {i: held for i, held in self.believers.items() if held.goes_on(self.now_ms)}
+        self._used_before_mb = self._believed_mb()
         # With a lease its sharers end, though a former holder may bring it back under the same fence.
         live = {lease["fence"] for lease in self.leases.values() if lease["expires_at_ms"] > self.now_ms}
         self.at_work = {fence: sharers for fence, sharers in self.at_work.items() if fence in live}
@@ -244,6 +252,16 @@ class World:
 
     # What must hold.
 
+    def check_beliefs(self) -> None:
+        """Check that whoever uses memory under a lease has one, whether it reaches Redis or not."""
+        self._check_memory(is_new=False)
+        if self.now_ms < self._no_grant_before_ms:
+            return  # what Redis forgot may still come back
+        for client, held in self.believers.items():
+            lease = self.leases.get(client, {"fence": 0, "expires_at_ms": 0})
+            is_live = lease["fence"] == held.fence and lease["expires_at_ms"] > self.now_ms
+            assert is_live or held.is_unprotected, f"invariant 6: {client} goes on after its lease"
+
     def _check_grant(self, client: str, priority: int, fence: int) -> None:
         assert fence > self._last_fence, "invariant 2: a fence that did not grow"
         self._last_fence = fence
@@ -253,18 +271,19 @@ class World:
                 order = (-self.reference.leases[other]["priority"], arrived)
                 assert order > (-priority, arrival), f"invariant 3: {client} was granted before {other}"
         assert self.now_ms >= self._no_grant_before_ms, "invariant 5: granted in the grace"
-        used_mb = sum(held.vram_mb for held in self.believers.values() if not held.is_unloaded)
+        used_mb = self._believed_mb(but_unloaded=True)
         measured_at_ms = self.reference.capacity.get("measured_at_ms")
         if measured_at_ms is not None and self.now_ms - measured_at_ms < self.ttl_ms:
             used_mb += self._measured_foreign_mb
-        assert used_mb <= self._room_mb(), "invariant 1: granted into foreign memory"
+        assert used_mb <= self.room_mb(), "invariant 1: granted into foreign memory"
 
     def _check_memory(self, is_new: bool) -> None:
-        used_mb = sum(believer.vram_mb for believer in self.believers.values())
-        held_mb = sum(lease["vram_mb"] for lease in self.leases.values() if lease["phase"] != "waiting")
-        assert held_mb <= self._room_mb() or not is_new, "invariant 1: more granted than there is"
+        used_mb = self._believed_mb()
+        live = [lease for lease in self.leases.values() if lease["expires_at_ms"] > self.now_ms]
+        held_mb = sum(lease["vram_mb"] for lease in live if lease["phase"] != "waiting")
+        assert held_mb <= self.room_mb() or not is_new, "invariant 1: more granted than there is"
         # A capacity that is lowered by hand takes nothing away from those who hold.
-        bound_mb = max(self._room_mb(), self._used_before_mb, held_mb)
+        bound_mb = max(self.room_mb(), self._used_before_mb, held_mb)
         assert used_mb <= bound_mb, "invariant 1: more in use than there is"
         self._used_before_mb = used_mb
 
@@ -309,14 +328,29 @@ class World:
         believer = self._holder(client, fence)
         if believer is None:
             capacity = (total_mb, margin_mb) if total_mb else ("", "")
-            believer = Believer(vram_mb, priority, fence, 0, phase, capacity)
+            believer = self._unprotected(client) or Believer(
+                vram_mb, priority, fence, phase, capacity, self.tempers[client]
+            )
             self.believers[client] = believer
             self.fences.setdefault(client, []).append(fence)
-        believer.phase, believer.until_ms = phase, self.now_ms + self.ttl_ms
+        believer.phase, believer.fence = phase, fence
+        believer.hold(self.ttl_ms, self.now_ms, lambda: self.now_ms)
 
     def _holder(self, client: str, fence: int) -> Believer | None:
         believer = self.believers.get(client)
         return believer if believer and believer.fence == fence else None
+
+    def _unprotected(self, client: str) -> Believer | None:
+        believer = self.believers.get(client)
+        return believer if believer and believer.is_unprotected else None
+
+    def _believed_mb(self, *, but_unloaded: bool = False) -> int:
+        """Add up what is used under a lease, by its users' belief."""
+        return sum(
+            held.vram_mb
+            for held in self.believers.values()
+            if not held.is_unprotected and not (but_unloaded and held.is_unloaded)
+        )
 
     def _new_server(self) -> None:
         self.ledger.server = f"server-{self._servers}"
@@ -324,6 +358,6 @@ class World:
         self._no_grant_before_ms = self.now_ms + self.ttl_ms
         self.at_work, self._left_for_good = {}, set()  # what the ledger lost of it comes back by and by
 
-    def _room_mb(self) -> int:
+    def room_mb(self) -> int:
         capacity = self.reference.capacity
         return capacity["total_mb"] - capacity["margin_mb"] if "total_mb" in capacity else ROOM_MB

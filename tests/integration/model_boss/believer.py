@@ -1,0 +1,80 @@
+"""A client that uses its memory because it was told so, and the clock by which it knows when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from model_boss.clock import Term
+from model_boss.options import LeaseOptions, OnOutage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Temper:
+    """How a client keeps time, and what it chose to do when its lease is over by its own clock."""
+
+    rate: float
+    """What its clock counts while Redis's counts 1."""
+    late: float
+    """How long after that end it has stopped, in times to live: it had not looked, or had to unload."""
+    safety_s: float | None
+    """As in `LeaseOptions`, and so is the next."""
+    on_outage: OnOutage
+
+
+# A margin of a tenth makes up for a clock that is so slow and a holder so late: 0.9 / 0.95 + 0.05 < 1. Who
+# has nothing to make up for needs none, and stops in the very millisecond in which the ledger's time ends.
+TEMPERS: Final = tuple(
+    Temper(rate, late, safety_s, on_outage)
+    for on_outage in OnOutage
+    for rate, late, safety_s in ((1, 0, 0), (0.95, 0.05, None), (1.05, 0, None))
+)
+LEAST_STAY: Final = 0.9 / 1.05
+"""In times to live: none of these stops earlier after its last word."""
+
+
+@dataclass
+class Believer:
+    """A client that uses its memory now."""
+
+    vram_mb: int
+    priority: int
+    fence: int
+    phase: str
+    capacity: tuple[int | str, int | str]
+    temper: Temper
+    loaded_mb: int = 0
+    committed_mb: int | str = ""
+    is_unloaded: bool = False
+    """Draining: what is unloaded is not loaded again under the same lease."""
+    is_unprotected: bool = False
+    """Its lease is over, and it goes on: on a GPU of one's own."""
+    ttl_ms: int = 0
+    sent_at_ms: int = 0
+    _term: Term = field(default_factory=lambda: Term(0, 0))
+
+    def load(self, in_part: bool) -> None:
+        if not self.loaded_mb:
+            self.loaded_mb = -(-self.vram_mb // 2) if in_part else self.vram_mb
+
+    def unload(self) -> None:
+        self.loaded_mb, self.is_unloaded = 0, True
+
+    def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
+        """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
+        rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
+        safety_ms = LeaseOptions(safety_s=self.temper.safety_s).safety_of(ttl_ms)
+        self._term = Term(ttl_ms, safety_ms, clock=lambda: rate * (redis_ms() - late_ms))
+        self._term.begin(rate * sent_at_ms)
+        self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
+
+    def goes_on(self, now_ms: int) -> bool:
+        """Look at its clock, and tell whether it uses its memory still."""
+        if self.is_unprotected or self._term.left_s() > 0:
+            return True
+        assert now_ms - self.sent_at_ms >= LEAST_STAY * self.ttl_ms, "invariant 6: it stopped before its time"
+        self.is_unprotected = self.temper.on_outage is OnOutage.FAIL_OPEN
+        return self.is_unprotected
