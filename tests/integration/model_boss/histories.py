@@ -241,14 +241,15 @@ class Histories(RuleBasedStateMachine):
         holder, ttl_ms = world.believers[client], self.world.ttl_ms
         world.renew(client, holder.fence, round(there * ttl_ms), round(back * ttl_ms))
         world.cut_off.add(client)
+        ends_at_ms = world.leases.get(client, {}).get("expires_at_ms", 0)
+        left_ms = max(0, ends_at_ms - world.now_ms)
+        free_mb = world.room_mb() - world.reference.held_mb()
         others = [other for other in sorted(world.tempers) if other not in (*world.leases, *world.cut_off)]
-        if others:
-            free_mb = world.room_mb() - world.reference.held_mb()
-            self.reserve(others[0], max(1, free_mb + holder.vram_mb), 2)
-        left_ms = world.leases.get(client, {}).get("expires_at_ms", world.now_ms) - world.now_ms
-        for ms in (left_ms // 2, left_ms - left_ms // 2):  # the others go on meanwhile
-            self._beat_after(max(0, ms))
+        for ms in (0, left_ms // 2, left_ms - left_ms // 2):
+            world.pass_time(ms)
             world.check_beliefs()
+            if others:
+                self.reserve(others[0], max(1, free_mb + holder.vram_mb), 2)
 
     @rule(how=st.sampled_from(["replicate", "fail over", "restart empty"]))
     def redis_is_in_trouble(self, how: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 import redis
+
+from local.ports import free_ports
 
 
 def redis_server_binary() -> str:
@@ -24,22 +25,12 @@ def redis_server_binary() -> str:
     return found
 
 
-def free_port() -> int:
-    """Find a port; a node of a cluster also takes the one 10,000 above."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port <= 55535:
-            return port
-
-
 class RedisServer:
     """One server process that keeps nothing on disk: restarted, it has empty memory."""
 
     def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
         """Take `config`, a writable file, to run as a Sentinel."""
-        self.port = free_port()
+        (self.port,) = free_ports(1)  # a node of a cluster also takes the one 10,000 above
         self._directory = directory
         self._options = (
             [str(config), "--sentinel"] if config else ["--save", "", "--appendonly", "no", *options]

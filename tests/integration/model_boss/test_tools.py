@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from local.ports import free_ports
 from model_boss.__main__ import main
 from model_boss.keys import Keys
-from tests.integration.model_boss.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,7 +205,7 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
     claim = ("run", "--gpu", GPU, "--vram-mb", "19", "--", "true")
     status, _, err = shell.run(*claim)
     assert (status, err) == (1, "model_boss: 19 MiB claimed, box:0 can give 18 MiB\n")
-    status, _, err = shell.run("status", url=f"redis://127.0.0.1:{free_port()}")
+    status, _, err = shell.run("status", url=f"redis://127.0.0.1:{free_ports(1)[0]}")
     assert status == 69
     assert "Traceback" not in err
     status, _, err = shell.run("status", url="")
@@ -218,7 +218,7 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
 def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
     """69, not 75, where Redis was not there when the wait ended; the reason is named, the command not started."""
     claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "job", "--wait-s", "2")
-    status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_port()}")
+    status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_ports(1)[0]}")
     assert (status, out) == (69, "")
     assert "model_boss: lease job: not granted in 2 s: ConnectionError: " in err
 
