@@ -350,7 +350,9 @@ class Stay:
         """Unload what is loaded, unless another frontend of ours has leased the memory anew for it."""
         self.is_usable = False
         if self.lease.outage is None:  # else each second counts, and the ledger does not answer anyway
-            with suppress(LedgerUnavailable):
+            with suppress(ModelUnavailable, LedgerUnavailable):
+                if await self._control.is_vacant():
+                    return
                 holder = (await self._ledger.table(self.lease.claim.gpu)).holder(self.lease.claim)
                 if holder is not None and holder.fence != self._fence:
                     return

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,8 +85,8 @@ async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: Sha
             assert await shared.our_lease() is None
             await other.commit()
             assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
-            states = {(await frontend.gpu())["state"] for frontend in frontends}
-            assert states <= {"reserving", "unloaded"}
+            for frontend in frontends:  # who was not the last hears of the end a moment later
+                await until(partial(_has_let_go, frontend))
             await asyncio.sleep(1)
         await until(shared.is_loaded)
         await asyncio.sleep(1)
@@ -181,7 +182,7 @@ async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> 
             headers={"X-Request-Timeout-Ms": "200"},
         )
         assert (hurried.status_code, hurried.json()["code"]) == (504, "deadline_exceeded")
-    assert (await frontend.score()).status_code == 200
+    await until(lambda: _is_scored(frontend))  # a second may be too short to load it on a busy machine
 
 
 async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu) -> None:
@@ -229,6 +230,14 @@ async def _keep_probing(*frontends: Frontend) -> None:
 async def _is_yielding(shared: SharedGpu) -> bool:
     lease = await shared.our_lease()
     return lease is not None and lease.phase is Phase.YIELDING
+
+
+async def _has_let_go(frontend: Frontend) -> bool:
+    return (await frontend.gpu())["state"] in {"reserving", "unloaded"}
+
+
+async def _is_scored(frontend: Frontend) -> bool:
+    return (await frontend.score()).status_code == 200
 
 
 async def _is_unloaded(shared: SharedGpu) -> bool:
