@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from itertools import islice
 from typing import Final
 
 # Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection of somebody
@@ -18,16 +19,19 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: there are not so many.
     """
-    found: list[int] = []
-    for port in random.sample(_RANGE, len(_RANGE)):
-        if len(found) == count:
-            return found
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                found.append(port)
-    raise OSError(errno.EADDRINUSE, f"there are not {count} free ports")
+    free = (port for port in random.sample(_RANGE, len(_RANGE)) if _is_free(port))
+    found = list(islice(free, count))
+    if len(found) < count:
+        raise OSError(errno.EADDRINUSE, f"there are not {count} free ports")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True

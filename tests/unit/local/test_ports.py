@@ -23,11 +23,12 @@ def test_free_ports_can_be_listened_on() -> None:
 
 
 def test_a_port_in_use_is_passed_over() -> None:
-    """Of two ports of which one is listened on, the other is found; two there are not."""
+    """Of two ports of which one is listened on, the other is found, whichever is looked at first; two there are not."""
     first, second = free_ports(2)
     with socket.socket() as server, patch.object(ports, "_RANGE", [first, second]):
         server.bind(("127.0.0.1", first))
         server.listen()
-        assert free_ports(1) == [second]
+        for _ in range(20):
+            assert free_ports(1) == [second]
         with pytest.raises(OSError, match="there are not 2 free ports"):
             free_ports(2)
