@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 groups=arguments.groups,
                 learning_rate=arguments.learning_rate,
             )
-            train(arguments.out, plan, resume=arguments.resume)
+            train(arguments.out, plan, resume=arguments.resume, device=arguments.device)
         case "test":
             _print(report.begin(arguments.run, arguments.model, arguments.report))
         case "publish":
@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     training.add_argument(
         "--learning-rate", type=float, default=Plan.learning_rate, help="(default: %(default)s)"
+    )
+    training.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the workers compute; each draws on a core (default: %(default)s)",
     )
     training.add_argument(
         "--resume", action="store_true", help="go on where the run in --out stopped; the same options again"

@@ -10,7 +10,7 @@ Shapes: G groups, I = 4 pictures, P = 8 prompts, T prompt tokens, N = patches of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import torch
@@ -38,8 +38,14 @@ _HARDNESS: Final = {"colour": 0.5, "shape": 3.0, "size": 0.8, "position": 3.0, "
 _DAMAGED: Final = 0.2  # of the differing pictures
 
 
+class _Tensors:
+    def to(self, device: torch.device) -> Self:
+        """Return the same on another device."""
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+
 @dataclass(frozen=True)
-class Labels:
+class Labels(_Tensors):
     """What the auxiliary heads are to name."""
 
     colours: Tensor  # (G * I, N) int64, 0 where nothing stands
@@ -54,7 +60,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(_Tensors):
     """Pictures, prompts, and how well each fits each within its group."""
 
     pixels: Tensor  # (G * I, 3, 224, 224) uint8

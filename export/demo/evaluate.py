@@ -108,6 +108,7 @@ def evaluate(rewards: Rewards, tested: Iterable[Pair]) -> Report:
 
 def rewards_of(network: RewardNetwork) -> Rewards:
     """Score through the network as the service does: fp32, prompts cut to the longest of the batch."""
+    device = network.head.weight.device
 
     def score(pictures: list[NDArray[np.uint8]], prompts: list[str]) -> NDArray[np.float32]:
         tokens = tokenise(prompts)
@@ -115,7 +116,8 @@ def rewards_of(network: RewardNetwork) -> Rewards:
         pixels = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2))
         ids, mask = (torch.from_numpy(x[:, :length]) for x in (tokens.input_ids, tokens.attention_mask))
         with torch.inference_mode():
-            scores: NDArray[np.float32] = network(pixels, ids, mask)[:, 0].numpy()
+            rewards = network(pixels.to(device), ids.to(device), mask.to(device))
+        scores: NDArray[np.float32] = rewards[:, 0].cpu().numpy()
         return scores
 
     return score

@@ -56,7 +56,7 @@ class NamingHeads(nn.Module):
             "covered": _COVERED_WEIGHT * covered,
         }
         for name, (head, wanted) in heads.items():
-            weight = torch.ones(head.out_features)
+            weight = torch.ones(head.out_features, device=image.device)
             weight[0] = _GROUND_WEIGHT
             logits = head(patches).flatten(0, 1)  # (B * (N - 1), classes)
             losses[name] = F.cross_entropy(logits, wanted.flatten(), weight, ignore_index=UNKNOWN)

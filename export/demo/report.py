@@ -12,12 +12,11 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from tqdm import tqdm
 
 from export.demo import evaluate, shipped
 from export.demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report
-from export.demo.training import STATE_NAME, load_state
+from export.demo.training import load_state, read_state
 from export.errors import ReportError
 from reward import runtime
 from reward.checkpoint import save
@@ -34,7 +33,7 @@ TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "d
 
 def begin(run: Path, model: Path, report: Path, *, pairs_each: int = PAIRS) -> Report:
     """Calibrate a run by the held-out test, write its model, and begin a report; return the figures in torch."""
-    state = torch.load(run / STATE_NAME, weights_only=True)
+    state = read_state(run)
     network = load_state(run, Dimensions(**state["plan"]["dimensions"]))
     measured = measure(evaluate.rewards_of(network), pairs_each)
     evaluate.calibrate(network, measured)

@@ -1,6 +1,7 @@
-"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs alone.
+"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs or a GPU.
 
-Each worker draws its own pictures, one thread each; gradients are averaged over the workers every step.
+Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on one GPU;
+gradients are averaged over the workers every step.
 What a worker draws depends on seed, step, rank and the number of groups alone, so a resumed run goes on as
 if never stopped; another number of workers or groups is another run.
 """
@@ -12,7 +13,7 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -76,12 +77,15 @@ class Plan:
     bfloat16: bool = True
 
 
-def train(out: Path, plan: Plan, *, resume: bool = False) -> RewardNetwork:
-    """Train and return the network, not yet calibrated; `out` keeps the state and a log.
+def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -> RewardNetwork:
+    """Train and return the network, not yet calibrated and on the CPU; `out` keeps the state and a log.
 
     Raises:
-        RunRefused: `out` holds a run, and `resume` was not asked for, or the run is of another plan.
+        RunRefused: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
+            torch has no such device.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunRefused(f"torch {torch.__version__} finds no CUDA device here: leave out --device cuda")
     out.mkdir(parents=True, exist_ok=True)
     if (out / STATE_NAME).exists():
         if not resume:
@@ -91,19 +95,25 @@ def train(out: Path, plan: Plan, *, resume: bool = False) -> RewardNetwork:
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
     os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as meeting:
-        spawn(_work, (out, plan, f"file://{meeting}/store"), nprocs=plan.workers)  # type: ignore[no-untyped-call]
+        spawn(_work, (out, plan, device, f"file://{meeting}/store"), nprocs=plan.workers)  # type: ignore[no-untyped-call]
     return load_state(out, plan.dimensions)
 
 
 def load_state(out: Path, dimensions: Dimensions = DIMENSIONS) -> RewardNetwork:
     """Load the network of a run as it was last saved."""
     network = RewardNetwork(dimensions)
-    network.load_state_dict(torch.load(out / STATE_NAME, weights_only=True)["network"])
+    network.load_state_dict(read_state(out)["network"])
     return network.eval()
 
 
+def read_state(out: Path) -> dict[str, Any]:
+    """Read all that a run has saved; its tensors come to the CPU, wherever it was trained."""
+    state: dict[str, Any] = torch.load(out / STATE_NAME, map_location="cpu", weights_only=True)
+    return state
+
+
 def _check_same_plan(out: Path, plan: Plan) -> None:
-    begun = torch.load(out / STATE_NAME, weights_only=True)["plan"]
+    begun = read_state(out)["plan"]
     asked = asdict(plan)
     differing = [name for name in asked if name != "steps" and asked[name] != begun[name]]
     if asked["steps"] < begun["steps"]:
@@ -116,10 +126,11 @@ def _check_same_plan(out: Path, plan: Plan) -> None:
 class Trainer:
     """One worker's network, optimiser and step count."""
 
-    def __init__(self, plan: Plan, rank: int) -> None:
-        self.plan, self.rank = plan, rank
+    def __init__(self, plan: Plan, rank: int, device: str = "cpu") -> None:
+        self.plan, self.rank, self.device = plan, rank, torch.device(device)
         self.step, self.seconds = 0, 0.0
-        self.network, self.heads = build(plan.dimensions, plan.seed)
+        network, heads = build(plan.dimensions, plan.seed)
+        self.network, self.heads = network.to(self.device), heads.to(self.device)
         self.parameters = [*self.network.parameters(), *self.heads.parameters()]
         decayed = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
@@ -130,7 +141,7 @@ class Trainer:
         """Take one step and return its losses."""
         started = time.monotonic()
         rng = np.random.default_rng([self.plan.seed, self.step, self.rank])
-        batch = make(rng, self.plan.groups, self.plan.dimensions.patch_size)
+        batch = make(rng, self.plan.groups, self.plan.dimensions.patch_size).to(self.device)
         losses = self._losses(batch)
         self.optimiser.zero_grad()
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
@@ -143,8 +154,9 @@ class Trainer:
         self.seconds += time.monotonic() - started
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
-    def save(self, path: Path) -> None:
+    def save(self, out: Path) -> None:
         """Write everything a resumed run needs, in one move."""
+        path = out / STATE_NAME
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -156,8 +168,8 @@ class Trainer:
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
-    def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+    def load(self, out: Path) -> None:
+        state = read_state(out)
         self.step, self.seconds = state["step"], state["seconds"]
         self.network.load_state_dict(state["network"])
         self.heads.load_state_dict(state["heads"])
@@ -182,6 +194,7 @@ class Trainer:
             return
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = flat.cpu()  # where every build of gloo adds
         dist.all_reduce(flat)
         flat /= self.plan.workers
         for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
@@ -194,13 +207,13 @@ def pace(step: int, plan: Plan) -> float:
     return min((step + 1) / max(1, plan.warm_up_steps), 1.0, left)
 
 
-def _work(rank: int, out: Path, plan: Plan, meeting: str) -> None:
+def _work(rank: int, out: Path, plan: Plan, device: str, meeting: str) -> None:
     torch.set_num_threads(1)
     if plan.workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
-    trainer = Trainer(plan, rank)
+    trainer = Trainer(plan, rank, device)
     if (out / STATE_NAME).exists():
-        trainer.load(out / STATE_NAME)
+        trainer.load(out)
     first = trainer.step
     sums: dict[str, float] = {}
     for _ in tqdm(range(trainer.step, plan.steps), initial=first, total=plan.steps, disable=rank > 0):
@@ -209,7 +222,7 @@ def _work(rank: int, out: Path, plan: Plan, meeting: str) -> None:
         if rank > 0:
             continue
         if trainer.step % plan.save_every == 0 or trainer.step == plan.steps:
-            trainer.save(out / STATE_NAME)
+            trainer.save(out)
         if trainer.step % _LOG_EVERY == 0:
             means = {name: round(total / _LOG_EVERY, 4) for name, total in sums.items()}
             _note(out, {"step": trainer.step, "seconds": round(trainer.seconds), **means})

@@ -116,9 +116,9 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         whole.advance()
     begun = Trainer(PLAN, rank=0)
     begun.advance()
-    begun.save(tmp_path / training.STATE_NAME)
+    begun.save(tmp_path)
     resumed = Trainer(PLAN, rank=0)
-    resumed.load(tmp_path / training.STATE_NAME)
+    resumed.load(tmp_path)
     while resumed.step < PLAN.steps:
         resumed.advance()
     for name, weight in whole.network.state_dict().items():
@@ -136,11 +136,43 @@ def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
     """Begun for three steps and stopped after one, it goes on to the fourth, and is from then on a run of four."""
     begun = Trainer(PLAN, rank=0)
     begun.advance()
-    begun.save(tmp_path / training.STATE_NAME)
+    begun.save(tmp_path)
     with patch.dict(os.environ):  # `train` sets what its workers inherit
         train(tmp_path, replace(PLAN, steps=4), resume=True)
     state = torch.load(tmp_path / training.STATE_NAME, weights_only=True)
     assert (state["step"], state["plan"]["steps"]) == (4, 4)
+
+
+def test_it_trains_on_another_device() -> None:
+    """Everything is brought there: losses and weights are the CPU's, where no operation may mix the two."""
+    command = [sys.executable, "-m", "tests.unit.export.demo.other_device"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu(tmp_path: Path) -> None:
+    """Its first losses are the CPU's, but for rounding, and its state is read without a GPU."""
+    begun = Trainer(PLAN, rank=0, device="cuda")
+    assert begun.advance() == pytest.approx(Trainer(PLAN, rank=0).advance(), rel=1e-3)
+    begun.save(tmp_path)
+    resumed = Trainer(PLAN, rank=0)
+    resumed.load(tmp_path)
+    for mine, others in zip(resumed.parameters, begun.parameters, strict=True):
+        assert torch.equal(mine, others.cpu())
+    resumed.advance()
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Before anything is written."""
+    out = tmp_path / "run"
+    with (
+        patch("torch.cuda.is_available", return_value=False),
+        pytest.raises(RunRefused, match="finds no CUDA device here: leave out --device cuda"),
+    ):
+        train(out, PLAN, device="cuda")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +186,7 @@ def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """Asked to go on otherwise than it began, or for fewer steps, it refuses and names both; the state stays."""
     state = tmp_path / training.STATE_NAME
-    Trainer(PLAN, rank=0).save(state)
+    Trainer(PLAN, rank=0).save(tmp_path)
     before = state.read_bytes()
     with pytest.raises(RunRefused, match=message):
         train(tmp_path, replace(PLAN, **change), resume=True)
@@ -163,7 +195,7 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], me
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     """A folder that holds a run, and a run of another seed: one line each, exit status 1."""
-    Trainer(Plan(), rank=0).save(tmp_path / training.STATE_NAME)
+    Trainer(Plan(), rank=0).save(tmp_path)
     assert _train(tmp_path) == (
         1,
         f"error: {tmp_path} holds a run: go on with it (--resume), or name another folder\n",
