@@ -150,9 +150,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * pace(self.step, self.plan)
         self.optimiser.step()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}  # waits for a GPU
         self.step += 1
         self.seconds += time.monotonic() - started
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        return values
 
     def save(self, out: Path) -> None:
         """Write everything a resumed run needs, in one move."""

@@ -88,7 +88,7 @@ async def test_a_lease_survives_a_bad_line(server: RedisServer) -> None:
     ):
         fence = await lease.wait_granted(5)
         await lease.commit()
-        for _ in range(3):
+        for _ in range(4):
             proxy.cut()
             proxy.delay_s = 0.05
             await asyncio.sleep(LONG_TTL_S / 3)
