@@ -37,6 +37,7 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        self.refuses = True  # what is accepted already, and not yet heard of
         self.cut()
         for pipe in list(self._pipes):
             pipe.cancel()
@@ -51,8 +52,14 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", self.target_port)
-        self._writers |= {writer, back}
+        self._writers.add(writer)  # at once: what is accepted while the proxy ends must be closed as well
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target_port)
+        except OSError:
+            writer.transport.abort()
+            self._writers.discard(writer)
+            return
+        self._writers.add(back)
         for source, sink in ((reader, back), (there, writer)):
             pipe = asyncio.create_task(self._pass_on(source, sink, is_answer=source is there))
             self._pipes.add(pipe)

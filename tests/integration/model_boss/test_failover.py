@@ -26,7 +26,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
             with replica.client() as client:
                 client.replicaof("127.0.0.1", replication.port)
                 await _until(lambda: _field(client, "master_link_status") == "up")
-                async with opened(service.url, ttl_s=2) as ledger:
+                async with opened(service.url, ttl_s=4) as ledger:
                     seen = await granted(ledger, claim("seen", 2))
                     await _until(lambda: client.hexists("model-boss:{GPU-0}:leases", "seen") == 1)
                     replication.drops = True
@@ -42,7 +42,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
                         held = {row.lease_id: row.fence for row in (await ledger.table(GPU)).leases}
                         assert held["missed"] == fence > seen
                         assert missed.phase is Phase.ACTIVE
-                        await asyncio.sleep(2.5)
+                        await asyncio.sleep(4.5)
                         assert await ledger.reserve(claim("new", 16)) == Waiting(0, WaitReason.MEMORY)
 
 

@@ -23,10 +23,12 @@ from model_boss import (
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from model_boss import Ledger, Row
     from tests.integration.model_boss.servers import RedisServer
 
-TTL_S = 0.6
+TTL_S = 3.0
 FAST = LeaseOptions(poll_s=0.02)
 
 
@@ -36,19 +38,19 @@ async def rows(ledger: Ledger) -> dict[str, Row]:
 
 
 async def test_a_heartbeat_keeps_the_lease(server: RedisServer) -> None:
-    """It lives for several times to live, committed and touched, until it is released."""
+    """It lives for longer than its time to live, committed and touched, until it is released."""
     async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 10), FAST) as lease:
         fence = await lease.wait_granted(5)
         assert (lease.fence, lease.phase, lease.is_held) == (fence, Phase.RESERVED, True)
         await lease.commit(used_mb=9)
         assert lease.phase is Phase.ACTIVE
-        await asyncio.sleep(2.5 * TTL_S)
+        await asyncio.sleep(1.2 * TTL_S)
         lease.touch()
         used_at_ms = (await ledger.table(GPU)).now_ms
-        await asyncio.sleep(TTL_S / 2)
-        row = (await rows(ledger))["a"]
+        async with asyncio.timeout(30):
+            while (row := (await rows(ledger))["a"]).idle_since_ms < used_at_ms:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         assert (row.fence, row.phase) == (fence, Phase.ACTIVE)
-        assert row.idle_since_ms >= used_at_ms
         expires_in_s = lease.expires_in_s
         assert expires_in_s is not None
         assert 0 < expires_in_s < TTL_S
@@ -66,7 +68,7 @@ async def test_a_waiter_is_granted_when_the_memory_is_free(server: RedisServer) 
         assert await first.wait_granted(5) == fence
         async with Lease(ledger, claim("second", 18), FAST) as second:
             with pytest.raises(NotGranted, match="lease second: not granted"):
-                await second.wait_granted(2 * TTL_S)
+                await second.wait_granted(1.2 * TTL_S)
             assert second.phase is Phase.WAITING
             assert (await rows(ledger))["second"].position == 0
             await first.release()
@@ -104,7 +106,7 @@ async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> 
             waiting = asyncio.create_task(urgent.wait_granted(10))
             assert await asyncio.wait_for(lease.wait_ending(), 10) is Ending.YIELD
             assert lease.phase is Phase.YIELDING
-            await asyncio.sleep(1.5 * TTL_S)  # it drains, and the lease lasts meanwhile
+            await asyncio.sleep(1.2 * TTL_S)  # it drains, and the lease lasts meanwhile
             assert lease.is_held
             assert not waiting.done()
             await lease.release()
@@ -121,8 +123,7 @@ async def test_two_workers_share_one_lease(server: RedisServer) -> None:
         fences = await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
         assert fences[0] == fences[1]
         await one.commit()
-        await asyncio.sleep(TTL_S)
-        assert two.phase is Phase.ACTIVE  # it hears so from its own heartbeat
+        await _until(lambda: two.phase is Phase.ACTIVE)  # it hears so from its own heartbeat
         assert (await ledger.table(GPU)).held_mb == 10
         await one.release()
         assert await asyncio.wait_for(two.wait_ending(), 10) is Ending.LOST
@@ -163,9 +164,9 @@ async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) ->
 async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) -> None:
     """After a pause longer than its lease it stops by its own clock, though the ledger might not mind."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
-        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=0.4))
+        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=2))
         await lease.wait_granted(5)
-        time.sleep(0.3)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
+        time.sleep(1.1)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
         assert not lease.is_held
         await asyncio.wait_for(lease.lost.wait(), 10)
         assert lease.fence is None
@@ -196,13 +197,13 @@ async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
         async with Lease(ledger, claim("a", 13), options) as lease:
             await lease.wait_granted(5)
             assert meter.readings == 1
-            await asyncio.sleep(1.5 * TTL_S)
+            await asyncio.sleep(1.2 * TTL_S)
             assert meter.readings >= 3
             async with Lease(ledger, claim("b", 1), FAST) as second:
                 with pytest.raises(NotGranted):
-                    await second.wait_granted(TTL_S)
+                    await second.wait_granted(0.5)
             before = meter.readings
-        assert meter.readings == before + 1
+        assert meter.readings > before
 
 
 async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(
@@ -211,11 +212,11 @@ async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(
     """The lease lives on, unmeasured, and the log says so once."""
     meter = Meter(hangs=True)
     async with (
-        opened(server.url, ttl_s=1.2, timeout_s=0.2) as ledger,
+        opened(server.url, ttl_s=TTL_S, timeout_s=0.5) as ledger,
         Lease(ledger, claim("a", 13), LeaseOptions(poll_s=0.02, meter=meter)) as lease,
     ):
         await lease.wait_granted(5)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.2 * TTL_S)
         assert lease.is_held
         meter.go_on.set()
     assert meter.readings == 1
@@ -232,6 +233,7 @@ async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.
         async with Lease(ledger, claim("a", 18), FAST) as lease:
             with pytest.raises(NotGranted):
                 await lease.wait_granted(0.1)
+            await _until(lambda: lease.phase is Phase.WAITING)
             await ledger.release(claim("first", 18), fence)
             fence = await lease.wait_granted(5)
             await lease.commit()
@@ -242,3 +244,9 @@ async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.
         "lease a: active",
         "lease a: released, ok",
     ]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - a heartbeat makes it true
+            await asyncio.sleep(0.01)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.integration.model_boss.servers import RedisServer
 
-TTL_S = 1.5
+TTL_S = 3.0
 FAST = LeaseOptions(poll_s=0.02)
 OPEN = LeaseOptions(poll_s=0.02, on_outage=OnOutage.FAIL_OPEN)
 
@@ -40,13 +40,13 @@ async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> Non
         fence = await old.wait_granted(5)
         await old.commit(used_mb=8)
         own_server.kill()
+        killed_at_s = time.monotonic()
         own_server.start()
         answer = await ledger.reserve(claim("new", 10))
-        restarted_at_s = time.monotonic()
         assert answer == Waiting(0, WaitReason.GRACE)
         async with Lease(ledger, claim("small", 8, priority=9), FAST) as small:
             new_fence = await small.wait_granted(10)
-        assert time.monotonic() - restarted_at_s >= TTL_S * 0.95
+        assert time.monotonic() - killed_at_s >= TTL_S
         assert new_fence > fence
         table = await ledger.table(GPU)
         assert [(row.lease_id, row.fence, row.phase) for row in table.leases] == [
@@ -92,11 +92,11 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
 ) -> None:
     """With Redis gone, the holder is told `lost` by its own clock, less the safety margin."""
     async with opened(own_server.url, ttl_s=TTL_S) as ledger:
-        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=0.5))
+        lease = Lease(ledger, claim("a", 10), LeaseOptions(poll_s=0.02, safety_s=1.5))
         await lease.wait_granted(5)
         own_server.kill()
         died_at_s = time.monotonic()
-        assert await asyncio.wait_for(lease.wait_ending(), 10) is Ending.LOST
+        assert await asyncio.wait_for(lease.wait_ending(), 20) is Ending.LOST
         # Its last renewal was before the death of Redis: it stops well before a time to live after that.
         assert time.monotonic() - died_at_s < TTL_S - 0.2
         assert (lease.fence, lease.is_held) == (None, False)
@@ -120,7 +120,9 @@ async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisSe
         await asyncio.sleep(TTL_S)
         assert not lease.lost.is_set()
         own_server.start()
-        async with opened(own_server.url, ttl_s=TTL_S):  # others begin the epoch, and its grace passes
+        async with opened(
+            own_server.url, ttl_s=TTL_S, waits_grace=True
+        ):  # others begin the epoch, and its grace passes
             await _until(lambda: not lease.is_unprotected)
         assert lease.is_held
         assert lease.fence is not None
@@ -140,6 +142,7 @@ async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> No
             with pytest.raises(NotGranted):
                 await lease.wait_granted(0.2)
             own_server.kill()
+            await _until(lambda: lease.outage is not None and old.outage is not None)
             with pytest.raises(NotGranted) as caught:
                 await lease.wait_granted(0.5)
             assert caught.value.__cause__ is lease.outage is not None
@@ -150,6 +153,6 @@ async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> No
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - several things may make it true
             await asyncio.sleep(0.01)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from tests.integration.model_boss.servers import RedisServer
 
-TTL_S = 0.9
-SLACK_S = 1.0  # for two loaded cores
+TTL_S = 3.0
+SLACK_S = 2.5  # for two loaded cores: less than another time to live
 SHARED = claim("shared", 10)
 
 
@@ -71,13 +71,13 @@ async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> N
         assert after == (None, None, None, False)
         await one.release()  # nothing any more
         await _until(lambda: two.others == 0)
-        await asyncio.sleep(1.5 * TTL_S)
+        await asyncio.sleep(1.2 * TTL_S)
         assert not two.yield_asked.is_set()
 
         assert await two.leave() == 0
         assert two.phase is Phase.YIELDING
         await two.yield_asked.wait()
-        await asyncio.sleep(1.5 * TTL_S)  # it unloads
+        await asyncio.sleep(1.2 * TTL_S)  # it unloads
         fence = await three.wait_granted(5)
         assert three.yield_asked.is_set()
         assert three.others == 1
@@ -98,7 +98,7 @@ async def test_who_left_may_wait_for_the_others(server: RedisServer) -> None:
         assert one.yield_asked.is_set()
         assert await two.leave() == 0
         began_at_s = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() < began_at_s + 1.5 * TTL_S:  # the other unloads
+        while asyncio.get_running_loop().time() < began_at_s + 1.2 * TTL_S:  # the other unloads
             assert await one.leave() == 1
             await asyncio.sleep(0.02)
         assert await two.leave() == 0
@@ -163,13 +163,13 @@ async def test_who_cannot_be_counted_goes_on_where_it_may_go_on_without_a_lease(
 ) -> None:
     """With `fail_open` the grant is told once the lease is over by the holder's own clock."""
     async with opened(own_server.url, ttl_s=TTL_S) as ledger:
-        deaf = HardOfHearing(Connection(own_server.url, 0.2), ledger.options)
+        deaf = HardOfHearing(Connection(own_server.url, 2), ledger.options)
         deaf.is_deaf = True
         async with deaf, sharing(deaf, "one", OnOutage.FAIL_OPEN) as one:
             with pytest.raises(NotGranted):
                 await one.wait_granted(0.1)
             own_server.kill()
-            await one.wait_granted(5)
+            await one.wait_granted(30)
             assert one.is_unprotected
             assert one.others is None
 
@@ -183,7 +183,7 @@ async def test_after_leaving_heartbeats_say_nothing_of_this_sharer(server: Redis
             await ledger.share(SHARED, fence, "crashed", is_here=True)
             assert await one.leave() == 1
             before = counting.told
-            await asyncio.sleep(1.5 * TTL_S)
+            await asyncio.sleep(1.2 * TTL_S)
             assert counting.told == before
             assert one.is_held
             assert await one.leave() == 0
@@ -199,12 +199,12 @@ async def test_while_it_unloads_heartbeats_keep_its_place(server: RedisServer) -
             with pytest.raises(LedgerUnavailable):
                 await one.leave()
             counting.is_deaf = False
-            await asyncio.sleep(1.5 * TTL_S)
+            await asyncio.sleep(1.2 * TTL_S)
             assert (await ledger.share(SHARED, fence, "two", is_here=True)).others == 1
             assert (await ledger.share(SHARED, fence, "two", is_here=False)).others == 1
             assert await one.leave() == 0
             before = counting.told
-            await asyncio.sleep(1.5 * TTL_S)
+            await asyncio.sleep(1.2 * TTL_S)
             assert counting.told > before
             assert (await ledger.share(SHARED, fence, "new", is_here=False)).others == 1
 
@@ -251,7 +251,7 @@ async def test_leaving_a_lease_that_is_gone_says_so(server: RedisServer) -> None
 
 async def test_leaving_without_redis_is_no_leaving_yet(own_server: RedisServer) -> None:
     """Nobody knows of the others: call again. The lease that Redis forgot is brought back first."""
-    async with opened(own_server.url, ttl_s=TTL_S, timeout_s=0.2) as ledger:
+    async with opened(own_server.url, ttl_s=TTL_S) as ledger:
         one = sharing(ledger, "one")
         fence = await one.wait_granted(5)
         own_server.kill()
@@ -266,7 +266,7 @@ async def test_leaving_without_redis_is_no_leaving_yet(own_server: RedisServer) 
 
 async def test_without_a_lease_nobody_knows_of_others(own_server: RedisServer) -> None:
     """With `fail_open` a ledger that has forgotten the lease ends nothing; back in it, sharers are counted again."""
-    async with opened(own_server.url, ttl_s=TTL_S, timeout_s=0.2) as ledger:
+    async with opened(own_server.url, ttl_s=TTL_S) as ledger:
         one = sharing(ledger, "one", OnOutage.FAIL_OPEN)
         two = sharing(ledger, "two", OnOutage.FAIL_OPEN)
         await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
@@ -274,7 +274,9 @@ async def test_without_a_lease_nobody_knows_of_others(own_server: RedisServer) -
         await _until(lambda: one.is_unprotected and two.is_unprotected)
         assert one.others is None
         own_server.start()
-        async with opened(own_server.url, ttl_s=TTL_S):  # the grace of another ledger passes
+        async with opened(
+            own_server.url, ttl_s=TTL_S, waits_grace=True
+        ):  # the grace of another ledger passes
             await _until(lambda: not one.is_unprotected and one.others == 1)
             await _until(lambda: not two.is_unprotected and two.others == 1)
         assert await one.leave() == 1
@@ -288,13 +290,13 @@ async def test_who_goes_on_without_a_lease_is_not_stopped_by_leaving(server: Red
     async with (
         opened(server.url, ttl_s=TTL_S) as ledger,
         Proxy(server.port) as proxy,
-        opened(proxy.url, ttl_s=TTL_S, timeout_s=0.2, begun=False) as troubled,
+        opened(proxy.url, ttl_s=TTL_S, begun=False) as troubled,
         Lease(ledger, claim("other", 18), LeaseOptions(poll_s=0.02)) as other,
         sharing(troubled, "one", OnOutage.FAIL_OPEN) as one,
     ):
         await one.wait_granted(5)
         proxy.drops = True
-        await other.wait_granted(5)
+        await other.wait_granted(30)
         assert one.is_unprotected
         proxy.drops = False
         proxy.cut()
@@ -305,6 +307,6 @@ async def test_who_goes_on_without_a_lease_is_not_stopped_by_leaving(server: Red
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - several things may make it true
             await asyncio.sleep(0.01)

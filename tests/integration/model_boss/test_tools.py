@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer
 
 GPU = "box:0"
-TTL_S = 1.0
+TTL_S = 3.0
 
 
 class Shell:
@@ -74,10 +74,12 @@ class Shell:
 
 @pytest.fixture
 def shell(server: RedisServer, tmp_path: Path) -> Iterator[Shell]:
-    """A GPU of 20 MiB; the first `run` waits for the grace of the new ledger."""
+    """A GPU of 20 MiB; the grace of its new ledger is cut short."""
     shell = Shell(server, tmp_path)
     status, out, _ = shell.run("capacity", "--gpu", GPU, "--total-mb", "20", "--margin-mb", "2")
     assert (status, out.splitlines()[0]) == (0, "box:0: 20 MiB, margin 2, held 0, foreign 0, free 18")
+    with server.client() as client:
+        client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", "0")
     yield shell
     shell.stop()
 
