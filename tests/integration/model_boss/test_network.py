@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer
 
 TTL_S = 3.0
-TIMEOUT_S = 0.5  # a tenth of what a lease lasts on a bad line, or less (a seventh by default)
-LONG_TTL_S = 5.0
+TIMEOUT_S = 0.5
+LONG_TTL_S = 5.0  # of ten timeouts (seven by default): some may pass between two renewals
 SLACK_S = 10.0  # for two loaded cores; a call that hangs hangs for ever
 FAST = LeaseOptions(poll_s=0.02)
 

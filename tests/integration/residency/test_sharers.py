@@ -49,11 +49,13 @@ def triton() -> StandInTriton:
 
 
 async def test_an_outage_ends_before_the_memory_is_anothers(
-    triton: StandInTriton, redis: RedisServer, ledger: Ledger
+    triton: StandInTriton, redis: RedisServer
 ) -> None:
     """Redis that swallows what it is sent costs no second after the lease's own end: the model is gone in time."""
-    async with Proxy(redis.port) as proxy:
-        async with StandInFrontend(triton, proxy.url) as frontend, _other(ledger) as other:
+    ttl_s = 9.0  # it has a tenth of that to be gone
+    async with Proxy(redis.port) as proxy, Ledger.connect(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger:
+        await _begin(ledger, redis)
+        async with StandInFrontend(triton, proxy.url, ttl_s=ttl_s) as frontend, _other(ledger) as other:
             await frontend.use()
             granting = asyncio.create_task(other.wait_granted(timeout_s=30))
             proxy.drops = True
