@@ -30,6 +30,7 @@ class Health:
         self.is_live = True
         self.body: bytes | None = None
         """Of an answer that is not the frontend's own."""
+        self.ready_asked = 0
         health = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -37,6 +38,7 @@ class Health:
                 if self.path == "/health/live":
                     status, body = 200 if health.is_live else 500, b"{}"
                 else:
+                    health.ready_asked += 1
                     status, body = 503 if health.failing else 200, health.body or health.parts()
                 self.send_response(status)
                 self.end_headers()
@@ -108,8 +110,14 @@ async def _watching(
         await asyncio.wait({task})
 
 
+async def _until_it_worked(health: Health) -> None:
+    async with asyncio.timeout(60):
+        while health.ready_asked < 2:  # noqa: ASYNC110 - asked again, it has heard the first answer
+            await asyncio.sleep(0.02)
+
+
 async def _until_killed(part: Part) -> None:
-    await asyncio.wait_for(part.killed.wait(), 20)
+    await asyncio.wait_for(part.killed.wait(), 60)
 
 
 async def test_what_works_is_left_alone(health: Health) -> None:
@@ -129,7 +137,7 @@ async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tu
     """When a part of Triton's has failed for the limit, it is Triton that is ended, once."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
-        await asyncio.sleep(0.3)
+        await _until_it_worked(health)
         health.failing = failing
         await _until_killed(triton)
         await asyncio.sleep(0.6)  # the new one has not worked yet, and is given the time to load
@@ -141,7 +149,7 @@ async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
     """When not even the frontend's liveness answers, it is the frontend that is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
-        await asyncio.sleep(0.3)
+        await _until_it_worked(health)
         health.is_live = False
         await _until_killed(frontend)
     assert triton.kills == 0
@@ -152,7 +160,7 @@ async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing:
     """When decoding has failed for the limit, it is the frontend that is ended: decoding is its own."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
-        await asyncio.sleep(0.3)
+        await _until_it_worked(health)
         health.failing = failing
         await _until_killed(frontend)
     assert triton.kills == 0
@@ -173,7 +181,7 @@ async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None
     """Whoever lives and cannot say what it lacks is the culprit itself; Triton is not ended for it."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
-        await asyncio.sleep(0.3)
+        await _until_it_worked(health)
         health.failing, health.body = ("model",), body
         await _until_killed(frontend)
     assert triton.kills == 0
@@ -183,8 +191,8 @@ async def test_a_model_that_takes_long_to_load(health: Health) -> None:
     """Before it has worked once, a process is given as long as a start may take; then it is ended, too."""
     health.failing = ("model",)
     triton = Part("Triton", 2_000_000_000)
-    async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=1.5):
-        await asyncio.sleep(0.8)
+    async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=4):
+        await asyncio.sleep(1)
         assert triton.kills == 0
         await _until_killed(triton)
 
