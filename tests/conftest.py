@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from tests.repository import copy_repository
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# No test asserts a wall-clock time: hypothesis must not either.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
