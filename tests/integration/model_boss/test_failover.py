@@ -9,9 +9,9 @@ from model_boss import Lease, LeaseOptions, Phase, Waiting, WaitReason
 from tests.integration.model_boss.proxy import Proxy
 from tests.integration.model_boss.servers import RedisServer
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
+from tests.integration.model_boss.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import redis
@@ -25,10 +25,10 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
         async with Proxy(master.port) as replication, Proxy(master.port) as service:
             with replica.client() as client:
                 client.replicaof("127.0.0.1", replication.port)
-                await _until(lambda: _field(client, "master_link_status") == "up")
+                await until(lambda: _field(client, "master_link_status") == "up")
                 async with opened(service.url, ttl_s=4) as ledger:
                     seen = await granted(ledger, claim("seen", 2))
-                    await _until(lambda: client.hexists("model-boss:{GPU-0}:leases", "seen") == 1)
+                    await until(lambda: client.hexists("model-boss:{GPU-0}:leases", "seen") == 1)
                     replication.drops = True
                     async with Lease(ledger, claim("missed", 16), FAST) as missed:
                         fence = await missed.wait_granted(5)
@@ -38,7 +38,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
                         service.target_port = replica.port
                         answer = await ledger.reserve(claim("new", 16))
                         assert answer == Waiting(0, WaitReason.GRACE)
-                        await _until(lambda: client.hexists("model-boss:{GPU-0}:leases", "missed") == 1)
+                        await until(lambda: client.hexists("model-boss:{GPU-0}:leases", "missed") == 1)
                         held = {row.lease_id: row.fence for row in (await ledger.table(GPU)).leases}
                         assert held["missed"] == fence > seen
                         assert missed.phase is Phase.ACTIVE
@@ -51,7 +51,7 @@ async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as master, RedisServer(tmp_path) as replica:
         with replica.client() as client:
             client.replicaof("127.0.0.1", master.port)
-            await _until(lambda: _field(client, "master_link_status") == "up")
+            await until(lambda: _field(client, "master_link_status") == "up")
         settings = tmp_path / "sentinel.conf"
         settings.write_text(
             f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
@@ -60,7 +60,7 @@ async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
         )
         with RedisServer(tmp_path, config=settings) as sentinel:
             with sentinel.client() as client:
-                await _until(lambda: bool(client.execute_command("SENTINEL", "REPLICAS", "main")))
+                await until(lambda: bool(client.execute_command("SENTINEL", "REPLICAS", "main")))
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
             async with (
                 opened(url, ttl_s=6) as ledger,
@@ -68,23 +68,17 @@ async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
             ):
                 fence = await lease.wait_granted(10)
                 with replica.client() as client:
-                    await _until(lambda: client.hexists("model-boss:{GPU-0}:leases", "a") == 1)
+                    await until(lambda: client.hexists("model-boss:{GPU-0}:leases", "a") == 1)
                     new_server = client.info("server")["run_id"]
                     epoch = "model-boss:{GPU-0}:epoch"
                     assert client.hget(epoch, "server") != new_server
                     master.kill()
                     # The heartbeat itself finds the new master, and begins its epoch there.
-                    await _until(lambda: client.hget(epoch, "server") == new_server)
-                await _until(lambda: lease.outage is None)
+                    await until(lambda: client.hget(epoch, "server") == new_server)
+                await until(lambda: lease.outage is None)
                 assert (lease.fence, lease.is_held) == (fence, True)
                 assert [row.fence for row in (await ledger.table(GPU)).leases] == [fence]
 
 
 def _field(client: redis.Redis, name: str) -> object:
     return client.info("replication").get(name)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - another process makes it true
-            await asyncio.sleep(0.02)

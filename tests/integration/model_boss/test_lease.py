@@ -21,10 +21,9 @@ from model_boss import (
     Phase,
 )
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
+from tests.integration.model_boss.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from model_boss import Ledger, Row
     from tests.integration.model_boss.servers import RedisServer
 
@@ -123,7 +122,7 @@ async def test_two_workers_share_one_lease(server: RedisServer) -> None:
         fences = await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
         assert fences[0] == fences[1]
         await one.commit()
-        await _until(lambda: two.phase is Phase.ACTIVE)  # it hears so from its own heartbeat
+        await until(lambda: two.phase is Phase.ACTIVE)  # it hears so from its own heartbeat
         assert (await ledger.table(GPU)).held_mb == 10
         await one.release()
         assert await asyncio.wait_for(two.wait_ending(), 10) is Ending.LOST
@@ -233,7 +232,7 @@ async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.
         async with Lease(ledger, claim("a", 18), FAST) as lease:
             with pytest.raises(NotGranted):
                 await lease.wait_granted(0.1)
-            await _until(lambda: lease.phase is Phase.WAITING)
+            await until(lambda: lease.phase is Phase.WAITING)
             await ledger.release(claim("first", 18), fence)
             fence = await lease.wait_granted(5)
             await lease.commit()
@@ -244,9 +243,3 @@ async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.
         "lease a: active",
         "lease a: released, ok",
     ]
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - a heartbeat makes it true
-            await asyncio.sleep(0.01)

@@ -20,10 +20,9 @@ from model_boss import (
     WaitReason,
 )
 from tests.integration.model_boss.test_ledger import GPU, claim, opened
+from tests.integration.model_boss.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.integration.model_boss.servers import RedisServer
 
 TTL_S = 3.0
@@ -80,10 +79,10 @@ async def test_a_holder_outlives_a_short_outage(own_server: RedisServer) -> None
         await lease.wait_granted(5)
         own_server.kill()
         await lease.commit()  # told later
-        await _until(lambda: lease.outage is not None)
+        await until(lambda: lease.outage is not None)
         assert lease.is_held
         own_server.start()
-        await _until(lambda: lease.outage is None and lease.phase is Phase.ACTIVE)
+        await until(lambda: lease.outage is None and lease.phase is Phase.ACTIVE)
         assert lease.is_held
 
 
@@ -114,7 +113,7 @@ async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisSe
         fence = await lease.wait_granted(5)
         await lease.commit()
         own_server.kill()
-        await _until(lambda: lease.is_unprotected)
+        await until(lambda: lease.is_unprotected)
         assert lease.is_held
         assert lease.expires_in_s == 0
         await asyncio.sleep(TTL_S)
@@ -123,11 +122,11 @@ async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisSe
         async with opened(
             own_server.url, ttl_s=TTL_S, waits_grace=True
         ):  # others begin the epoch, and its grace passes
-            await _until(lambda: not lease.is_unprotected)
+            await until(lambda: not lease.is_unprotected)
         assert lease.is_held
         assert lease.fence is not None
         assert lease.fence >= fence
-        await _until(lambda: lease.phase is Phase.ACTIVE)
+        await until(lambda: lease.phase is Phase.ACTIVE)
         assert [row.lease_id for row in (await ledger.table(GPU)).leases] == ["a"]
 
 
@@ -142,17 +141,11 @@ async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> No
             with pytest.raises(NotGranted):
                 await lease.wait_granted(0.2)
             own_server.kill()
-            await _until(lambda: lease.outage is not None and old.outage is not None)
+            await until(lambda: lease.outage is not None and old.outage is not None)
             with pytest.raises(NotGranted) as caught:
                 await lease.wait_granted(0.5)
             assert caught.value.__cause__ is lease.outage is not None
             own_server.start()
-            await _until(lambda: lease.outage is None and old.outage is None)
+            await until(lambda: lease.outage is None and old.outage is None)
             await old.release()
             await lease.wait_granted(10)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - several things may make it true
-            await asyncio.sleep(0.01)

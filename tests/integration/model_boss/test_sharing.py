@@ -25,10 +25,9 @@ from model_boss import (
 from model_boss.connection import Connection
 from tests.integration.model_boss.proxy import Proxy
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
+from tests.integration.model_boss.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.integration.model_boss.servers import RedisServer
 
 TTL_S = 3.0
@@ -62,7 +61,7 @@ async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> N
         assert one.others == 0
         await two.wait_granted(5)
         assert two.others == 1
-        await _until(lambda: one.others == 1)  # by its heartbeat
+        await until(lambda: one.others == 1)  # by its heartbeat
 
         assert await one.leave() == 1
         assert not one.yield_asked.is_set()
@@ -70,7 +69,7 @@ async def test_the_last_of_two_to_leave_ends_the_lease(server: RedisServer) -> N
         after: tuple[object, ...] = (one.fence, one.phase, one.others, one.is_held)
         assert after == (None, None, None, False)
         await one.release()  # nothing any more
-        await _until(lambda: two.others == 0)
+        await until(lambda: two.others == 0)
         await asyncio.sleep(1.2 * TTL_S)
         assert not two.yield_asked.is_set()
 
@@ -271,14 +270,14 @@ async def test_without_a_lease_nobody_knows_of_others(own_server: RedisServer) -
         two = sharing(ledger, "two", OnOutage.FAIL_OPEN)
         await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
         own_server.kill()
-        await _until(lambda: one.is_unprotected and two.is_unprotected)
+        await until(lambda: one.is_unprotected and two.is_unprotected)
         assert one.others is None
         own_server.start()
         async with opened(
             own_server.url, ttl_s=TTL_S, waits_grace=True
         ):  # the grace of another ledger passes
-            await _until(lambda: not one.is_unprotected and one.others == 1)
-            await _until(lambda: not two.is_unprotected and two.others == 1)
+            await until(lambda: not one.is_unprotected and one.others == 1)
+            await until(lambda: not two.is_unprotected and two.others == 1)
         assert await one.leave() == 1
         await one.detach()
         assert await two.leave() == 0
@@ -300,13 +299,7 @@ async def test_who_goes_on_without_a_lease_is_not_stopped_by_leaving(server: Red
         assert one.is_unprotected
         proxy.drops = False
         proxy.cut()
-        await _until(lambda: one.outage is None)
+        await until(lambda: one.outage is None)
         assert await one.leave() == 0
         assert one.is_held
         assert not one.lost.is_set()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - several things may make it true
-            await asyncio.sleep(0.01)
