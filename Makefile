@@ -1,15 +1,12 @@
 # `make up` serves, `make test` tests; each installs what it needs into .venv first.
 # Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
-#            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11
+#            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# The first of these that is Python 3.11 or 3.12 (the tritonserver wheel needs NumPy 1, which ends there).
-PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
-	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
-	&& echo $$python && break; done)
+PYTHON ?=
 HOST ?= 127.0.0.1
 PORT ?= 8006
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
@@ -65,33 +62,25 @@ bench: $(VENV)/.dev .upstream/.installed ## measure; see docs/performance.md
 	$(BIN)/python -m bench.full_size
 
 clean: ## remove everything that was installed or built, but no published version
-	rm -rf $(VENV) .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .tools .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
 
-$(VENV)/.python:
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed (the Triton wheel's Python backend needs NumPy 1); name it with PYTHON=" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || { echo "error: $(PYTHON) is not Python 3.11 or 3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	@touch $@
+# local/install.sh chooses a Python, and says in its head what may be set.
+INSTALL = PYTHON="$(PYTHON)" bash local/install.sh
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-
-$(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[fetch,frontend,model-boss,redis-server,triton]'
+$(VENV)/.serve: pyproject.toml constraints.txt local/install.sh
+	@$(INSTALL) serve
 	@touch $@
 
 # `make up` does this in the middle of its recipe: a nested make would run even under `make -n`.
-INSTALL_EXPORT = $(INSTALL) --editable '.[export]' && touch $(VENV)/.export
+INSTALL_EXPORT = $(INSTALL) export && touch $(VENV)/.export
 
 $(VENV)/.export: $(VENV)/.serve
-	$(INSTALL_EXPORT)
+	@$(INSTALL_EXPORT)
 
 $(VENV)/.dev: $(VENV)/.export
-	$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) dev
 	@touch $@
 
-# The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it is entered.
 .upstream/.installed: tests/parity/upstream.txt $(VENV)/.dev
-	rm -rf .upstream
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .upstream --requirement $<
+	@$(INSTALL) upstream
 	@touch $@
