@@ -15,7 +15,7 @@ NAME :=
 endif
 SOURCES := reward export frontend local model_boss tests bench model_repository
 
-.PHONY: help up demo publish test test-slow fuzz check fix bench clean
+.PHONY: help up demo publish test test-slow test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -44,6 +44,10 @@ test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
 
 test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
 	$(BIN)/python -m pytest -m slow
+
+test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
+	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m fresh -s tests/fresh -k "$(ONLY)"
 
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py

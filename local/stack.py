@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import signal
 import socket
@@ -20,7 +21,7 @@ from local.errors import NothingPublished, PortTaken, StartFailed
 from local.ledger import LedgerSettings, OwnLedger
 from local.supervised import Supervised
 from local.tritonserver import Ports
-from local.watchdog import Watchdog
+from local.watchdog import Watchdog, dead_stubs
 from reward import manifest
 from reward.contract import MODELS, NETWORK, PREPROCESS
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.2
 _HARMLESS: Final = "CudaDriverHelper has not been initialized"
 """Triton's error on every machine without a GPU driver; it goes on."""
+
+_OF_TRITON: Final = re.compile(r"[IWEF]\d{4} |[|+]")
+"""What Triton's own lines begin with: the level and the date, or the frame of a table."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Stack:
         self.triton_log = directory / "triton.log"
         self.triton_log.unlink(missing_ok=True)
         server = tritonserver.find(directory.resolve())
+        self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self.triton = Supervised(
             "Triton",
             server.command(
@@ -79,12 +84,13 @@ class Stack:
                 host=settings.host,
                 ports=settings.triton,
                 admin_key=admin_key,
-                server_id=f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}",
+                server_id=self.server_id,
                 # On a shared GPU the frontend loads the network once the ledger grants the memory.
                 models=(PREPROCESS,) if self._is_gpu_shared else MODELS,
             ),
             server.environment,
             self.triton_log,
+            clean_up=partial(tritonserver.remove_regions, self.server_id),
         )
         environment = {
             "AESTHETIC_HOST": settings.host,
@@ -155,6 +161,8 @@ class Stack:
         """
         _check_published(self.settings.repository)
         _check_ports(self.settings)
+        tritonserver.remove_regions(self.server_id)  # of a stack that was killed; nobody listens on its ports
+        tritonserver.check_shared_memory()
         started = time.monotonic()
         if self.ledger is not None:
             _say("starting Redis …")
@@ -180,7 +188,15 @@ class Stack:
         return [*redis, self.triton, self.frontend]
 
     async def _wait(self, is_ready: Callable[[], Awaitable[bool]], part: Supervised, started: float) -> None:
+        suspects: frozenset[int] = frozenset()
         while not await is_ready():
+            # Triton does not end when a stub dies at its start: it waits. It buries those that it ends itself.
+            dead = frozenset() if self.triton.pid is None else dead_stubs(self.triton.pid)
+            if suspects & dead:
+                raise StartFailed(
+                    f"Triton's Python process died at its start: {_last_words(self.triton_log)}"
+                )
+            suspects = dead
             for each in self._parts:
                 if each.exit_status is not None:
                     at_once = f" at once (status {each.exit_status})" if each is part else ""
@@ -277,6 +293,13 @@ def _last_error(log: Path) -> str:
     # Triton writes line ends as "\\n"; what follows this one is a traceback.
     message = message.partition(r"\n\nAt:")[0]
     return f"{message} (log: {log})"
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log that Triton itself did not write: a dying stub's, or the dynamic loader's."""
+    lines = log.read_text(errors="replace").splitlines()
+    words = [line for line in lines if line.strip() and not _OF_TRITON.match(line)]
+    return f"{words[-1].strip()} (log: {log})" if words else f"it wrote nothing; see {log}"
 
 
 def _say(text: str) -> None:

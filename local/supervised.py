@@ -25,12 +25,20 @@ class Supervised:
     """A command in a process group of its own; what it starts ends with it."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path | None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path | None,
+        *,
+        clean_up: Callable[[], None] = lambda: None,
     ) -> None:
+        """Prepare; nothing runs yet. `clean_up` is called whenever the process has ended."""
         self.name = name
         self._command = command
         self._environment = {**os.environ, **environment}
         self.log = log
+        self._clean_up = clean_up
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -68,7 +76,7 @@ class Supervised:
             assert self._process is not None
             started = time.monotonic()
             status = await self._process.wait()
-            self._kill_group()  # a server's helpers do not outlive it
+            self._end_group()
             if self._is_stopping():
                 return
             if time.monotonic() - started > _HEALTHY_AFTER_S:
@@ -96,9 +104,14 @@ class Supervised:
                 await asyncio.wait_for(self._process.wait(), _STOP_GRACE_S)
         self._kill_group()
         await self._process.wait()
+        self._end_group()
 
     def _is_stopping(self) -> bool:
         return self._stopping  # changes at any await
+
+    def _end_group(self) -> None:
+        self._kill_group()  # a server's helpers do not outlive it
+        self._clean_up()
 
     def _kill_group(self) -> None:
         assert self._process is not None

@@ -7,8 +7,10 @@ Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver`
 from __future__ import annotations
 
 import compileall
+import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass, field
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 # administration key may. Statistics, metadata and inference stay open.
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
 ADMIN_HEADER: Final = "triton-admin-key"
+
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux has it, whatever TMPDIR says
+SHARED_MEMORY_MIN_MIB: Final = 32
+"""Each Python process of Triton's takes 1 MiB of it at its start, and more for what it is sent."""
+
+_NOT_LOADED: Final = 127
+"""The dynamic loader's exit status where a library is missing."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class TritonServer:
             "metrics-address": host,
             "metrics-port": ports.metrics,
             "allow-gpu-metrics": "false",
+            "backend-config": f"python,shm-region-prefix-name={region_prefix(server_id)}",
             "http-restricted-api": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
@@ -116,6 +126,32 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
     return TritonServer(Path(binary), environment={"PATH": path})
 
 
+def region_prefix(server_id: str) -> str:
+    """Return what the names of a server's regions of shared memory begin with; no other server's do."""
+    return f"imajin_{hashlib.sha256(server_id.encode()).hexdigest()[:16]}_"
+
+
+def remove_regions(server_id: str) -> None:
+    """Give back the shared memory of a server that has ended: one that was killed leaves it behind."""
+    for region in SHARED_MEMORY.glob(f"{region_prefix(server_id)}*"):
+        region.unlink(missing_ok=True)
+
+
+def check_shared_memory(directory: Path = SHARED_MEMORY, *, min_mib: int = SHARED_MEMORY_MIN_MIB) -> None:
+    """Refuse to go on where Triton's Python processes would fail one after another.
+
+    Raises:
+        NotInstalled: too little shared memory is free.
+    """
+    state = os.statvfs(directory)
+    free_mib = state.f_bavail * state.f_frsize // 2**20
+    if free_mib < min_mib:
+        raise NotInstalled(
+            f"{directory} has {free_mib} MiB free and Triton needs {min_mib}: remove what others left there, "
+            "or give a container more (docker run --shm-size=1g)"
+        )
+
+
 def compile_models(repository: Path) -> None:
     """Write the bytecode of the network's `model.py` before Triton loads it.
 
@@ -138,9 +174,25 @@ def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
     for file in [*(wheel / "backends" / "python").iterdir(), stub]:
         if file.is_file():
             (backend / file.name).symlink_to(file)
-    libraries = [sysconfig.get_config_var("LIBDIR"), str(wheel.parents[1] / "nvidia_pytriton.libs")]
-    return TritonServer(
-        wheel / "bin" / "tritonserver",
-        backends=backend.parent,
-        environment={"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)},
+    libraries = [
+        sysconfig.get_config_var("LIBDIR"),
+        str(Path(sys.base_prefix) / "lib"),
+        str(wheel.parents[1] / "nvidia_pytriton.libs"),
+    ]
+    environment = {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+    _check_stub(stub, environment)
+    return TritonServer(wheel / "bin" / "tritonserver", backends=backend.parent, environment=environment)
+
+
+def _check_stub(stub: Path, environment: dict[str, str]) -> None:
+    """Start the stub without arguments: it says so and ends, unless it cannot even be loaded."""
+    trial = subprocess.run(  # noqa: S603 - of the wheel
+        [stub], env=environment, capture_output=True, text=True, errors="replace", check=False
     )
+    if trial.returncode == _NOT_LOADED:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise NotInstalled(
+            f"Triton's Python backend does not start with this Python: {trial.stderr.strip().rpartition(': error ')[2]}; "
+            f"install it (Debian, Ubuntu: apt-get install libpython{version}), or let 'make' choose a Python: "
+            "make clean, then the same command again"
+        )

@@ -13,6 +13,7 @@ are read here: user and password are those of the Redis servers, and `sentinel_u
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SENTINEL_PORT: Final = 26379
+# Not `urlsplit`: it refuses a bracketed address that does not begin the host, as the second of a list does not.
+_SENTINEL_URL: Final = re.compile(
+    r"(?P<scheme>rediss?\+sentinel)://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Connection:
         }
         self._sentinel: Sentinel | None = None
         self.redis: Redis
-        if urlsplit(url).scheme.endswith("+sentinel"):
+        if url.partition("://")[0].endswith("+sentinel"):
             parsed = parse_sentinel_url(url)
             timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
             self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
@@ -83,11 +89,12 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     Raises:
         InvalidUrl: it names no host or no service, or an option has no sense.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis+sentinel", "rediss+sentinel"):
-        raise InvalidUrl(f"{parts.scheme}:// is not one of redis+sentinel://, rediss+sentinel://")
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    service, _, db = parts.path.strip("/").partition("/")
+    parts = _SENTINEL_URL.fullmatch(url)
+    if parts is None:
+        scheme = url.partition("://")[0]
+        raise InvalidUrl(f"{scheme}:// is not one of redis+sentinel://, rediss+sentinel://")
+    credentials, _, hosts = parts["netloc"].rpartition("@")
+    service, _, db = parts["path"].strip("/").partition("/")
     if not hosts or not service:
         raise InvalidUrl(
             "a Sentinel URL names its hosts and its service: redis+sentinel://host:26379/service"
@@ -96,7 +103,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
         raise InvalidUrl(f"the database of a Sentinel URL is a number, not {db!r}")
     try:
         # redis-py reads the options, under the types it wants them in.
-        options = dict(parse_url(f"redis://?{parts.query}"))
+        options = dict(parse_url(f"redis://?{parts['query'] or ''}"))
     except ValueError as error:
         raise InvalidUrl(str(error)) from error
     user, _, password = credentials.partition(":")
@@ -106,7 +113,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
         if name.startswith("sentinel_")
     }
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if parts.scheme == "rediss+sentinel":
+    if parts["scheme"] == "rediss+sentinel":
         tls["ssl"] = True
     options |= tls
     for name, value in (("username", user), ("password", password), ("db", db)):

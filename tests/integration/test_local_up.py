@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from local.errors import StartFailed
+from local.ports import free_ports
+from local.stack import Stack, StackSettings
+from local.tritonserver import SHARED_MEMORY, Ports, region_prefix
 from tests.integration.stack import RunningStack
 from tests.pictures import photograph
 from tests.repository import copy_repository
@@ -114,6 +118,53 @@ def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path:
     assert "failed to load 'image_reward_network' version 1" in errors[0]
     assert "damaged, its sha256 is not the manifest's" in errors[0]
     assert "triton.log" in errors[0]
+
+
+async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_path: Path) -> None:
+    """Triton would wait for it without an end; what the stub said is told within seconds."""
+    port, *triton = free_ports(4)
+    stack = Stack(
+        StackSettings(
+            repository=published_repository,
+            directory=tmp_path,
+            port=port,
+            triton=Ports(*triton),
+            frontend_log=tmp_path / "frontend.log",
+        )
+    )
+    stub = tmp_path / "backends" / "python" / "triton_python_backend_stub"
+    stub.unlink()
+    stub.write_text(
+        "#!/bin/sh\necho 'stub: error while loading shared libraries: libgone.so.1' >&2\nexit 127\n"
+    )
+    stub.chmod(0o755)
+    with pytest.raises(
+        StartFailed, match=r"process died at its start: .*libgone\.so\.1 \(log: .*triton\.log\)"
+    ):
+        async with stack.stopping():
+            await stack.start()
+    assert _regions(stack.server_id) == []
+
+
+def test_shared_memory_is_given_back(published_repository: Path, tmp_path: Path) -> None:
+    """The regions of a Triton that was killed go before the next one starts, and the last ones at the end."""
+    stack = RunningStack(published_repository, tmp_path)
+    server_id = f"imajin-aesthetic@{socket.gethostname()}:{stack.triton_port}"
+    stack.start()
+    try:
+        before = _regions(server_id)
+        assert before
+        os.kill(stack.triton_pid(), signal.SIGKILL)
+        with stack.client() as client:
+            _wait(lambda: client.post("/score", json=BODY).status_code == 200)
+        assert not set(before) & set(_regions(server_id))
+    finally:
+        assert stack.stop() == 0
+    assert _regions(server_id) == []
+
+
+def _regions(server_id: str) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"{region_prefix(server_id)}*"))
 
 
 def _run(stack: RunningStack) -> tuple[int, list[str]]:

@@ -9,7 +9,7 @@ With a `seed`, the checkpoint is made first: upstream's own network, filled with
 Nothing of upstream is changed. Three things around it are, because its `__init__` imports packages for
 other scorers (clip, diffusers) and its tokenizer is downloaded by name: the package modules are entered
 past their `__init__`, the tokenizer's files lie in the working directory under the name that upstream
-asks for, and torchvision, built for another torch, finds the two operators it registers at import.
+asks for, and a torchvision that was built for another torch finds the two operators it registers at import.
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ def fill(model: torch.nn.Module, seed: int) -> None:
 
 
 def import_upstream(directory: Path) -> tuple[type, object]:
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library = provide_torchvision_operators()
     spec = importlib.util.find_spec("ImageReward")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -136,8 +134,25 @@ def import_upstream(directory: Path) -> tuple[type, object]:
     from ImageReward.ImageReward import ImageReward
     from ImageReward.models.BLIP.blip import init_tokenizer
 
-    main.library = library  # the operators live as long as their library
+    main.library = library  # the operators live as long as it does
     return ImageReward, init_tokenizer
+
+
+def provide_torchvision_operators() -> torch.library.Library | None:
+    """Define what torchvision registers at import where its own binary cannot: beside a torch of another build."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    else:
+        return None
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half imported
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 IMAGE = b"\x89PNG, as far as a download can tell"
 PUBLIC = ("127.0.0.2", "127.0.0.3")  # the stand-ins; every other loopback address is private
 PRIVATE = ("127.0.0.1", "127.0.0.4", "::1")
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()  # Docker's default network has none
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -100,19 +113,21 @@ class Names(AbstractResolver):
 
 async def _listening(net: Net) -> list[asyncio.Server]:
     """Listen on one port of every address; another one, where somebody has it on one of them."""
-    while True:
+    addresses = [address for address in (*PUBLIC, *PRIVATE) if HAS_IPV6 or ":" not in address]
+    for _ in range(20):
         port, servers = 0, []
         try:
-            for address in (*PUBLIC, *PRIVATE):
+            for address in addresses:
                 servers.append(await asyncio.start_server(net.serve, address, port))
                 port = servers[0].sockets[0].getsockname()[1]
-        except OSError:
-            if not servers:
-                raise
+        except OSError as error:
             for server in servers:
                 server.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
         else:
             return servers
+    raise OSError(errno.EADDRINUSE, "no port was free on all of the stand-ins' addresses")
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from frontend.addresses import Reason, parse_allow
 from frontend.errors import ImageUnreachable, ImageUrlForbidden
 from frontend.fetch import Fetcher, FetchPolicy
 from tests.unit.frontend.spellings import DENIED_ADDRESSES, FORBIDDEN, SERVED
-from tests.unit.frontend.stand_ins import IMAGE, Net, fetching, http, redirect, standing
+from tests.unit.frontend.stand_ins import HAS_IPV6, IMAGE, Net, fetching, http, redirect, standing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -203,6 +203,7 @@ async def test_allowlisted_private_hosts(net: Net) -> None:
     assert set(net.connections) == {"127.0.0.1"}
 
 
+@pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 async def test_allowlisted_ipv6(net: Net) -> None:
     """An allowed IPv6 address is dialled over IPv6."""
     async with fetching(net, allow=parse_allow("::1")) as fetcher:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.stack import _last_error
+from local.stack import _last_error, _last_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,3 +30,20 @@ def test_the_most_telling_line_is_told(tmp_path: Path, lines: list[str], told: s
     log = tmp_path / "triton.log"
     log.write_text("\n".join(lines))
     assert _last_error(log) == f"{told} (log: {log})"
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["stub: no libpython", LOADING, NO_DRIVER, "| backend |", "+----+", ""],
+            "stub: no libpython (log: {log})",
+        ),
+        ([NO_DRIVER, LOADING], "it wrote nothing; see {log}"),
+    ],
+)
+def test_the_last_words_of_a_dying_stub(tmp_path: Path, lines: list[str], told: str) -> None:
+    """What Triton itself goes on writing is not what its Python process died of."""
+    log = tmp_path / "triton.log"
+    log.write_text("\n".join(lines))
+    assert _last_words(log) == told.format(log=log)

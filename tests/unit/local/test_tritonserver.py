@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from local.errors import NotInstalled
-from local.tritonserver import ADMIN_HEADER, Ports, TritonServer, compile_models, find
+from local.tritonserver import (
+    ADMIN_HEADER,
+    SHARED_MEMORY,
+    Ports,
+    TritonServer,
+    check_shared_memory,
+    compile_models,
+    find,
+    region_prefix,
+    remove_regions,
+)
 from reward.contract import MODELS, PREPROCESS
 
 if TYPE_CHECKING:
@@ -100,3 +110,46 @@ def test_a_damaged_model_is_not_compiled(tmp_path: Path) -> None:
     (version / "model.py").write_text("no Python")
     compile_models(tmp_path)
     assert list(version.rglob("*.pyc")) == []
+
+
+def test_a_stub_that_cannot_be_loaded_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python without its shared library is named before anything is started, with what to install."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wheel = tmp_path / "some_triton" / "tritonserver"
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    stub.parent.mkdir(parents=True)
+    (wheel / "backends" / "python").mkdir(parents=True)
+    (tmp_path / "some_triton" / "__init__.py").touch()
+    stub.write_text(
+        f"#!/bin/sh\necho '{stub}: error while loading shared libraries: libpython.so: no file' >&2; exit 127"
+    )
+    stub.chmod(0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        NotInstalled, match=f"libraries: libpython.so: no file; .*apt-get install libpython{version}"
+    ):
+        find(tmp_path / "state", package="some_triton")
+
+
+def test_only_a_servers_own_regions_are_removed() -> None:
+    """What another server has in shared memory stays."""
+    ours, theirs = (
+        SHARED_MEMORY / f"{region_prefix(server)}region" for server in ("ours@here:1", "theirs@here:2")
+    )
+    try:
+        ours.touch()
+        theirs.touch()
+        remove_regions("ours@here:1")
+        assert not ours.exists()
+        assert theirs.exists()
+    finally:
+        theirs.unlink(missing_ok=True)
+
+
+def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
+    """It says how much is free, how much is needed, and how a container gets more."""
+    check_shared_memory(tmp_path, min_mib=0)
+    with pytest.raises(NotInstalled, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
+        check_shared_memory(tmp_path, min_mib=10**9)

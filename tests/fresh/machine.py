@@ -1,0 +1,171 @@
+"""Machines that are really fresh: containers with nothing but what the README asks for, and an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT: Final = Path(__file__).parents[2]
+STAND_IN: Final = ROOT / ".cache" / "fresh" / "python"
+_INSTALL: Final = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running container with a checkout in it."""
+
+    container: str
+    directory: str
+
+    def run(self, command: str, *, timeout_s: float = 1800) -> str:
+        """Run a command in the checkout as the ordinary user; its output is returned, and shown where it fails."""
+        done = self.try_run(command, timeout_s=timeout_s)
+        assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout[-6000:]}"
+        return done.stdout
+
+    def try_run(self, command: str, *, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
+        """Run a command in the checkout as the ordinary user, whatever its status; standard error is merged."""
+        started = time.monotonic()
+        done = subprocess.run(
+            ["docker", "exec", "--user", "user", "--workdir", self.directory, self.container,
+             "bash", "-c", f"exec 2>&1; {command}"],
+            stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+        print(f"\n$ {command}   # {time.monotonic() - started:.0f} s\n{done.stdout[-3000:]}")
+        return done
+
+    def cut_off(self) -> None:
+        """Take the network away; the loopback interface stays."""
+        _docker("network", "disconnect", "bridge", self.container)
+
+    def disk_mb(self, *names: str) -> dict[str, int]:
+        """Measure folders of the checkout, a file with several names once."""
+        lines = self.run(f"du --summarize --block-size=1M {' '.join(names)}").splitlines()
+        return {name: int(size) for size, name in (line.split("\t") for line in lines)}
+
+
+@contextmanager
+def fresh_machine(
+    packages: str,
+    *,
+    base: str = "debian:bookworm-slim",
+    directory: str = "/home/user/imajin-aesthetic",
+    options: Sequence[str] = (),
+) -> Iterator[Machine]:
+    """Start a minimal Debian with these packages and the checkout, and remove it at the end.
+
+    Docker's own defaults are part of it: no IPv6, 64 MB of /dev/shm.
+    """
+    image = _build(f"FROM {base}\nRUN {_INSTALL} {packages} >/dev/null && useradd --create-home user\n")
+    container = _docker(
+        "run", "--detach", "--init", *_pip_links(), *options, image, "sleep", "infinity"
+    ).strip()  # fmt: skip
+    try:
+        machine = Machine(container, directory)
+        _docker("exec", container, "mkdir", "-p", directory)
+        _copy_checkout(container, directory)
+        _docker("exec", container, "chown", "-R", "user:", directory)
+        yield machine
+    finally:
+        _docker("rm", "--force", "--volumes", container)
+
+
+def _docker(*arguments: str, data: bytes | None = None) -> str:
+    done = subprocess.run(["docker", *arguments], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode()
+
+
+def _build(dockerfile: str) -> str:
+    return _docker("build", "--network", "host", "--quiet", "-", data=dockerfile.encode()).split()[-1]
+
+
+def _copy_checkout(container: str, directory: str) -> None:
+    """Copy what git knows, as it is in the work tree."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["tar", "--null", "--files-from=-", "--create"],
+        cwd=ROOT,
+        input=names,
+        capture_output=True,
+        check=True,
+    ).stdout
+    _docker("exec", "--interactive", container, "tar", "--extract", "-C", directory, data=archive)
+
+
+def _pip_links() -> list[str]:
+    """Give the machine the wheels that this machine's pip is told to look for, if there are any."""
+    links = subprocess.run(
+        ["python3", "-m", "pip", "config", "get", ":env:.find-links"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    if not Path(links).is_dir() or not links:
+        return []
+    return ["--volume", f"{links}:{links}:ro", "--env", f"UV_FIND_LINKS={links}"]
+
+
+def managed_python_options() -> list[str]:
+    """Return what lets uv bring a Python: nothing where its own download can be reached, else a stand-in.
+
+    The stand-in is Debian's Python 3.11 with its shared library, packed as uv's own are.
+    """
+    try:
+        with socket.create_connection(("github.com", 443), timeout=5):
+            return []
+    except OSError:
+        _make_stand_in()
+    return [
+        "--volume",
+        f"{STAND_IN}:/stand-in:ro",
+        "--env",
+        "UV_PYTHON_DOWNLOADS_JSON_URL=/stand-in/downloads.json",
+    ]
+
+
+def _make_stand_in() -> None:
+    archive = STAND_IN / "python.tar.gz"
+    if not archive.exists():
+        STAND_IN.mkdir(parents=True, exist_ok=True)
+        image = _build(
+            f"FROM debian:bookworm-slim\nRUN {_INSTALL} python3.11 libpython3.11 >/dev/null"
+            " && mkdir -p /python/bin /python/lib && cp /usr/bin/python3.11 /python/bin/"
+            " && cp /usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0 /python/lib/"
+            " && cp -r /usr/lib/python3.11 /python/lib/\n"
+        )
+        packed = subprocess.run(
+            ["docker", "run", "--rm", image, "tar", "-C", "/", "-cz", "python"],
+            capture_output=True,
+            check=True,
+        )
+        archive.write_bytes(packed.stdout)
+    (STAND_IN / "downloads.json").write_text(
+        json.dumps(
+            {
+                "cpython-3.11.2-linux-x86_64-gnu": {
+                    "name": "cpython",
+                    "arch": {"family": "x86_64", "variant": None},
+                    "os": "linux",
+                    "libc": "gnu",
+                    "major": 3,
+                    "minor": 11,
+                    "patch": 2,
+                    "prerelease": "",
+                    "url": "file:///stand-in/python.tar.gz",
+                    "sha256": None,
+                    "variant": None,
+                    "build": None,
+                }
+            }
+        )
+    )
