@@ -90,20 +90,22 @@ PROBE
 }
 
 make_environment() {
-  local python reasons='' reason names=(${PYTHON:+"$PYTHON"})
+  local python reasons='' reason seen=' ' names=(${PYTHON:+"$PYTHON"})
   [ ${#names[@]} -gt 0 ] || names=(python3.11 python3.12 python3)
   for python in "${names[@]}"; do
     [ "$python" = managed ] && break
     python=$(command -v "$python") || continue
+    case $seen in *" $(readlink -f "$python") "*) continue ;; esac  # python3 is often one of the others
+    seen+="$(readlink -f "$python") "
     if reason=$(is_suitable "$python"); then make_with "$python"; return; fi
     reasons+="${python##*/} $reason; "
   done
   [ "${PYTHON:-managed}" = managed ] || fail "PYTHON=$PYTHON will not do: ${reasons:-there is no such program}." \
     "Triton's Python backend needs Python 3.11 or 3.12 with its shared library"
   echo "${reasons}uv brings Python $MANAGED with its shared library (about 30 MB) …"
-  if ! reason=$(run_uv python install --no-bin $MANAGED 2>&1); then
+  if ! reason=$(UV_HTTP_RETRIES=${UV_HTTP_RETRIES:-1} "$UV" python install --no-bin $MANAGED 2>&1); then
     fail "Python 3.11 or 3.12 with its shared library is needed: ${reasons}uv could not bring one" \
-      "($(tail -1 <<<"$reason" | sed 's/^ *Caused by: //')). $(remedy "$reasons"), or name one with PYTHON="
+      "($(tail -1 <<<"$reason" | sed 's/^ *cause: //')). $(remedy "$reasons"), or name one with PYTHON="
   fi
   make_with "$(run_uv python find --managed-python $MANAGED)"
 }

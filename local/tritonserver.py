@@ -9,6 +9,7 @@ from __future__ import annotations
 import compileall
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,7 @@ class TritonServer:
         """
         options = {
             "id": server_id,
-            "model-repository": repository,
+            "model-repository": _for_a_shell(repository),
             "model-control-mode": "explicit",
             "strict-readiness": "true",
             "exit-timeout-secs": 20,
@@ -96,10 +97,22 @@ class TritonServer:
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
         if self.backends is not None:
-            options["backend-directory"] = self.backends
+            options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
+
+
+def _for_a_shell(path: Path) -> str:
+    """Return a path that needs no quotes: Triton starts its Python processes by a line for bash, and quotes nothing.
+
+    Raises:
+        NotInstalled: there is a space, or the like, even in the path from the current directory.
+    """
+    for spelling in (str(path), os.path.relpath(path)):
+        if shlex.quote(spelling) == spelling:
+            return spelling
+    raise NotInstalled(f"Triton cannot start its Python processes in {path}: use a path without spaces")
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:

@@ -29,7 +29,8 @@ _READY_TIMEOUT_S: Final = 330.0
 """Longer than the frontend gives its own probe, so that it says which part did not answer."""
 _OF_TRITON: Final = frozenset({"triton", "model"})
 _OF_FRONTEND: Final = frozenset({"decode"})
-_STUB: Final = "triton_python_backend_stub"[:15]  # the kernel keeps 15 letters
+# The stub, of whose name the kernel keeps 15 characters, or the shell that could not start it.
+_STUBS: Final = ("triton_python_backend_stub"[:15], "bash")
 
 
 class Watchdog:
@@ -110,7 +111,7 @@ class Watchdog:
 
 
 def dead_stubs(parent: int) -> frozenset[int]:
-    """Find the stubs of a Triton server that died and were not waited for."""
+    """Find the children of a Triton server that died and were not waited for: stubs, or the shells that start them."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -118,7 +119,7 @@ def dead_stubs(parent: int) -> frozenset[int]:
         except OSError:
             continue  # it ended meanwhile
         state, owner = rest.split()[:2]
-        if state == "Z" and int(owner) == parent and head.partition("(")[2] == _STUB:
+        if state == "Z" and int(owner) == parent and head.partition("(")[2] in _STUBS:
             found.add(int(entry.name))
     return frozenset(found)
 

@@ -141,7 +141,7 @@ def _make_stand_in() -> None:
             f"FROM debian:bookworm-slim\nRUN {_INSTALL} python3.11 libpython3.11 >/dev/null"
             " && mkdir -p /python/bin /python/lib && cp /usr/bin/python3.11 /python/bin/"
             " && cp /usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0 /python/lib/"
-            " && cp -r /usr/lib/python3.11 /python/lib/\n"
+            " && cp -rL /usr/lib/python3.11 /python/lib/\n"
         )
         packed = subprocess.run(
             ["docker", "run", "--rm", image, "tar", "-C", "/", "-cz", "python"],

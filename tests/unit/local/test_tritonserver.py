@@ -153,3 +153,23 @@ def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
     check_shared_memory(tmp_path, min_mib=0)
     with pytest.raises(NotInstalled, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
         check_shared_memory(tmp_path, min_mib=10**9)
+
+
+def test_a_path_that_bash_would_split_is_given_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton 2.51 starts its Python processes by an unquoted line for bash: no path in it has a space."""
+
+    def option(repository: Path) -> str:
+        command = TritonServer(Path("tritonserver")).command(
+            repository, host="127.0.0.1", ports=Ports(), admin_key="k", server_id="me"
+        )
+        return next(argument for argument in command if argument.startswith("--model-repository="))
+
+    project = tmp_path / "my modèle"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    assert option(tmp_path / "models") == f"--model-repository={tmp_path}/models"
+    assert option(project / "models") == "--model-repository=models"
+    with pytest.raises(NotInstalled, match="use a path without spaces"):
+        option(project / "my models")

@@ -206,10 +206,12 @@ async def test_a_process_that_is_being_started_again(health: Health) -> None:
     assert triton.kills == 0
 
 
-@pytest.fixture
-def children(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
-    """Two children of this process, of which the first has the stub's name."""
-    stub = tmp_path / "triton_python_backend_stub"
+@pytest.fixture(params=["triton_python_backend_stub", "bash"])
+def children(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
+    """Two children of this process, of which the first has the name of the stub, or of the shell that starts it."""
+    stub = tmp_path / str(request.param)
     shutil.copy(shutil.which("sleep") or "sleep", stub)
     found = subprocess.Popen([str(stub), "60"]), subprocess.Popen(["sleep", "60"])
     yield found
