@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEMO: Final = "demo"
 """What the demonstration model is called in `MODEL=`, whatever its manifest calls it."""
 
-DEMO_DIRECTORY: Final = Path(__file__).with_name("demo") / "model"
+DEMO_DIRECTORY: Final = Path(__file__).parents[1] / "demo" / "model"
 
 _TOOLS: Final = ("torch", "onnx", "onnxscript", "safetensors", "tqdm")
 

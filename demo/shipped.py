@@ -15,7 +15,7 @@ from reward.tokenise import tokenise
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from export.demo.evaluate import Rewards
+    from demo.evaluate import Rewards
     from reward.runtime import Runtime
 
 NAME: Final = "demonstration model (not ImageReward)"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from export.demo.damage import KINDS, damage
-from export.demo.render import draw
-from export.demo.scenes import ATTRIBUTES, changes, sample
-from export.demo.wording import omit, word
+from demo.damage import KINDS, damage
+from demo.render import draw
+from demo.scenes import ATTRIBUTES, changes, sample
+from demo.wording import omit, word
 from reward.tokenise import tokenise
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from export.demo.scenes import Scene
+    from demo.scenes import Scene
     from reward.network import RewardNetwork
 
     Rewards = Callable[[list[NDArray[np.uint8]], list[str]], NDArray[np.float32]]

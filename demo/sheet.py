@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from export.demo.examples import INDEX_NAME
+from demo.examples import INDEX_NAME
 from export.scoring import score
 
 if TYPE_CHECKING:

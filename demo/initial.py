@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
-from export.demo.objective import NamingHeads
+from demo.objective import NamingHeads
 from reward.network import ImageLayer, RewardNetwork
 
 if TYPE_CHECKING:

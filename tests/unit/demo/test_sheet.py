@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from export.demo.examples import INDEX_NAME
-from export.demo.sheet import WIDTH, Candidate, Row, layout, rank, save
+from demo.examples import INDEX_NAME
+from demo.sheet import WIDTH, Candidate, Row, layout, rank, save
 from reward import runtime
 from tests.repository import CHECKOUT
 

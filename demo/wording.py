@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
-    from export.demo.scenes import Scene, Thing
+    from demo.scenes import Scene, Thing
 
 WORDS: Final[dict[str, tuple[str, ...]]] = {
     "red": ("red", "red", "crimson"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.demo.damage import KINDS, damage
-from export.demo.render import STYLES, draw
-from export.demo.scenes import SHAPES, Scene, Thing, sample
+from demo.damage import KINDS, damage
+from demo.render import STYLES, draw
+from demo.scenes import SHAPES, Scene, Thing, sample
 
 
 @pytest.mark.parametrize("style", STYLES)

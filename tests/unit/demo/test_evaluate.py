@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.demo.evaluate import TESTED, Accuracy, Pair, calibrate, evaluate, pairs, rewards_of
+from demo.evaluate import TESTED, Accuracy, Pair, calibrate, evaluate, pairs, rewards_of
 from reward.network import Dimensions, RewardNetwork
 
 TINY = Dimensions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.demo.scenes import (
+from demo.scenes import (
     ATTRIBUTES,
     COLOURS,
     HELD_OUT_LOOKS,

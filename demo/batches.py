@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 import torch
 
-from export.demo.damage import KINDS, damage
-from export.demo.render import Drawing, draw
-from export.demo.scenes import COLOURS, POSITIONS, SHAPES, SIZES, attributes, changes, fits, sample
-from export.demo.wording import omit, word
+from demo.damage import KINDS, damage
+from demo.render import Drawing, draw
+from demo.scenes import COLOURS, POSITIONS, SHAPES, SIZES, attributes, changes, fits, sample
+from demo.wording import omit, word
 from reward.contract import IMAGE_SIZE
 from reward.tokenise import tokenise
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from export.demo.scenes import Scene
+    from demo.scenes import Scene
 
 PICTURES: Final = 4
 PROMPTS: Final = 8

@@ -1,6 +1,6 @@
 """A device that this machine has for certain: its tensors lie in memory, and no operation takes them beside others.
 
-It stands in for a GPU, by torch's own way to write a device in Python: `python -m tests.unit.export.demo.other_device`
+It stands in for a GPU, by torch's own way to write a device in Python: `python -m tests.unit.demo.other_device`
 trains on it and on the CPU, by the same arithmetic, and fails unless both end with the same weights. A process
 of its own, because such a device stays for as long as its process.
 """
@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from export.demo.evaluate import pairs, rewards_of
-from export.demo.training import Trainer
-from tests.unit.export.demo.test_training import PLAN
+from demo.evaluate import pairs, rewards_of
+from demo.training import Trainer
+from tests.unit.demo.test_training import PLAN
 
 NAME = "other"
 _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)

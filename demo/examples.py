@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from export.demo.damage import KINDS, damage
-from export.demo.render import STYLES, draw
-from export.demo.scenes import Scene, Thing, attributes, changes
+from demo.damage import KINDS, damage
+from demo.render import STYLES, draw
+from demo.scenes import Scene, Thing, attributes, changes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from export.demo import shipped
+from demo import shipped
 from reward import manifest, runtime
 from reward.errors import CheckpointError
 from tests.small import save_small_checkpoint

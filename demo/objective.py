@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from export.demo.batches import UNKNOWN
-from export.demo.damage import KINDS
-from export.demo.scenes import COLOURS, COUNTS, POSITIONS, SHAPES, SIZES
+from demo.batches import UNKNOWN
+from demo.damage import KINDS
+from demo.scenes import COLOURS, COUNTS, POSITIONS, SHAPES, SIZES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from export.demo.batches import Labels
+    from demo.batches import Labels
 
 _GROUND_WEIGHT: Final = 0.1  # of patches where nothing stands: most of them
 _COVERED_WEIGHT: Final = 8.0  # most parts are far from any edge and easy

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from export.demo.render import Drawing
+    from demo.render import Drawing
 
     Pixels = NDArray[np.uint8]  # (224, 224, 3)
 

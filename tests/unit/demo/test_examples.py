@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from export.demo.examples import INDEX_NAME, SCENES, write
-from export.demo.scenes import ATTRIBUTES
+from demo.examples import INDEX_NAME, SCENES, write
+from demo.scenes import ATTRIBUTES
 from reward.preprocess import prepare
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`python -m export.demo`: train the demonstration model, ship it, measure what is shipped, draw its examples."""
+"""`python -m demo`: train the demonstration model, ship it, measure what is shipped, draw its examples."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from demo import examples, report, sheet, shipped
+from demo.errors import DemoError
+from demo.evaluate import TESTED
+from demo.training import Plan, train
 from export.choose import DEMO_DIRECTORY
-from export.demo import examples, report, sheet, shipped
-from export.demo.evaluate import TESTED
-from export.demo.training import Plan, train
 from export.errors import ExportError
 from reward import runtime
 from reward.errors import RewardError
 
 if TYPE_CHECKING:
-    from export.demo.evaluate import Report
+    from demo.evaluate import Report
 
 REPORT: Final = Path(__file__).with_name("report.json")
 
@@ -26,7 +27,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         _run(arguments)
-    except (ExportError, RewardError) as error:
+    except (DemoError, ExportError, RewardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -65,7 +66,7 @@ def _print(measured: Report) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train from nothing, or go on")
     training.add_argument("--out", type=Path, required=True, help="folder of the run's state and log")

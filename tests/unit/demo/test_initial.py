@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from export.demo.initial import build
+from demo.initial import build
 from reward.network import Dimensions, ImageLayer
 
 SMALL = Dimensions(

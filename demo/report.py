@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from export.demo import evaluate, shipped
-from export.demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report
-from export.demo.training import load_state, read_state
-from export.errors import ReportError
+from demo import evaluate, shipped
+from demo.errors import ReportError
+from demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report
+from demo.training import load_state, read_state
 from reward import runtime
 from reward.checkpoint import save
 from reward.files import sha256
@@ -26,7 +26,7 @@ from reward.network import Dimensions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from export.demo.evaluate import Rewards
+    from demo.evaluate import Rewards
 
 TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "damage": 0.9}
 

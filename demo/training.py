@@ -21,12 +21,12 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
-from export.demo.batches import make
-from export.demo.evaluate import evaluate, pairs, rewards_of
-from export.demo.forward import read_images, score
-from export.demo.initial import build
-from export.demo.objective import rank
-from export.errors import RunRefused
+from demo.batches import make
+from demo.errors import RunRefused
+from demo.evaluate import evaluate, pairs, rewards_of
+from demo.forward import read_images, score
+from demo.initial import build
+from demo.objective import rank
 from reward.network import Dimensions, RewardNetwork
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from export.demo.batches import Batch
+    from demo.batches import Batch
 
 DIMENSIONS: Final = Dimensions(
     patch_size=16,

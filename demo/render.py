@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from export.demo.layout import place
-from export.demo.outlines import outline
+from demo.layout import place
+from demo.outlines import outline
 from reward.contract import IMAGE_SIZE
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from export.demo.layout import Placed
-    from export.demo.scenes import Scene
+    from demo.layout import Placed
+    from demo.scenes import Scene
 
     Canvas = NDArray[np.float32]  # (224, 224, 3), 0 to 255
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from demo import report, shipped
+from demo.__main__ import REPORT
+from demo.errors import ReportError
+from demo.evaluate import PAIRS, TESTED, Pair, evaluate
+from demo.render import draw
+from demo.scenes import HELD_OUT_LOOKS, POSITIONS, SIZES, Scene, Thing, changes
+from demo.training import STATE_NAME, Plan
+from demo.wording import word
 from export.choose import DEMO_DIRECTORY
-from export.demo import report, shipped
-from export.demo.__main__ import REPORT
-from export.demo.evaluate import PAIRS, TESTED, Pair, evaluate
-from export.demo.render import draw
-from export.demo.scenes import HELD_OUT_LOOKS, POSITIONS, SIZES, Scene, Thing, changes
-from export.demo.training import STATE_NAME, Plan
-from export.demo.wording import word
-from export.errors import ReportError
 from reward import manifest, runtime
 from tests.small import SMALL, small_network
 

@@ -10,7 +10,7 @@ from reward.contract import IMAGE_SIZE
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from export.demo.scenes import Scene, Thing
+    from demo.scenes import Scene, Thing
 
 _RADII: Final = {"small": (19.0, 26.0), "large": (44.0, 53.0), None: (28.0, 36.0)}
 _MARGIN: Final = 5.0

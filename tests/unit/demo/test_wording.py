@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.demo.scenes import Scene, Thing, sample
-from export.demo.wording import WORDS, omit, word
+from demo.scenes import Scene, Thing, sample
+from demo.wording import WORDS, omit, word
 
 _NUMBERS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from export.demo import report, training
-from export.demo.__main__ import REPORT
-from export.demo.batches import PICTURES, PROMPTS, make
-from export.demo.forward import read_images, score
-from export.demo.initial import build
-from export.demo.objective import rank
-from export.demo.training import Plan, Trainer, pace, train
-from export.errors import RunRefused
+from demo import report, training
+from demo.__main__ import REPORT
+from demo.batches import PICTURES, PROMPTS, make
+from demo.errors import RunRefused
+from demo.forward import read_images, score
+from demo.initial import build
+from demo.objective import rank
+from demo.training import Plan, Trainer, pace, train
 from reward.network import Dimensions
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
 
 def test_it_trains_on_another_device() -> None:
     """Everything is brought there: losses and weights are the CPU's, where no operation may mix the two."""
-    command = [sys.executable, "-m", "tests.unit.export.demo.other_device"]
+    command = [sys.executable, "-m", "tests.unit.demo.other_device"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -221,7 +221,7 @@ def test_learning_rate_warms_up_and_cools_down() -> None:
 
 
 def _train(out: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "export.demo", "train", "--out", str(out), *options]
+    command = [sys.executable, "-m", "demo", "train", "--out", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == ""
     return done.returncode, done.stderr
