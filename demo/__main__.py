@@ -13,7 +13,7 @@ from demo.evaluate import TESTED
 from demo.training import Plan, train
 from export.choose import DEMO_DIRECTORY
 from export.errors import ExportError
-from reward import runtime
+from reward import runtimes
 from reward.errors import RewardError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> None:
         case "verify":
             _print(report.verify(arguments.model_directory, arguments.report))
         case "picture":
-            ranked = sheet.rank(runtime.load(arguments.model_directory), arguments.examples)
+            ranked = sheet.rank(runtimes.load(arguments.model_directory), arguments.examples)
             sheet.save(ranked, arguments.out)
         case "examples":
             examples.write(arguments.out)

@@ -20,7 +20,7 @@ from demo.render import Drawing, draw
 from demo.scenes import COLOURS, POSITIONS, SHAPES, SIZES, attributes, changes, fits, sample
 from demo.wording import omit, word
 from reward.contract import IMAGE_SIZE
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from numpy.random import Generator

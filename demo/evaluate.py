@@ -18,7 +18,7 @@ from demo.damage import KINDS, damage
 from demo.render import draw
 from demo.scenes import ATTRIBUTES, changes, sample
 from demo.wording import omit, word
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

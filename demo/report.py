@@ -18,7 +18,7 @@ from demo import evaluate, shipped
 from demo.errors import ReportError
 from demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report
 from demo.training import load_state, read_state
-from reward import runtime
+from reward import runtimes
 from reward.checkpoint import save
 from reward.files import sha256
 from reward.network import Dimensions
@@ -55,7 +55,7 @@ def verify(directory: Path, report: Path, *, pairs_each: int = PAIRS) -> Report:
         ReportError: the report is missing, or of another checkpoint.
         VersionError: no version lies in `directory`, or it is damaged.
     """
-    scorer = runtime.load(directory)
+    scorer = runtimes.load(directory)
     content = read(report)
     digest = scorer.manifest.checkpoint_sha256
     if content["checkpoint_sha256"] != digest:

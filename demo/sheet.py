@@ -14,7 +14,7 @@ from export.scoring import score
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 WIDTH: Final = 2000
 """In pixels; made to be shown at half of it."""

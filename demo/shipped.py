@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from export.publish import write_version
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from demo.evaluate import Rewards
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 NAME: Final = "demonstration model (not ImageReward)"
 """In the manifest, and so in every response."""

@@ -15,7 +15,7 @@ from export.errors import ExportError, ToolsMissing
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
 from export.scoring import score
-from reward import runtime
+from reward import runtimes
 from reward.errors import RewardError
 from reward.files import sha256
 
@@ -71,7 +71,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 def _verify(registry: Registry, arguments: argparse.Namespace) -> None:
     version = registry.version(arguments.version)
-    scorer = runtime.load(registry.directory(version.number))
+    scorer = runtimes.load(registry.directory(version.number))
     report = golden.measure(scorer, arguments.images)
     print(report.table())
     report.check()
@@ -86,7 +86,7 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
     annotations = evaluate.read(arguments.annotations)
     version = registry.version(arguments.version)
-    scorer = runtime.load(registry.directory(version.number))
+    scorer = runtimes.load(registry.directory(version.number))
     bar = tqdm(annotations, unit="prompt", disable=arguments.quiet)
     agreement = evaluate.evaluate(bar, arguments.images, partial(score, scorer))
     print(f"{version.manifest.name}, version {version.number}, {len(annotations)} prompts")

@@ -21,7 +21,7 @@ from reward.contract import (
     PIXELS,
     REWARD,
 )
-from reward.runtime import GRAPH_FILE_NAME
+from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

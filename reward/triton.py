@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from reward import contract, runtime
-from reward.errors import InvalidImage, InvalidInput, InvalidPrompt
+from reward import contract, runtimes
+from reward.errors import InvalidImage, InvalidInput, InvalidPrompt, InvalidTensor
 from reward.preprocess import prepare
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class NetworkModel:
         parameters = json.loads(args["model_config"]).get("parameters", {})
         threads = int(parameters.get("intra_op_num_threads", {}).get("string_value", "0"))
         directory = Path(args["model_repository"]) / args["model_version"]
-        self._runtime = runtime.load(directory, threads=threads)
+        self._runtime = runtimes.load(directory, threads=threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         inputs = [_inputs(contract.NETWORK, request) for request in requests]
@@ -69,7 +69,7 @@ class NetworkModel:
 
     def _refusal(self, _pixels: NDArray[Any], input_ids: NDArray[Any], mask: NDArray[Any]) -> Any | None:
         try:
-            self._runtime.check(input_ids, mask)
+            check(input_ids, mask, vocabulary_size=self._runtime.manifest.dimensions["vocabulary_size"])
         except InvalidInput as error:
             return _invalid_argument(error)
         return None
@@ -80,6 +80,18 @@ class NetworkModel:
         pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         ends = np.cumsum([len(arrays[0]) for arrays in batches])[:-1]
         return np.split(self._runtime.score(pixels, input_ids, mask), ends)
+
+
+def check(input_ids: NDArray[Any], attention_mask: NDArray[Any], *, vocabulary_size: int) -> None:
+    """Refuse tensors that would fail, or turn into NaN, the whole batch they are joined to.
+
+    Raises:
+        InvalidTensor: a token id outside the vocabulary, or a mask of other than 0 and 1 or of 0 alone.
+    """
+    if input_ids.size and (input_ids.min() < 0 or input_ids.max() >= vocabulary_size):
+        raise InvalidTensor(f"{contract.INPUT_IDS.name} must lie in 0 .. {vocabulary_size - 1}")
+    if not np.isin(attention_mask, (0, 1)).all() or not attention_mask.any(axis=-1).all():
+        raise InvalidTensor(f"{contract.ATTENTION_MASK.name} must be 0 or 1, and 1 somewhere in every row")
 
 
 def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:

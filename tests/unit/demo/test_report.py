@@ -18,7 +18,7 @@ from demo.scenes import HELD_OUT_LOOKS, POSITIONS, SIZES, Scene, Thing, changes
 from demo.training import STATE_NAME, Plan
 from demo.wording import word
 from export.choose import DEMO_DIRECTORY
-from reward import manifest, runtime
+from reward import manifest, runtimes
 from tests.small import SMALL, small_network
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_the_shipped_figures_meet_their_targets() -> None:
 @pytest.mark.timeout(1800)
 def test_the_shipped_figures_can_be_measured_again() -> None:
     """The held-out test, drawn and taken again with the shipped file, gives the report's figures."""
-    measured = report.figures(report.measure(shipped.rewards_of(runtime.load(DEMO_DIRECTORY))))
+    measured = report.figures(report.measure(shipped.rewards_of(runtimes.load(DEMO_DIRECTORY))))
     held_out = report.read(REPORT)["held_out"]
     assert {name: held_out[name] for name in measured} == measured
 
@@ -79,7 +79,7 @@ def test_every_position_is_preferred_where_it_is_asked_for() -> None:
 
     The held-out test asks for two positions alone, because its places are held out, too.
     """
-    measured = evaluate(shipped.rewards_of(runtime.load(DEMO_DIRECTORY)), _pairs_of_every_position(100))
+    measured = evaluate(shipped.rewards_of(runtimes.load(DEMO_DIRECTORY)), _pairs_of_every_position(100))
     right = {position: measured.accuracies[f"position / {position}"].right for position in POSITIONS}
     assert min(right.values()) >= 90, right
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from demo.examples import INDEX_NAME
 from demo.sheet import WIDTH, Candidate, Row, layout, rank, save
-from reward import runtime
+from reward import runtimes
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_every_candidate_has_one_tile_in_the_ranked_order() -> None:
 
 def test_candidates_are_ranked_by_their_scores(published_repository: Path) -> None:
     """Every candidate of every example is there once, the best first, with what the index says of it."""
-    rows = rank(runtime.load(published_repository / "image_reward_network" / "1", threads=1), EXAMPLES)
+    rows = rank(runtimes.load(published_repository / "image_reward_network" / "1", threads=1), EXAMPLES)
     index = json.loads((EXAMPLES / INDEX_NAME).read_text())
     assert [row.prompt for row in rows] == [entry["prompt"] for entry in index]
     for row, entry in zip(rows, index, strict=True):

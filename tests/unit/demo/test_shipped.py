@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo import shipped
-from reward import manifest, runtime
+from reward import manifest, runtimes
 from reward.errors import CheckpointError
 from tests.small import save_small_checkpoint
 
@@ -23,7 +23,7 @@ def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
     shipped.publish(save_small_checkpoint(tmp_path / "small.safetensors"), directory, show_progress=False)
     names = {path.name for path in directory.iterdir()}
     assert names == {manifest.FILE_NAME, "model.py", "network.onnx", "network.onnx.data"}
-    assert runtime.load(directory, threads=1).manifest.name == shipped.NAME
+    assert runtimes.load(directory, threads=1).manifest.name == shipped.NAME
 
 
 def test_what_cannot_be_published_changes_nothing(tmp_path: Path) -> None:

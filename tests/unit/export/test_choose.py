@@ -88,7 +88,7 @@ def _served(registry: Registry) -> tuple[int, str]:
 
 def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: Path) -> None:
     """The manifest and the files that it lists, no others; what runs it runs it."""
-    from reward import runtime
+    from reward import runtimes
 
     (demo / "note.txt").write_text("not listed")
     assert install(registry, demo) == 1
@@ -100,7 +100,7 @@ def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: 
         "network.onnx",
         "network.onnx.data",
     }
-    assert runtime.load(directory, threads=1).manifest.name == "demo of shapes"
+    assert runtimes.load(directory, threads=1).manifest.name == "demo of shapes"
 
 
 def test_a_directory_with_a_fault_is_not_installed(registry: Registry, demo: Path) -> None:

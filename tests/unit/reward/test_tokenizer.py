@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reward.errors import InvalidPrompt
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 
 def test_ids_mask_and_padding() -> None:
