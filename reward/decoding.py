@@ -53,6 +53,13 @@ _START_S: Final = 60.0
 _GRACE_S: Final = 2.0
 _FAILURES: Final = {error.__name__: error for error in (ImageTooLarge, UndecodableImage)}
 
+# glibc gives large blocks back to the system at once, and their page faults then cost 1 ms of an image's 6.
+_ENVIRONMENT: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 # Dead by one of these, a child died of the image; dead otherwise, somebody killed it.
 _CRASHES: Final = frozenset(
     -number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -92,7 +99,7 @@ class DecodeWorker:
                 [*command, str(theirs.fileno()), json.dumps(asdict(self._limits))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": _search_path(), "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
             )
         self._socket = ours
         self._receive(1, time.monotonic() + _START_S)
