@@ -54,9 +54,7 @@ class Labels(_Tensors):
     positions: Tensor  # (G * I, N) int64, 0 where nothing stands, unknown where not one thing stands
     counts: Tensor  # (G * I, N) int64, 0 where nothing stands
     damage: Tensor  # (G * I,) int64, 0 for none
-    covered: (
-        Tensor  # (G * I, N, 16) float32, share of each of 4 x 4 parts on which a thing stands, or unknown
-    )
+    covered: Tensor  # (G * I, N, 16) float32, how much of each of 4 x 4 parts things cover, or unknown
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ def make(rng: Generator, groups: int, patch_size: int) -> Batch:
     length = int(tokens.lengths.max())
     by_group = [pictures[i : i + PICTURES] for i in range(0, len(pictures), PICTURES)]
     fit = [
-        [[_as_float(fits(said, picture.scene)) for said in saids] for picture in group]
-        for group, saids in zip(by_group, descriptions, strict=True)
+        [[_as_float(fits(description, picture.scene)) for description in said] for picture in group]
+        for group, said in zip(by_group, descriptions, strict=True)
     ]
     return Batch(
         pixels=torch.from_numpy(np.stack([p.pixels for p in pictures]).transpose(0, 3, 1, 2)),
@@ -160,12 +158,5 @@ def _labels(pictures: list[_Picture], patch_size: int) -> Labels:
             grids[4, index][inside] = len(picture.drawing.placed)
     kinds = [0 if picture.damage is None else 1 + KINDS.index(picture.damage) for picture in pictures]
     colours, shapes, sizes, positions, counts = torch.from_numpy(grids).flatten(2)
-    return Labels(
-        colours=colours,
-        shapes=shapes,
-        sizes=sizes,
-        positions=positions,
-        counts=counts,
-        damage=torch.tensor(kinds),
-        covered=torch.from_numpy(covered).flatten(1, 2),
-    )
+    covered_parts = torch.from_numpy(covered).flatten(1, 2)
+    return Labels(colours, shapes, sizes, positions, counts, torch.tensor(kinds), covered_parts)

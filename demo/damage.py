@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def damage(drawing: Drawing, rng: Generator, kind: str | None = None) -> NDArray[np.uint8]:
-    """Damage a drawing visibly, by lot where no kind is given."""
+    """Damage a drawing visibly, in a random way where no kind is given."""
     kind = kind or str(rng.choice(KINDS))
     return _DAMAGES[kind](drawing, rng)
 

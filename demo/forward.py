@@ -78,11 +78,8 @@ def _text_layer(layer: TextLayer, x: Tensor, context: Tensor, hidden: Tensor, im
 
 
 def _attention(attention: Attention, x: Tensor, source: Tensor, hidden: Tensor | None) -> Tensor:
-    query, key, value = (
-        _linear(attention.query, x),
-        _linear(attention.key, source),
-        _linear(attention.value, source),
-    )
+    query, key = _linear(attention.query, x), _linear(attention.key, source)
+    value = _linear(attention.value, source)
     return _linear(attention.out, _attend(query, key, value, attention.heads, hidden))
 
 

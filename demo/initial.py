@@ -1,4 +1,4 @@
-"""The network before its first step: torch's own initialisation, and eyes that already see neighbours.
+"""The network before its first step: torch's own initialisation, and heads that already look at neighbours.
 
 A vision transformer has to find out which patches lie side by side before it can tell a star from a ring,
 and on few pictures it does not. So a part of the width is set aside for places, as sines of row and column,

@@ -6,7 +6,6 @@ prompt. Alone it barely moves from a random start; the other two are scaffolding
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -63,20 +62,8 @@ class NamingHeads(nn.Module):
         return losses
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The parts of the ranking loss."""
-
-    pairs: Tensor
-    pictures: Tensor
-    prompts: Tensor
-
-    def total(self) -> Tensor:
-        return self.pairs + self.pictures + self.prompts
-
-
-def rank(rewards: Tensor, fit: Tensor, damaged: Tensor) -> Losses:
-    """Compare rewards with preferences.
+def rank(rewards: Tensor, fit: Tensor, damaged: Tensor) -> dict[str, Tensor]:
+    """Compare rewards with preferences; return the parts of the loss.
 
     Args:
         rewards: (G, I, P) of every picture of a group for every prompt of it.
@@ -92,7 +79,7 @@ def rank(rewards: Tensor, fit: Tensor, damaged: Tensor) -> Losses:
     lesser = (fit == 0) | ((fit == 1) & damaged[:, :, None])
     pictures = _listwise(rewards.transpose(1, 2), best.transpose(1, 2), lesser.transpose(1, 2))
     prompts = _listwise(rewards, fit == 1, fit == 0)
-    return Losses(pairs, pictures, prompts)
+    return {"pairs": pairs, "pictures": pictures, "prompts": prompts}
 
 
 def _listwise(rewards: Tensor, right: Tensor, wrong: Tensor) -> Tensor:

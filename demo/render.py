@@ -1,4 +1,4 @@
-"""Scenes -> pictures, by several hands: flat, outlined, shaded, hatched and sketched, on varied grounds."""
+"""Scenes -> pictures in five styles (flat, outlined, shaded, hatched, sketched) on four kinds of ground."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Drawing:
 
 
 def draw(scene: Scene, rng: Generator, style: str | None = None) -> Drawing:
-    """Draw a scene; style and ground are drawn by lot where none is given."""
+    """Draw a scene on a random ground, in a random style where none is given."""
     placed = place(scene, rng)
     colours = [_vary(_RGB[thing.colour], rng) for thing in scene.things]
     canvas = _ground(colours, rng)

@@ -183,12 +183,7 @@ class Trainer:
         ids, mask = (x.repeat_interleave(pictures, dim=0) for x in (batch.input_ids, batch.attention_mask))
         rewards = score(self.network, image, ids, mask).view(groups, pictures, -1)
         ranking = rank(rewards, batch.fit, batch.labels.damage.view(groups, pictures) > 0)
-        return {
-            "pairs": ranking.pairs,
-            "pictures": ranking.pictures,
-            "prompts": ranking.prompts,
-            **self.heads.losses(image, batch.labels),
-        }
+        return ranking | self.heads.losses(image, batch.labels)
 
     def _average_gradients(self) -> None:
         if self.plan.workers == 1:

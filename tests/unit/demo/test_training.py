@@ -95,7 +95,7 @@ def test_loss_falls_as_the_order_becomes_right() -> None:
     fit = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     damaged = torch.tensor([[False, True, False]])
     right = torch.tensor([[[2.0, -1.0], [1.0, -2.0], [-1.0, 2.0]]])
-    totals = [float(rank(factor * right, fit, damaged).total()) for factor in (1.0, 0.0, -1.0)]
+    totals = [float(sum(rank(factor * right, fit, damaged).values())) for factor in (1.0, 0.0, -1.0)]
     assert totals == sorted(totals)
 
 
@@ -103,7 +103,7 @@ def test_undecided_fit_is_not_learned() -> None:
     """A reward whose picture is neither right nor wrong for the prompt gets no gradient."""
     fit = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [float("nan"), 1.0]]])
     rewards = torch.zeros(1, 3, 2, requires_grad=True)
-    torch.autograd.backward(rank(rewards, fit, torch.zeros(1, 3, dtype=torch.bool)).total())
+    torch.autograd.backward(list(rank(rewards, fit, torch.zeros(1, 3, dtype=torch.bool)).values()))
     assert rewards.grad is not None
     assert rewards.grad[0, 2, 0] == 0
     assert rewards.grad[0, 0, 0] < 0
