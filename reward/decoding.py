@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from PIL import (  # noqa: F401  # noqa: F401
 )
 
 from reward.contract import PIXELS
-from reward.errors import ImageTooLarge, InvalidImage, UndecodableImage
+from reward.errors import ImageTooLarge, InvalidImage, RewardError, UndecodableImage
 from reward.preprocess import MAX_PIXELS, PreparedImage, prepare
 
 if TYPE_CHECKING:
@@ -80,29 +81,42 @@ class DecodeWorker:
     """One child that decodes one image at a time, replaced when it is lost; for one thread at a time."""
 
     def __init__(
-        self, limits: DecodeLimits | None = None, *, on_lost: Callable[[], None] = lambda: None
+        self,
+        limits: DecodeLimits | None = None,
+        *,
+        on_lost: Callable[[], None] = lambda: None,
+        module: str = "reward.decoding",
     ) -> None:
+        """Start nothing yet; `module` is what the child runs, and calls `serve`."""
         self._limits = limits or DecodeLimits()
         self._on_lost = on_lost
+        self._module = module
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
-        """Start the child, unless it is there, and wait until it can work."""
+        """Start the child, unless it is there, and wait until it can work.
+
+        Raises:
+            RewardError: it does not start.
+        """
         if self._child is not None and self._child.poll() is None:
             return
         self.close()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable or "python3", "-m", __name__]
-            self._child = subprocess.Popen(  # noqa: S603 - our own module
-                [*command, str(theirs.fileno()), json.dumps(asdict(self._limits))],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
-            )
-        self._socket = ours
-        self._receive(1, time.monotonic() + _START_S)
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable or "python3", "-m", self._module, str(theirs.fileno())]
+        try:
+            with theirs:
+                self._child = subprocess.Popen(  # noqa: S603 - our own module
+                    [*command, json.dumps(asdict(self._limits))],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
+                )
+            self._receive(1, time.monotonic() + _START_S)
+        except OSError as error:
+            self.close()
+            raise RewardError("the process that decodes images does not start") from error
 
     def decode(self, data: bytes, *, timeout_s: float | None = None) -> PreparedImage:
         """Decode one image, within `timeout_s` where that is less than the limits' own.
@@ -110,14 +124,16 @@ class DecodeWorker:
         Raises:
             ImageTooLarge: more bytes or pixels than allowed, or decoding it takes more memory than allowed.
             UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or crashed.
+            RewardError: a defect of ours; the child's traceback is on its standard error.
         """
         if len(data) > self._limits.max_bytes:
             raise ImageTooLarge(f"the image has more than the {self._limits.max_bytes} bytes allowed")
-        limit_s = min(self._limits.timeout_s, timeout_s or self._limits.timeout_s)
+        limit_s = self._limits.timeout_s if timeout_s is None else min(self._limits.timeout_s, timeout_s)
+        until = time.monotonic() + limit_s
         for last in (False, True):
             try:
                 self.start()
-                return self._ask(data, limit_s)
+                return self._ask(data, until)
             except TimeoutError:
                 self._lose()
                 raise UndecodableImage(f"decoding the image took longer than {limit_s:g} s") from None
@@ -137,10 +153,9 @@ class DecodeWorker:
             self._child.wait()
             self._child = None
 
-    def _ask(self, data: bytes, limit_s: float) -> PreparedImage:
+    def _ask(self, data: bytes, until: float) -> PreparedImage:
         assert self._socket is not None
-        until = time.monotonic() + limit_s
-        self._socket.settimeout(limit_s)
+        self._socket.settimeout(max(until - time.monotonic(), 0.001))  # 0 would mean not to wait at all
         self._socket.sendall(_LENGTH.pack(len(data)))
         self._socket.sendall(data)
         (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, until))
@@ -148,7 +163,7 @@ class DecodeWorker:
             raise ConnectionError("the child's reply is not one")
         reply: dict[str, Any] = json.loads(self._receive(length, until))
         if "error" in reply:
-            raise _FAILURES.get(reply["error"], UndecodableImage)(str(reply["message"]))
+            raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
         pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
         digest = hashlib.sha256(data).hexdigest()  # not the child's: scores are remembered under it
         return PreparedImage(pixels, int(reply["width"]), int(reply["height"]), str(reply["format"]), digest)
@@ -182,8 +197,34 @@ class DecodeWorker:
 _PIXEL_BYTES: Final = int(np.prod(PIXELS.shape))
 
 
-def confine(limits: DecodeLimits) -> None:
-    """Bound what this process may do with an image, as it starts."""
+def _search_path() -> str:
+    """Where the child finds what this process has found: this package first, for an editable install.
+
+    `sys.path` alone would not do: in Triton's stub it lacks what PYTHONPATH names.
+    """
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""), *sys.path]
+    return os.pathsep.join(filter(None, places))
+
+
+def serve(work: Callable[[bytes, DecodeLimits], PreparedImage]) -> None:
+    """Do the child's part until the parent is gone; `work` decodes one image."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    limits = DecodeLimits(**json.loads(sys.argv[2]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the parent, which ends this
+    _confine(limits)
+    with connection, connection.makefile("rwb") as stream:
+        stream.write(b"\n")
+        stream.flush()
+        while header := stream.read(_LENGTH.size):
+            data = stream.read(*_LENGTH.unpack(header))
+            # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
+            signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
+            stream.write(_reply(work, data, limits))
+            stream.flush()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _confine(limits: DecodeLimits) -> None:
     # A core dump would leave somebody's image on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS
@@ -195,45 +236,24 @@ def confine(limits: DecodeLimits) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the children are the parallelism
 
 
-def _search_path() -> str:
-    """Where the child finds what this process has found: this package first, for an editable install.
-
-    `sys.path` alone would not do: in Triton's stub it lacks what PYTHONPATH names.
-    """
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""), *sys.path]
-    return os.pathsep.join(filter(None, places))
-
-
-def _serve(connection: socket.socket, limits: DecodeLimits) -> None:
-    """Answer until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the parent, which ends this
-    confine(limits)
-    with connection, connection.makefile("rwb") as stream:
-        stream.write(b"\n")
-        stream.flush()
-        while header := stream.read(_LENGTH.size):
-            data = stream.read(*_LENGTH.unpack(header))
-            # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
-            signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
-            stream.write(_reply(data, limits))
-            stream.flush()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _reply(data: bytes, limits: DecodeLimits) -> bytes:
+def _reply(work: Callable[[bytes, DecodeLimits], PreparedImage], data: bytes, limits: DecodeLimits) -> bytes:
     pixels = b""
+    reply: dict[str, object]
     try:
-        image = prepare(data, max_pixels=limits.max_pixels)
-        reply: dict[str, object] = {"width": image.width, "height": image.height, "format": image.format}
+        image = work(data, limits)
+        reply = {"width": image.width, "height": image.height, "format": image.format}
         pixels = image.pixels.tobytes()
     except InvalidImage as error:
         reply = {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
         message = "decoding the image takes more memory than is allowed"
         reply = {"error": ImageTooLarge.__name__, "message": message}
+    except Exception:  # noqa: BLE001 - the outermost frame of the child
+        traceback.print_exc()
+        reply = {"error": RewardError.__name__, "message": "decoding failed by a defect; see the log"}
     text = json.dumps(reply).encode()
     return _LENGTH.pack(len(text)) + text + pixels
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), DecodeLimits(**json.loads(sys.argv[2])))
+    serve(lambda data, limits: prepare(data, max_pixels=limits.max_pixels))

@@ -15,6 +15,7 @@ CRASH: Final = b"trap: crash"
 HANG: Final = b"trap: hang"
 HOG: Final = b"trap: hog"
 DIE: Final = b"trap: die"
+DEFECT: Final = b"trap: defect"
 
 _SITE: Final = """
 import os, signal
@@ -30,6 +31,8 @@ def trap(data):
         bytearray(2**31)
     if data == b"trap: die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if data == b"trap: defect":
+        raise AssertionError("secret")
 
 class Finder:
     def find_spec(self, name, path=None, target=None):

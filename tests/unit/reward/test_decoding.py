@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from reward.decoding import DecodeLimits, DecodeWorker
-from reward.errors import ImageTooLarge, UndecodableImage
+from reward.errors import ImageTooLarge, InvalidInput, RewardError, UndecodableImage
 from reward.preprocess import prepare
-from tests.decoder_traps import CRASH, DIE, HANG, HOG, set_traps
+from tests.decoder_traps import CRASH, DEFECT, DIE, HANG, HOG, set_traps
 from tests.pictures import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
@@ -123,6 +123,24 @@ def test_an_image_whose_child_is_killed_is_tried_again_once(trapped: DecodeWorke
         trapped.decode(DIE)
     assert len(lost) == 2
     assert trapped.decode(photograph("coffee")).width == 600
+
+
+def test_a_defect_is_not_the_images_fault(trapped: DecodeWorker) -> None:
+    """What no decoder raises is no refusal of the image, and its text stays in the child's log."""
+    trapped.start()
+    child = _pid(trapped)
+    with pytest.raises(RewardError, match=r"^decoding failed by a defect; see the log$") as caught:
+        trapped.decode(DEFECT)
+    assert not isinstance(caught.value, InvalidInput)
+    assert _pid(trapped) == child
+
+
+def test_a_child_that_does_not_start_is_not_the_images_fault() -> None:
+    """Nor is it tried for ever: whoever starts the worker is told."""
+    worker = DecodeWorker(module="reward.no_such_module")
+    with pytest.raises(RewardError, match="does not start") as caught:
+        worker.decode(photograph("coffee"))
+    assert not isinstance(caught.value, InvalidInput)
 
 
 def test_closing_leaves_nothing() -> None:
