@@ -93,11 +93,7 @@ def compare(
 
 
 # (prompt, image) pairs; the first is the same everywhere.
-BATCHES: Final = (
-    ((0, 0),),
-    ((0, 0), (1, 1)),
-    ((0, 0), (2, 2), (3, 3), (4, 0), (1, 2)),
-)
+BATCHES: Final = (((0, 0),), ((0, 0), (1, 1)), ((0, 0), (2, 2), (3, 3), (4, 0), (1, 2)))
 
 
 def _images() -> NDArray[np.uint8]:

@@ -27,16 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 # Imported here, they are there before the first image, and Pillow need not import all its plugins to find them.
-from PIL import (  # noqa: F401  # noqa: F401
-    AvifImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
 
 from reward.contract import PIXELS
 from reward.errors import ImageTooLarge, InvalidImage, RewardError, UndecodableImage
@@ -158,15 +149,17 @@ class DecodeWorker:
         self._socket.settimeout(max(until - time.monotonic(), 0.001))  # 0 would mean not to wait at all
         self._socket.sendall(_LENGTH.pack(len(data)))
         self._socket.sendall(data)
-        (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, until))
-        if length > _MAX_REPLY_BYTES:
-            raise ConnectionError("the child's reply is not one")
-        reply: dict[str, Any] = json.loads(self._receive(length, until))
-        if "error" in reply:
-            raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
-        pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
-        digest = hashlib.sha256(data).hexdigest()  # not the child's: scores are remembered under it
-        return PreparedImage(pixels, int(reply["width"]), int(reply["height"]), str(reply["format"]), digest)
+        try:
+            (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, until))
+            reply: dict[str, Any] = json.loads(self._receive(min(length, _MAX_REPLY_BYTES), until))
+            if "error" in reply:
+                raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
+            pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
+            header = int(reply["width"]), int(reply["height"]), str(reply["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConnectionError("the child does not keep to its part") from error
+        # The digest is not the child's to tell: scores are remembered under it.
+        return PreparedImage(pixels, *header, hashlib.sha256(data).hexdigest())
 
     def _receive(self, length: int, until: float) -> bytearray:
         assert self._socket is not None

@@ -29,10 +29,7 @@ class Runtime(Protocol):
         """Return what the version says of itself."""
 
     def score(
-        self,
-        pixels: NDArray[np.uint8],
-        input_ids: NDArray[np.int64],
-        attention_mask: NDArray[np.int64],
+        self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1)."""
 

@@ -44,10 +44,7 @@ class OnnxRuntime:
             raise VersionError(f"{directory}: the graph cannot be loaded: {error}") from error
 
     def score(
-        self,
-        pixels: NDArray[np.uint8],
-        input_ids: NDArray[np.int64],
-        attention_mask: NDArray[np.int64],
+        self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1).
 

@@ -125,6 +125,20 @@ def test_an_image_whose_child_is_killed_is_tried_again_once(trapped: DecodeWorke
     assert trapped.decode(photograph("coffee")).width == 600
 
 
+@pytest.mark.parametrize(
+    "reply", [b"\xff" * 8, b"\0" * 7 + b"\2{}", b"\0" * 7 + b"\2[]", b"\0" * 7 + b"\1\xff"]
+)
+def test_a_child_that_was_taken_over_is_not_believed(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no reply ends the child, and nothing that it sent is used."""
+    monkeypatch.setenv("LYING_CHILD_REPLY", reply.hex())
+    lost: list[int] = []
+    worker = DecodeWorker(module="tests.unit.reward.lying_child", on_lost=lambda: lost.append(1))
+    with pytest.raises(UndecodableImage, match="the decoder failed on the image"):
+        worker.decode(photograph("coffee"))
+    assert len(lost) == 2
+    assert worker._child is None
+
+
 def test_a_defect_is_not_the_images_fault(trapped: DecodeWorker) -> None:
     """What no decoder raises is no refusal of the image, and its text stays in the child's log."""
     trapped.start()
