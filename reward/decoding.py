@@ -1,9 +1,11 @@
 """Decode untrusted images in a child process, which may die of one and take nobody along.
 
-A decoder that crashes or hangs ends the child; the next image gets another one. The two speak through a socket
-in lengths, JSON and raw pixels, never in pickles: whoever takes over a decoder gains the child and no more.
+A decoder that crashes or hangs ends the child; the next image gets another one. The two speak
+through a socket in lengths, JSON and raw pixels, never in pickles: whoever takes over a decoder
+gains the child and no more.
 
-    parent: length (8 bytes), image            child: length (8 bytes), JSON, and the pixels if all went well
+    parent: length (8 bytes), image
+    child:  length (8 bytes), JSON, and the pixels if all went well
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-# Imported here, they are there before the first image, and Pillow need not import all its plugins to find them.
+# Imported here, they are there before the first image; Pillow would import all its plugins to find them.
 from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
 
 from reward.contract import PIXELS
@@ -45,7 +47,7 @@ _START_S: Final = 60.0
 _GRACE_S: Final = 2.0
 _FAILURES: Final = {error.__name__: error for error in (ImageTooLarge, UndecodableImage)}
 
-# glibc gives large blocks back to the system at once, and their page faults then cost 1 ms of an image's 6.
+# glibc gives large blocks back to the system at once; asking for them again takes 1 ms of an image's 6.
 _ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
@@ -191,9 +193,10 @@ _PIXEL_BYTES: Final = int(np.prod(PIXELS.shape))
 
 
 def _search_path() -> str:
-    """Where the child finds what this process has found: this package first, for an editable install.
+    """Name the places where the child finds what this process has found.
 
-    `sys.path` alone would not do: in Triton's stub it lacks what PYTHONPATH names.
+    This package comes first, for an editable install. `sys.path` alone would not do: in Triton's stub
+    it lacks what PYTHONPATH names.
     """
     places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""), *sys.path]
     return os.pathsep.join(filter(None, places))

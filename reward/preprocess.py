@@ -29,7 +29,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 """What is decoded, at every door; told by content, never by name."""
 
 MAX_PIXELS: Final = 50_000_000
-"""Largest width x height x frames of the file, and width x height of its enlargement to a shorter side of 224."""
+"""Largest width x height x frames of a file, and width x height when enlarged to a shorter side of 224."""
 
 # Pillow's decoders signal damage by whatever their parsing tripped over.
 _DECODER_FAILURES: Final = (
@@ -112,8 +112,8 @@ def fit(image: Image.Image) -> NDArray[np.uint8]:
 def digest() -> str:
     """Name what this machine's preprocessing does: two scores are comparable where it is equal.
 
-    Measured, once a process, in about 50 ms: a hash of the pixels that the files in `probes/` give here. They
-    are of every format and of shapes and modes in which versions of Pillow have differed.
+    Measured, once a process, in about 50 ms: a hash of the pixels that the files in `probes/` give
+    here. They are of every format, and of shapes and modes in which versions of Pillow have differed.
     """
     pixels = hashlib.sha256()
     for probe in sorted((files("reward") / "probes").iterdir(), key=lambda probe: probe.name):
@@ -147,7 +147,8 @@ def _resized(width: int, height: int) -> tuple[int, int]:
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Resize in two passes, width first, as Pillow 12 does in one call.
 
-    Pillow 13 takes the height first where that is less work, and rounds between the passes: up to 13 of 255.
+    Pillow 13 takes the height first where that is less work. As pixels are rounded between the passes,
+    that gives others, up to 13 of 255 apart.
     """
     mode = image.mode
     image = image.convert(_PREMULTIPLIED.get(mode, mode))

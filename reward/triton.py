@@ -1,8 +1,9 @@
 """The adapter between Triton's Python backend and this library; every `model.py` is an import of it.
 
-Triton calls `initialize`, then `execute` with the requests that it has batched. Whatever is wrong with one
-request is that request's error and touches no other: what its sender can mend becomes INVALID_ARG; anything
-else is a defect, logged here with its traceback and sent as a plain INTERNAL, because senders are outside.
+Triton calls `initialize`, then `execute` with the requests that it has batched. Whatever is wrong
+with one request is that request's error and touches no other: what its sender can mend becomes
+INVALID_ARG; anything else is a defect, logged here with its traceback and sent as a plain INTERNAL,
+because senders are outside.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in ca
 class PreprocessModel:
     """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
 
-    Images are decoded in a child of each instance, so that one that crashes the decoder fails its own request
-    and Triton need not start this process again.
+    Images are decoded in a child of each instance, so that one that crashes the decoder fails its own
+    request and Triton need not start this process again.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -82,7 +83,7 @@ class NetworkModel:
         return arrays
 
     def _score(self, batches: list[Arrays]) -> list[Any]:
-        """Answer requests from one execution; where it fails, from one for each, to fail only whose fault it is."""
+        """Answer all from one execution; where it fails, each from its own, so that one fails alone."""
         if not batches:
             return []
         pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))

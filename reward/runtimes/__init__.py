@@ -1,7 +1,7 @@
 """A published version directory -> a callable that scores a batch.
 
-The version's manifest names its runtime. A runtime is one module here, imported only when a version asks for it,
-so that nobody needs the libraries of a runtime that is not used.
+The version's manifest names its runtime. A runtime is one module here, imported only when a version
+asks for it, so that nobody needs the libraries of a runtime that is not used.
 """
 
 from __future__ import annotations
