@@ -150,6 +150,19 @@ def test_what_is_served_stays(registry: Registry, ensure: Callable[..., list[str
     assert ensure() == ["model     mine, version 1"]
 
 
+def test_what_was_published_before_a_pixel_changed_is_replaced(
+    registry: Registry, ensure: Callable[..., list[str]]
+) -> None:
+    """The frontend would refuse it. The demo is installed anew; of another one, the checkpoint is asked for."""
+    ensure(model="demo")
+    _rewrite(registry.directory(1), preprocessing="of old")
+    assert ensure()[0] == "model     demo of shapes, version 2"
+    assert ensure()[0] == "model     demo of shapes, version 2"
+    _rewrite(registry.directory(2), preprocessing="of old", name="mine")
+    with pytest.raises(ChoiceError, match="'mine' was published for another preprocessing"):
+        ensure()
+
+
 def test_published_official_weights_need_no_hub(registry: Registry, ensure: Callable[..., list[str]]) -> None:
     """`MODEL=ImageReward-v1.0` promotes them; a version that only bears the name is not taken for them."""
     ensure(model="demo")
