@@ -23,7 +23,7 @@ from skimage import data
 
 from export.publish import publish
 from export.registry import Registry
-from reward.runtime import available_cpus
+from reward.runtimes.onnxruntime import available_cpus
 from tests.integration.stack import RunningStack
 from tests.parity.reference import Job, ask
 from tests.pictures import PHOTOGRAPHS

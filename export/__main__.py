@@ -15,9 +15,8 @@ from export.errors import ExportError, ToolsMissing
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
 from export.scoring import score
-from reward import runtime
+from reward import runtimes
 from reward.errors import RewardError
-from reward.files import sha256
 
 NEEDS_TOOLS: Final = 3
 """Exit status by which `make up` knows that it has to install the export's tools and ask again."""
@@ -71,7 +70,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 def _verify(registry: Registry, arguments: argparse.Namespace) -> None:
     version = registry.version(arguments.version)
-    scorer = runtime.load(registry.directory(version.number))
+    scorer = runtimes.load(registry.directory(version.number))
     report = golden.measure(scorer, arguments.images)
     print(report.table())
     report.check()
@@ -86,7 +85,7 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
     annotations = evaluate.read(arguments.annotations)
     version = registry.version(arguments.version)
-    scorer = runtime.load(registry.directory(version.number))
+    scorer = runtimes.load(registry.directory(version.number))
     bar = tqdm(annotations, unit="prompt", disable=arguments.quiet)
     agreement = evaluate.evaluate(bar, arguments.images, partial(score, scorer))
     print(f"{version.manifest.name}, version {version.number}, {len(annotations)} prompts")
@@ -94,12 +93,6 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
 
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
-    if arguments.once and (published := registry.find(arguments.name, sha256(arguments.checkpoint))):
-        print(f"{arguments.checkpoint} is published already, as version {published.number}")
-        if not published.served:
-            registry.promote(published.number)
-            print(f"version {published.number} is served from the next start of Triton")
-        return
     from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
     from reward.network import Dimensions  # noqa: PLC0415
 
@@ -152,15 +145,12 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=1e-4, help="largest difference (default: %(default)s)"
     )
     publish.add_argument("--promote", action="store_true", help="serve it even if another version is served")
-    publish.add_argument(
-        "--once", action="store_true", help="do nothing if this checkpoint is published already"
-    )
     publish.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch = commands.add_parser("fetch", help=f"download {OFFICIAL.name}, verify it and print where it lies")
     fetch.add_argument("--file", type=Path, help="verify this file instead, brought by hand")
     ensure = commands.add_parser("ensure", help="what `make up` does first: see to it that a model is served")
     ensure.add_argument("--model", default="", help=f"{DEMO}, {OFFICIAL.name}, or a published version's name")
-    ensure.add_argument("--checkpoint", type=Path, help="publish and serve this one")
+    ensure.add_argument("--checkpoint", type=Path, help="publish this one, unless it is, and serve it")
     ensure.add_argument("--name", default="", help="of the checkpoint's weights")
     verify = commands.add_parser(
         "verify", help="compare a published version with upstream's published scores"

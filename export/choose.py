@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
     from export.official import Weights
     from export.registry import Registry
+    from reward.manifest import Manifest
 
 DEMO: Final = "demo"
 """What the demonstration model is called in `MODEL=`, whatever its manifest calls it."""
 
-DEMO_DIRECTORY: Final = Path(__file__).with_name("demo") / "model"
+DEMO_DIRECTORY: Final = Path(__file__).parents[1] / "demo" / "model"
 
 _TOOLS: Final = ("torch", "onnx", "onnxscript", "safetensors", "tqdm")
 
@@ -67,20 +68,27 @@ class Chooser:
             raise ChoiceError("MODEL and CHECKPOINT exclude each other")
         if checkpoint:
             self._publish(checkpoint, name)
-        elif model == DEMO:
-            self._install_demo()
-        elif model == self._official.name:
-            self._publish_official()
         elif model:
-            self._promote(model)
-        elif not self._served_name():
+            self._serve(model)
+        elif (served := self._served()) is None:
             self._publish_official_or_install_demo()
-        self._say(f"model     {self._served_name()}, version {self._registry.served()}")
-        if model != DEMO and self._demo_is_served():
+        elif served.preprocessing != preprocess.digest():
+            self._serve(served.name)  # published before a pixel changed: the frontend would refuse it
+        served = self._served()
+        self._say(f"model     {served and served.name}, version {self._registry.served()}")
+        if model != DEMO and served is not None and served.name == self._demo_name():
             self._say(self._banner())
 
-    def _served_name(self) -> str | None:
-        return next((version.manifest.name for version in self._registry.versions() if version.served), None)
+    def _served(self) -> Manifest | None:
+        return next((version.manifest for version in self._registry.versions() if version.served), None)
+
+    def _serve(self, name: str) -> None:
+        if name in {DEMO, self._demo_name()}:
+            self._install_demo()
+        elif name == self._official.name:
+            self._publish_official()
+        else:
+            self._promote(name)
 
     def _publish_official_or_install_demo(self) -> None:
         try:
@@ -116,6 +124,10 @@ class Chooser:
     def _promote(self, name: str) -> None:
         if not self._serve_published(name):
             published = {version.manifest.name for version in self._registry.versions()}
+            if name in published:
+                raise ChoiceError(
+                    f"{name!r} was published for another preprocessing: publish its checkpoint again"
+                )
             known = sorted({DEMO, self._official.name} | published)
             raise ChoiceError(f"no model {name!r} is published; there is {', '.join(known)}")
 
@@ -130,11 +142,11 @@ class Chooser:
             self._registry.promote(version.number)
         return version is not None
 
-    def _demo_is_served(self) -> bool:
+    def _demo_name(self) -> str | None:
         try:
-            return self._served_name() == manifest.read(self._demo_directory).name
+            return manifest.read(self._demo_directory).name
         except VersionError:
-            return False
+            return None
 
     def _banner(self) -> str:
         name = self._official.name

@@ -8,8 +8,6 @@ ExportError
 │   └── WrongFile       there it is, but by its digest it is another one
 ├── ParityError         the exported graph does not compute what the checkpoint computes
 ├── RegistryError       a version does not exist, or the repository is not one
-├── ReportError         the report of the demonstration model is of another model
-├── RunRefused          a training cannot begin, or go on, in that folder
 ├── ScoresDiffer        a published version does not give the published scores
 ├── ToolsMissing        torch or another tool of the export is not installed
 └── UnusableImage       an image file is missing or cannot be scored
@@ -46,14 +44,6 @@ class ParityError(ExportError):
 
 class RegistryError(ExportError):
     """A version does not exist, or the repository is not one."""
-
-
-class ReportError(ExportError):
-    """The report of the demonstration model is missing, or of another model than the shipped one."""
-
-
-class RunRefused(ExportError):
-    """A training cannot begin, or go on, in the folder that was named."""
 
 
 class ScoresDiffer(ExportError):

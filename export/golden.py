@@ -17,7 +17,7 @@ from export.official import OFFICIAL
 from export.scoring import score
 
 if TYPE_CHECKING:
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 PROMPT: Final = "a painting of an ocean with clouds and birds, day time, low depth field effect"
 

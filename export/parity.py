@@ -14,7 +14,7 @@ import torch
 
 from export.errors import ParityError
 from reward.contract import IMAGE_SIZE
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reward.network import RewardNetwork
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 TOLERANCE: Final = 1e-4
 """Largest difference of a reward between the graph and torch, both fp32."""
@@ -93,11 +93,7 @@ def compare(
 
 
 # (prompt, image) pairs; the first is the same everywhere.
-BATCHES: Final = (
-    ((0, 0),),
-    ((0, 0), (1, 1)),
-    ((0, 0), (2, 2), (3, 3), (4, 0), (1, 2)),
-)
+BATCHES: Final = (((0, 0),), ((0, 0), (1, 1)), ((0, 0), (2, 2), (3, 3), (4, 0), (1, 2)))
 
 
 def _images() -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from export import parity
 from export.to_onnx import OPSET, to_onnx
-from reward import checkpoint, manifest, preprocess, runtime
+from reward import checkpoint, manifest, preprocess, runtimes
 from reward.files import sha256
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_version(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         manifest.write(written, directory)
-        loaded = runtime.load(directory)
+        loaded = runtimes.load(directory)
         step("graph: compare with torch")
         report = parity.compare(network, loaded, tolerance=tolerance, progress=bar.update)
         manifest.write(dataclasses.replace(written, parity=dataclasses.asdict(report)), directory)

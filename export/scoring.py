@@ -10,7 +10,7 @@ from export.errors import UnusableImage
 from reward.contract import MAX_BATCH
 from reward.errors import InvalidImage
 from reward.preprocess import prepare
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 
 def score(runtime: Runtime, prompt: str, images: Sequence[Path]) -> list[float]:

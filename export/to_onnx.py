@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import onnx
 import torch
 
-from reward.contract import (
-    ATTENTION_MASK,
-    INPUT_IDS,
-    MAX_BATCH,
-    MAX_TOKENS,
-    MIN_TOKENS,
-    PIXELS,
-    REWARD,
-)
-from reward.runtime import GRAPH_FILE_NAME
+from reward.contract import ATTENTION_MASK, INPUT_IDS, MAX_BATCH, MAX_TOKENS, MIN_TOKENS, PIXELS, REWARD
+from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

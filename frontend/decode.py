@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
-
 # Dead by one of these, a worker died of the image; dead otherwise, somebody killed it.
 _CRASHES: Final = frozenset(
     -number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -76,7 +74,7 @@ def decode_image(data: bytes, limits: DecodeLimits) -> Decoded:
         reward.errors.InvalidImage: too large, damaged, or not of `FORMATS`.
         MemoryError: it takes more than the process may have.
     """
-    image = prepare(data, formats=FORMATS, max_pixels=limits.max_pixels, count_frames=True)
+    image = prepare(data, max_pixels=limits.max_pixels)
     # A JPEG with further images inside (previews, depth) is an MPO to Pillow, and to nobody else.
     name = "JPEG" if image.format == "MPO" else image.format
     return Decoded(image.pixels, image.width, image.height, name, hashlib.sha256(data).hexdigest())

@@ -18,7 +18,7 @@ from PIL import Image
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
 from frontend.stay import State
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from frontend.decode import DecodePool

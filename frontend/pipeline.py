@@ -12,7 +12,7 @@ from frontend.cache import Key, ScoreCache
 from frontend.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, ServiceError
 from frontend.residency import Visit
 from reward.errors import InvalidPrompt
-from reward.tokenise import Tokens, tokenise
+from reward.tokenizer import Tokens, tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from frontend import bodies, ranking, schemas
 from frontend.deadline import HEADER as TIMEOUT_HEADER
 from frontend.deadline import Deadline
-from frontend.decode import FORMATS
 from frontend.errors import ServiceError
 from frontend.images import Source
 from frontend.problem import AllFailed
 from frontend.residency import Visit, describe
 from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
+from reward.preprocess import FORMATS
 
 if TYPE_CHECKING:
     from frontend.decode import Decoded

@@ -1,101 +1,158 @@
 """The adapter between Triton's Python backend and this library; every `model.py` is an import of it.
 
-Triton calls `initialize`, then `execute` with the requests that it has batched. Each request is answered on
-its own: bad input becomes INVALID_ARG for the caller who sent it and touches no other; anything else is a
-defect, logged here with its traceback and sent as a plain INTERNAL, because Triton's callers are outside.
+Triton calls `initialize`, then `execute` with the requests that it has batched. Whatever is wrong
+with one request is that request's error and touches no other: what its sender can mend becomes
+INVALID_ARG; anything else is a defect, logged here with its traceback and sent as a plain INTERNAL,
+because senders are outside.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import traceback
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from reward import contract, runtime
-from reward.errors import InvalidImage, InvalidInput, InvalidPrompt
-from reward.preprocess import prepare
-from reward.tokenise import tokenise
+from reward import contract, runtimes
+from reward.decoding import DecodeLimits, DecodeWorker
+from reward.errors import InvalidImage, InvalidInput, InvalidPrompt, InvalidTensor
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 Arrays = tuple["NDArray[Any]", ...]
 
+_DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in capitals
+
 
 class PreprocessModel:
-    """`image_reward_preprocess`: encoded images and prompts -> the network's tensors."""
+    """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
+
+    Images are decoded in a child of each instance, so that one that crashes the decoder fails its own
+    request and Triton need not start this process again.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._worker = DecodeWorker(_limits(_parameters(args)))
+        self._worker.start()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        return [_attempt(partial(self._answer, request)) for request in requests]
+
+    def finalize(self) -> None:
+        self._worker.close()
 
     def _answer(self, request: Any) -> Any:
-        try:
-            return _response(contract.PREPROCESS, self._prepare(request))
-        except InvalidInput as error:
-            return _invalid_argument(error)
-        except Exception:  # noqa: BLE001 - the outermost frame on Triton's side
-            return _internal_error()
-
-    @staticmethod
-    def _prepare(request: Any) -> Arrays:
         images, prompts = _inputs(contract.PREPROCESS, request)
-        pixels = [_pixels(index, data) for index, data in enumerate(images.ravel())]
         tokens = tokenise([_decode_prompt(index, text) for index, text in enumerate(prompts.ravel())])
-        return np.stack(pixels), tokens.input_ids, tokens.attention_mask
+        pixels = [self._pixels(index, data) for index, data in enumerate(images.ravel())]
+        return _response(contract.PREPROCESS, np.stack(pixels), tokens.input_ids, tokens.attention_mask)
+
+    def _pixels(self, index: int, data: bytes) -> NDArray[np.uint8]:
+        try:
+            return self._worker.decode(data).pixels
+        except InvalidImage as error:
+            raise type(error)(f"{contract.IMAGE.name}[{index}]: {error}") from error
 
 
 class NetworkModel:
     """`image_reward_network`: one execution of the graph for all requests that Triton batched."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        parameters = json.loads(args["model_config"]).get("parameters", {})
-        threads = int(parameters.get("intra_op_num_threads", {}).get("string_value", "0"))
+        threads = int(_parameters(args).get("intra_op_num_threads", "0"))
         directory = Path(args["model_repository"]) / args["model_version"]
-        self._runtime = runtime.load(directory, threads=threads)
+        self._runtime = runtimes.load(directory, threads=threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        inputs = [_inputs(contract.NETWORK, request) for request in requests]
-        refusals = [self._refusal(*arrays) for arrays in inputs]
-        accepted = [arrays for arrays, refusal in zip(inputs, refusals, strict=True) if refusal is None]
-        try:
-            rewards = iter(self._score(accepted))
-        except Exception:  # noqa: BLE001 - the outermost frame on Triton's side
-            return [_internal_error() for _ in requests]
-        return [refusal or _response(contract.NETWORK, (next(rewards),)) for refusal in refusals]
+        # Of each request its arrays, or the response that refuses it.
+        read = [_attempt(partial(self._read, request)) for request in requests]
+        answers = iter(self._score([entry for entry in read if isinstance(entry, tuple)]))
+        return [next(answers) if isinstance(entry, tuple) else entry for entry in read]
 
-    def _refusal(self, _pixels: NDArray[Any], input_ids: NDArray[Any], mask: NDArray[Any]) -> Any | None:
-        try:
-            self._runtime.check(input_ids, mask)
-        except InvalidInput as error:
-            return _invalid_argument(error)
-        return None
+    def _read(self, request: Any) -> Arrays:
+        arrays = _inputs(contract.NETWORK, request)
+        _check_tokens(*arrays[1:], vocabulary_size=self._runtime.manifest.dimensions["vocabulary_size"])
+        return arrays
 
-    def _score(self, batches: list[Arrays]) -> list[NDArray[Any]]:
+    def _score(self, batches: list[Arrays]) -> list[Any]:
+        """Answer all from one execution; where it fails, each from its own, so that one fails alone."""
         if not batches:
             return []
         pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        try:
+            rewards = self._runtime.score(pixels, input_ids, mask)
+        except Exception:  # noqa: BLE001 - the outermost frame on Triton's side
+            failure = _internal_error()
+            return [failure] if len(batches) == 1 else [self._score([batch])[0] for batch in batches]
         ends = np.cumsum([len(arrays[0]) for arrays in batches])[:-1]
-        return np.split(self._runtime.score(pixels, input_ids, mask), ends)
+        return [_attempt(partial(_reward_response, part)) for part in np.split(rewards, ends)]
+
+
+def _attempt(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns, or the response that tells its failure."""
+    try:
+        return work()
+    except InvalidInput as error:
+        return _failure(str(error), pb_utils.TritonError.INVALID_ARG)
+    except Exception:  # noqa: BLE001 - the outermost frame on Triton's side
+        return _internal_error()
+
+
+def _parameters(args: dict[str, str]) -> dict[str, str]:
+    """Read the `parameters` of the model's configuration."""
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    return {name: value["string_value"] for name, value in parameters.items()}
+
+
+def _limits(parameters: dict[str, str]) -> DecodeLimits:
+    defaults = dataclasses.asdict(DecodeLimits())
+    return DecodeLimits(
+        **{name: type(default)(parameters.get(name, default)) for name, default in defaults.items()}
+    )
 
 
 def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:
-    return tuple(pb_utils.get_input_tensor_by_name(request, spec.name).as_numpy() for spec in model.inputs)
+    """Read a request's tensors and hold them against the contract.
+
+    Raises:
+        InvalidTensor: one is missing, of another type or shape, or has more or fewer rows than the others.
+    """
+    arrays = tuple(_input(spec, request) for spec in model.inputs)
+    rows = {len(array) for array in arrays}
+    if len(rows) > 1 or not 1 <= min(rows) <= contract.MAX_BATCH:
+        raise InvalidTensor(f"all inputs must have one number of rows, 1 to {contract.MAX_BATCH}")
+    return arrays
 
 
-def _response(model: contract.ModelSpec, arrays: Arrays) -> Any:
-    tensors = [pb_utils.Tensor(spec.name, array) for spec, array in zip(model.outputs, arrays, strict=True)]
-    return pb_utils.InferenceResponse(output_tensors=tensors)
+def _input(spec: contract.TensorSpec, request: Any) -> NDArray[Any]:
+    tensor = pb_utils.get_input_tensor_by_name(request, spec.name)
+    if tensor is None:
+        raise InvalidTensor(f"{spec.name} is missing")
+    array: NDArray[Any] = tensor.as_numpy()
+    if array.dtype != _DTYPES.get(spec.dtype, spec.dtype.lower()) or array.shape[1:] != spec.shape:
+        shape = ", ".join(map(str, ("rows", *spec.shape)))
+        raise InvalidTensor(f"{spec.name} must be {spec.dtype} [{shape}]")
+    return array
 
 
-def _pixels(index: int, data: bytes) -> NDArray[np.uint8]:
-    try:
-        return prepare(data).pixels
-    except InvalidImage as error:
-        raise type(error)(f"{contract.IMAGE.name}[{index}]: {error}") from error
+def _check_tokens(input_ids: NDArray[Any], attention_mask: NDArray[Any], *, vocabulary_size: int) -> None:
+    """Refuse what would fail, or turn into NaN, the whole batch that it is joined to.
+
+    Raises:
+        InvalidTensor: a token id outside the vocabulary, or a mask of other than 0 and 1 or of 0 alone.
+    """
+    if input_ids.min() < 0 or input_ids.max() >= vocabulary_size:
+        raise InvalidTensor(f"{contract.INPUT_IDS.name} must lie in 0 .. {vocabulary_size - 1}")
+    if not np.isin(attention_mask, (0, 1)).all() or not attention_mask.any(axis=-1).all():
+        raise InvalidTensor(f"{contract.ATTENTION_MASK.name} must be 0 or 1, and 1 somewhere in every row")
 
 
 def _decode_prompt(index: int, text: bytes) -> str:
@@ -105,14 +162,22 @@ def _decode_prompt(index: int, text: bytes) -> str:
         raise InvalidPrompt(f"{contract.PROMPT.name}[{index}] is not UTF-8") from error
 
 
-def _invalid_argument(error: InvalidInput) -> Any:
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-    )
+def _reward_response(rewards: NDArray[np.float32]) -> Any:
+    if not np.isfinite(rewards).all():
+        raise ArithmeticError("the network gave a reward that is not finite")
+    return _response(contract.NETWORK, rewards)
+
+
+def _response(model: contract.ModelSpec, *arrays: NDArray[Any]) -> Any:
+    tensors = [pb_utils.Tensor(spec.name, array) for spec, array in zip(model.outputs, arrays, strict=True)]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _failure(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _internal_error() -> Any:
+    """Log the exception at hand; its text is not for the caller."""
     pb_utils.Logger.log_error(traceback.format_exc())
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError("internal error; see the server's log", pb_utils.TritonError.INTERNAL)
-    )
+    return _failure("internal error; see the server's log", pb_utils.TritonError.INTERNAL)

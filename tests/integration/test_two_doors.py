@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from reward import runtime
+from reward import runtimes
 from reward.contract import NETWORK
 from reward.preprocess import prepare
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.pictures import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_rest_bytes_and_pixels_agree(stack: RunningStack, name: str, image_forma
         _score(stack, data),
         float(stack.score_bytes([data], [PROMPT])[0]),
         float(stack.score_pixels(tensors)[0]),
-        float(runtime.load(stack.repository / NETWORK.name / "1").score(*tensors)[0, 0]),
+        float(runtimes.load(stack.repository / NETWORK.name / "1").score(*tensors)[0, 0]),
     ]
     assert max(scores) - min(scores) <= 1e-6
 

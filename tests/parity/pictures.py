@@ -50,6 +50,11 @@ def write_pictures(directory: Path) -> dict[str, Path]:
         "wide": (astronaut.resize((1201, 50)), "png", {}),
         "tiny palette": (palette.resize((7, 9)), "png", {}),
         "tall RGBA": (transparent.resize((31, 400)), "png", {}),
+        "tall photograph": (coffee.resize((400, 1200)), "jpg", {}),
+        "tall photograph RGBA": (transparent.resize((300, 1000)), "webp", {"lossless": True}),
+        "tall photograph LA": (grey_alpha.resize((230, 3000)), "png", {}),
+        "tall CMYK": (astronaut.convert("CMYK").resize((300, 910)), "jpg", {}),
+        "wide photograph": (coffee.resize((1200, 300)), "avif", {}),
     }
     paths = {}
     for number, (kind, (image, suffix, options)) in enumerate(files.items()):

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from reward.contract import PIXEL_MEAN, PIXEL_STD
 from reward.preprocess import prepare
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.parity.pictures import write_pictures
 from tests.parity.reference import Job, ask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 TOLERANCE = 1e-4
 PROMPTS = [
@@ -52,7 +51,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """Make the checkpoint in upstream's process, publish it, load what was published."""
     from export.publish import publish
     from export.registry import Registry
-    from reward import runtime
+    from reward import runtimes
     from tests.repository import copy_repository
 
     directory = tmp_path_factory.mktemp("full-size")
@@ -72,20 +71,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     registry = Registry(copy_repository(directory / "repository"))
     number = publish(registry, checkpoint, name="random weights, seed 0", show_progress=False)
     checkpoint.unlink()  # 1.8 GB
-    loaded = runtime.load(registry.directory(number))
+    loaded = runtimes.load(registry.directory(number))
     return Reference(
         list(pictures), list(pictures.values()), job, theirs, loaded, dict(loaded.manifest.parity)
     )
-
-
-@pytest.mark.timeout(900)
-def test_pixels_are_identical(reference: Reference) -> None:
-    """Each file of every mode and shape gives upstream's pixels, bit for bit, after normalisation."""
-    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    for index, (kind, path) in enumerate(zip(reference.kinds, reference.paths, strict=True)):
-        pixels = prepare(path.read_bytes()).pixels
-        normalised = (pixels.astype(np.float32) / np.float32(255) - mean) / std
-        np.testing.assert_array_equal(normalised, reference.theirs["normalised"][index], err_msg=kind)
 
 
 def test_token_ids_are_identical(reference: Reference) -> None:

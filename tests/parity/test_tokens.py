@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.parity.reference import Job, ask
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from tritonclient.http.aio import InferenceServerClient, InferInput
 
 from model_boss import Phase
 from reward.contract import NETWORK
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.integration.residency.shared_gpu import CLAIMED_MB, PICTURE, Frontend, SharedGpu, until
 from tests.integration.residency.stalling_server import stalling_server
 

@@ -88,7 +88,7 @@ def _served(registry: Registry) -> tuple[int, str]:
 
 def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: Path) -> None:
     """The manifest and the files that it lists, no others; what runs it runs it."""
-    from reward import runtime
+    from reward import runtimes
 
     (demo / "note.txt").write_text("not listed")
     assert install(registry, demo) == 1
@@ -100,7 +100,7 @@ def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: 
         "network.onnx",
         "network.onnx.data",
     }
-    assert runtime.load(directory, threads=1).manifest.name == "demo of shapes"
+    assert runtimes.load(directory, threads=1).manifest.name == "demo of shapes"
 
 
 def test_a_directory_with_a_fault_is_not_installed(registry: Registry, demo: Path) -> None:
@@ -148,6 +148,19 @@ def test_what_is_served_stays(registry: Registry, ensure: Callable[..., list[str
     assert len({len(line) for line in banner.splitlines()}) == 1
     _rewrite(registry.directory(1), name="mine")
     assert ensure() == ["model     mine, version 1"]
+
+
+def test_what_was_published_before_a_pixel_changed_is_replaced(
+    registry: Registry, ensure: Callable[..., list[str]]
+) -> None:
+    """The frontend would refuse it. The demo is installed anew; of another one, the checkpoint is asked for."""
+    ensure(model="demo")
+    _rewrite(registry.directory(1), preprocessing="of old")
+    assert ensure()[0] == "model     demo of shapes, version 2"
+    assert ensure()[0] == "model     demo of shapes, version 2"
+    _rewrite(registry.directory(2), preprocessing="of old", name="mine")
+    with pytest.raises(ChoiceError, match="'mine' was published for another preprocessing"):
+        ensure()
 
 
 def test_published_official_weights_need_no_hub(registry: Registry, ensure: Callable[..., list[str]]) -> None:

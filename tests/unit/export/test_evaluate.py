@@ -136,14 +136,14 @@ def test_another_format_is_refused(tmp_path: Path, content: Any, message: str) -
 def test_the_command_measures_a_published_version(published_repository: Path, tmp_path: Path) -> None:
     """Human ranks made from the network's own scores are met in full, and with them reversed in no pair."""
     from export.scoring import score
-    from reward import runtime
+    from reward import runtimes
 
     images = tmp_path / "images"
     images.mkdir()
     names = [f"{name}.jpg" for name in PHOTOGRAPHS[:5]]
     for name in names:
         (images / name).write_bytes(photograph(name.removesuffix(".jpg")))
-    network = runtime.load(published_repository / "image_reward_network" / "1", threads=1)
+    network = runtimes.load(published_repository / "image_reward_network" / "1", threads=1)
     rewards = score(network, "a cat", [images / name for name in names])
     assert len(set(rewards)) == 5
     ranking = [1 + sum(other > reward for other in rewards) for reward in rewards]
@@ -163,7 +163,7 @@ def test_the_command_measures_a_published_version(published_repository: Path, tm
 def test_a_missing_image_is_named(published_repository: Path, tmp_path: Path) -> None:
     """In one line, with its path; nothing is counted without it."""
     from export.scoring import score
-    from reward import runtime
+    from reward import runtimes
 
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps([GOOD]))
@@ -173,7 +173,7 @@ def test_a_missing_image_is_named(published_repository: Path, tmp_path: Path) ->
         f"error: {tmp_path / 'x/1.webp'}: cannot be read: No such file or directory"
     )
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    network = runtime.load(published_repository / "image_reward_network" / "1", threads=1)
+    network = runtimes.load(published_repository / "image_reward_network" / "1", threads=1)
     with pytest.raises(UnusableImage, match=r"broken\.png: "):
         score(network, "p", [tmp_path / "broken.png"])
 

@@ -17,14 +17,14 @@ import pytest
 from export.errors import FetchError, ScoresDiffer, UnusableImage
 from export.golden import PROMPT, SCORES, Golden, fetch_images, measure
 from reward import manifest
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.hub import nobody
 from tests.pictures import photograph
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reward.runtime import Runtime
+    from reward.runtimes import Runtime
 
 
 @pytest.fixture

@@ -55,17 +55,16 @@ def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
     assert registry.versions() == []
 
 
-def test_the_command_publishes_once(tmp_path: Path) -> None:
-    """It shows progress, prints where the version is, and with --once does nothing the second time."""
+def test_the_command_publishes(tmp_path: Path) -> None:
+    """It shows progress, and prints where the version is; `ensure` then has nothing to publish."""
     repository = copy_repository(tmp_path / "model_repository")
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
-    arguments = ["publish", "--checkpoint", str(weights), "--name", "small", "--promote", "--once"]
-    first = _export(repository, *arguments)
+    first = _export(repository, "publish", "--checkpoint", str(weights), "--name", "small", "--promote")
     assert first.returncode == 0, first.stderr
     assert "compare with torch" in first.stderr  # the progress bar
     assert f"published {repository}/image_reward_network/1: small" in first.stdout
-    again = _export(repository, *arguments)
-    assert again.stdout == f"{weights} is published already, as version 1\n"
+    again = _export(repository, "ensure", "--checkpoint", str(weights))
+    assert again.stdout == "model     small, version 1\n"
     assert "1 served  small" in _export(repository, "list").stdout
 
 

@@ -14,7 +14,7 @@ from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable, Overloaded, ServiceError
 from frontend.health import HealthProbe
 from frontend.scorer import Scorer, Served
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.unit.frontend.triton_stand_in import TritonStandIn, publish_manifest, standing_in
 
 if TYPE_CHECKING:

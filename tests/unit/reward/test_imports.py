@@ -9,7 +9,16 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["reward.preprocess", "reward.tokenise", "reward.runtime", "frontend.app", "local.stack"]
+    "module",
+    [
+        "reward",
+        "reward.decoding",
+        "reward.preprocess",
+        "reward.tokenizer",
+        "reward.runtimes",
+        "frontend.app",
+        "local.stack",
+    ],
 )
 def test_serving_imports_no_torch(module: str) -> None:
     """The modules of the request path import neither torch nor onnxruntime."""

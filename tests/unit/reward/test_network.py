@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 from reward.network import Dimensions, RewardNetwork
-from reward.tokenise import tokenise
+from reward.tokenizer import tokenise
 from tests.small import SMALL, small_network
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from reward import preprocess
 from reward.errors import ImageTooLarge, UndecodableImage
-from reward.preprocess import digest, prepare
+from reward.preprocess import FORMATS, PreparedImage, digest, prepare
 from tests.pictures import photograph
 
 
@@ -21,12 +24,14 @@ def _encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> by
 
 
 def test_shape_dtype_and_header() -> None:
-    """Pixels are contiguous uint8 (3, 224, 224); width, height and format are the file's."""
-    prepared = prepare(photograph("coffee"))
+    """Pixels are contiguous uint8 (3, 224, 224); width, height, format and digest are the file's."""
+    data = photograph("coffee")
+    prepared = prepare(data)
     assert prepared.pixels.shape == (3, 224, 224)
     assert prepared.pixels.dtype == np.uint8
     assert prepared.pixels.flags["C_CONTIGUOUS"]
     assert (prepared.width, prepared.height, prepared.format) == (600, 400, "JPEG")
+    assert prepared.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_channels_come_first_in_rgb_order() -> None:
@@ -83,11 +88,19 @@ def test_what_is_no_whole_image_is_undecodable(data: bytes) -> None:
 
 
 def test_formats_are_told_by_content() -> None:
-    """A format outside `formats` is refused though Pillow knows it."""
-    data = _encode(Image.new("RGB", (10, 10)), "BMP")
-    assert prepare(data).format == "BMP"
-    with pytest.raises(UndecodableImage, match="JPEG, PNG"):
-        prepare(data, formats=("JPEG", "PNG"))
+    """A format outside `FORMATS` is refused though Pillow knows it, and those that are decoded are named."""
+    for image_format in ("BMP", "TIFF", "PPM"):
+        with pytest.raises(UndecodableImage, match="JPEG, PNG, WEBP, GIF, AVIF"):
+            prepare(_encode(Image.new("RGB", (10, 10)), image_format))
+
+
+def test_frames_count_as_pixels() -> None:
+    """An animation is refused when all its frames together are too large, though the first alone is not."""
+    frames = [Image.new("RGB", (200, 200), colour) for colour in ("white", "black", "red")]
+    data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageTooLarge, match="3 frames of 200 x 200; 119999 pixels are allowed"):
+        prepare(data, max_pixels=119_999)
+    assert prepare(data, max_pixels=120_000).width == 200
 
 
 def test_too_many_pixels_are_refused_from_the_header() -> None:
@@ -106,6 +119,34 @@ def test_a_sliver_is_refused_before_it_is_enlarged() -> None:
     assert prepare(_encode(Image.new("RGB", (1, 900)))).height == 900
 
 
-def test_the_digest_is_stable() -> None:
-    """Published versions carry this digest: whoever changes a pixel changes the recipe, and with it this."""
-    assert digest() == "0015bb40474e9c0b"
+def test_the_digest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published versions carry this digest: it is the same everywhere until somebody changes a pixel."""
+    assert digest() == "2ae4bcbba856047c"
+
+    def nearest(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return image.resize(size, Image.Resampling.NEAREST)
+
+    monkeypatch.setattr(preprocess, "_resize", nearest)
+    digest.cache_clear()
+    try:
+        assert digest() != "2ae4bcbba856047c"
+    finally:
+        digest.cache_clear()
+
+
+def test_every_probe_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one of every format; a decoder that is missing, or that gives other pixels, is another digest."""
+    probes = sorted((files("reward") / "probes").iterdir(), key=lambda probe: probe.name)
+    assert {prepare(probe.read_bytes()).format for probe in probes} == set(FORMATS)
+    known = digest()
+    for broken in probes:
+
+        def failing(data: bytes, broken: bytes = broken.read_bytes()) -> PreparedImage:
+            if data == broken:
+                raise UndecodableImage("no decoder")
+            return prepare(data)
+
+        monkeypatch.setattr(preprocess, "prepare", failing)
+        digest.cache_clear()
+        assert digest() != known
+    digest.cache_clear()

@@ -1,0 +1,241 @@
+"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs or a GPU.
+
+Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on one GPU;
+gradients are averaged over the workers every step.
+What a worker draws depends on seed, step, rank and the number of groups alone, so a resumed run goes on as
+if never stopped; another number of workers or groups is another run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from tqdm import tqdm
+
+from demo.batches import make
+from demo.errors import RunRefused
+from demo.evaluate import evaluate, pairs, rewards_of
+from demo.forward import read_images, score
+from demo.initial import build
+from demo.objective import rank
+from reward.network import Dimensions, RewardNetwork
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from demo.batches import Batch
+
+DIMENSIONS: Final = Dimensions(
+    patch_size=16,
+    image_width=128,
+    image_layers=5,
+    image_heads=4,
+    text_width=64,
+    text_layers=4,
+    text_heads=4,
+    max_positions=35,
+)
+"""3.4 million parameters, of which the vocabulary's embedding is 2.0."""
+
+STATE_NAME: Final = "state.pt"
+LOG_NAME: Final = "log.jsonl"
+
+_DEV_SEED: Final = 7
+_LOG_EVERY: Final = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; a resumed run may raise `steps`, everything else stays.
+
+    The defaults are the shipped model's.
+    """
+
+    steps: int = 6000
+    seed: int = 0
+    workers: int = 2
+    groups: int = 4
+    """Groups of four pictures, per worker and step."""
+    learning_rate: float = 1e-3
+    warm_up_steps: int = 200
+    cooling: float = 0.3
+    """Share of the steps, at the end, over which the learning rate falls to nothing."""
+    save_every: int = 100
+    test_every: int = 500
+    dimensions: Dimensions = DIMENSIONS
+    bfloat16: bool = True
+
+
+def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -> RewardNetwork:
+    """Train and return the network, not yet calibrated and on the CPU; `out` keeps the state and a log.
+
+    Raises:
+        RunRefused: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
+            torch has no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunRefused(f"torch {torch.__version__} finds no CUDA device here: leave out --device cuda")
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / STATE_NAME).exists():
+        if not resume:
+            raise RunRefused(f"{out} holds a run: go on with it (--resume), or name another folder")
+        _check_same_plan(out, plan)
+    # glibc gives large blocks back to the system at once, and page faults then cost half of the time.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+    os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as meeting:
+        spawn(_work, (out, plan, device, f"file://{meeting}/store"), nprocs=plan.workers)  # type: ignore[no-untyped-call]
+    return load_state(out, plan.dimensions)
+
+
+def load_state(out: Path, dimensions: Dimensions = DIMENSIONS) -> RewardNetwork:
+    """Load the network of a run as it was last saved."""
+    network = RewardNetwork(dimensions)
+    network.load_state_dict(read_state(out)["network"])
+    return network.eval()
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """Read all that a run has saved; its tensors come to the CPU, wherever it was trained."""
+    state: dict[str, Any] = torch.load(out / STATE_NAME, map_location="cpu", weights_only=True)
+    return state
+
+
+def _check_same_plan(out: Path, plan: Plan) -> None:
+    begun = read_state(out)["plan"]
+    asked = asdict(plan)
+    differing = [name for name in asked if name != "steps" and asked[name] != begun[name]]
+    if asked["steps"] < begun["steps"]:
+        differing.append("steps")
+    if differing:
+        was, now = (", ".join(f"{name} {of[name]}" for name in differing) for of in (begun, asked))
+        raise RunRefused(f"{out} holds a run with {was}, not {now}: only steps can change, and only grow")
+
+
+class Trainer:
+    """One worker's network, optimiser and step count."""
+
+    def __init__(self, plan: Plan, rank: int, device: str = "cpu") -> None:
+        self.plan, self.rank, self.device = plan, rank, torch.device(device)
+        self.step, self.seconds = 0, 0.0
+        network, heads = build(plan.dimensions, plan.seed)
+        self.network, self.heads = network.to(self.device), heads.to(self.device)
+        self.parameters = [*self.network.parameters(), *self.heads.parameters()]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        others = [p for p in self.parameters if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+
+    def advance(self) -> dict[str, float]:
+        """Take one step and return its losses."""
+        started = time.monotonic()
+        rng = np.random.default_rng([self.plan.seed, self.step, self.rank])
+        batch = make(rng, self.plan.groups, self.plan.dimensions.patch_size).to(self.device)
+        losses = self._losses(batch)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        self._average_gradients()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.learning_rate * pace(self.step, self.plan)
+        self.optimiser.step()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}  # waits for a GPU
+        self.step += 1
+        self.seconds += time.monotonic() - started
+        return values
+
+    def save(self, out: Path) -> None:
+        """Write everything a resumed run needs, in one move."""
+        path = out / STATE_NAME
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "plan": asdict(self.plan),
+            "network": self.network.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def load(self, out: Path) -> None:
+        state = read_state(out)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.network.load_state_dict(state["network"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        dtype = torch.bfloat16 if self.plan.bfloat16 else torch.float32
+        groups, pictures, _ = batch.fit.shape
+        image = read_images(self.network.image_encoder, batch.pixels, dtype)
+        ids, mask = (x.repeat_interleave(pictures, dim=0) for x in (batch.input_ids, batch.attention_mask))
+        rewards = score(self.network, image, ids, mask).view(groups, pictures, -1)
+        ranking = rank(rewards, batch.fit, batch.labels.damage.view(groups, pictures) > 0)
+        return ranking | self.heads.losses(image, batch.labels)
+
+    def _average_gradients(self) -> None:
+        if self.plan.workers == 1:
+            return
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = flat.cpu()  # where every build of gloo adds
+        dist.all_reduce(flat)
+        flat /= self.plan.workers
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def pace(step: int, plan: Plan) -> float:
+    """Share of the full learning rate: linear warm-up, level, linear fall to nothing."""
+    left = (plan.steps - step) / max(1.0, plan.cooling * plan.steps)
+    return min((step + 1) / max(1, plan.warm_up_steps), 1.0, left)
+
+
+def _work(rank: int, out: Path, plan: Plan, device: str, meeting: str) -> None:
+    torch.set_num_threads(1)
+    if plan.workers > 1:
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
+    trainer = Trainer(plan, rank, device)
+    if (out / STATE_NAME).exists():
+        trainer.load(out)
+    first = trainer.step
+    sums: dict[str, float] = {}
+    for _ in tqdm(range(trainer.step, plan.steps), initial=first, total=plan.steps, disable=rank > 0):
+        for name, loss in trainer.advance().items():
+            sums[name] = sums.get(name, 0.0) + loss
+        if rank > 0:
+            continue
+        if trainer.step % plan.save_every == 0 or trainer.step == plan.steps:
+            trainer.save(out)
+        if trainer.step % _LOG_EVERY == 0:
+            means = {name: round(total / _LOG_EVERY, 4) for name, total in sums.items()}
+            _note(out, {"step": trainer.step, "seconds": round(trainer.seconds), **means})
+            sums = {}
+        if trainer.step % plan.test_every == 0:
+            _note(out, {"step": trainer.step, **_test(trainer.network)})
+    if plan.workers > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _test(network: RewardNetwork) -> dict[str, float]:
+    """Measure on scenes of trained combinations, not on the held-out test."""
+    report = evaluate(rewards_of(network), pairs(_DEV_SEED, 60, held_out=False))
+    return {key: round(value.share, 3) for key, value in report.accuracies.items() if "/" not in key}
+
+
+def _note(out: Path, entry: dict[str, float]) -> None:
+    with (out / LOG_NAME).open("a") as file:
+        file.write(json.dumps(entry) + "\n")

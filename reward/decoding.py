@@ -1,0 +1,255 @@
+"""Decode untrusted images in a child process, which may die of one and take nobody along.
+
+A decoder that crashes or hangs ends the child; the next image gets another one. The two speak
+through a socket in lengths, JSON and raw pixels, never in pickles: whoever takes over a decoder
+gains the child and no more.
+
+    parent: length (8 bytes), image
+    child:  length (8 bytes), JSON, and the pixels if all went well
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+# Imported here, they are there before the first image; Pillow would import all its plugins to find them.
+from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
+
+from reward.contract import PIXELS
+from reward.errors import ImageTooLarge, InvalidImage, RewardError, UndecodableImage
+from reward.preprocess import MAX_PIXELS, PreparedImage, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_BYTES: Final = 20 * 2**20
+"""Largest encoded image."""
+
+_LENGTH: Final = struct.Struct("!Q")
+_MAX_REPLY_BYTES: Final = 4096
+_START_S: Final = 60.0
+_GRACE_S: Final = 2.0
+_FAILURES: Final = {error.__name__: error for error in (ImageTooLarge, UndecodableImage)}
+
+# glibc gives large blocks back to the system at once; asking for them again takes 1 ms of an image's 6.
+_ENVIRONMENT: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+# Dead by one of these, a child died of the image; dead otherwise, somebody killed it.
+_CRASHES: Final = frozenset(
+    -number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+)
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one image may cost."""
+
+    max_bytes: int = MAX_BYTES
+    max_pixels: int = MAX_PIXELS  # of all frames together
+    timeout_s: float = 10.0
+    memory_bytes: int = 1536 * 2**20  # beyond what an idle child has mapped
+
+
+class DecodeWorker:
+    """One child that decodes one image at a time, replaced when it is lost; for one thread at a time."""
+
+    def __init__(
+        self,
+        limits: DecodeLimits | None = None,
+        *,
+        on_lost: Callable[[], None] = lambda: None,
+        module: str = "reward.decoding",
+    ) -> None:
+        """Start nothing yet; `module` is what the child runs, and calls `serve`."""
+        self._limits = limits or DecodeLimits()
+        self._on_lost = on_lost
+        self._module = module
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the child, unless it is there, and wait until it can work.
+
+        Raises:
+            RewardError: it does not start.
+        """
+        if self._child is not None and self._child.poll() is None:
+            return
+        self.close()
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable or "python3", "-m", self._module, str(theirs.fileno())]
+        try:
+            with theirs:
+                self._child = subprocess.Popen(  # noqa: S603 - our own module
+                    [*command, json.dumps(asdict(self._limits))],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
+                )
+            self._receive(1, time.monotonic() + _START_S)
+        except OSError as error:
+            self.close()
+            raise RewardError("the process that decodes images does not start") from error
+
+    def decode(self, data: bytes, *, timeout_s: float | None = None) -> PreparedImage:
+        """Decode one image, within `timeout_s` where that is less than the limits' own.
+
+        Raises:
+            ImageTooLarge: more bytes or pixels than allowed, or decoding it takes more memory than allowed.
+            UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or crashed.
+            RewardError: a defect of ours; the child's traceback is on its standard error.
+        """
+        if len(data) > self._limits.max_bytes:
+            raise ImageTooLarge(f"the image has more than the {self._limits.max_bytes} bytes allowed")
+        limit_s = self._limits.timeout_s if timeout_s is None else min(self._limits.timeout_s, timeout_s)
+        until = time.monotonic() + limit_s
+        for last in (False, True):
+            try:
+                self.start()
+                return self._ask(data, until)
+            except TimeoutError:
+                self._lose()
+                raise UndecodableImage(f"decoding the image took longer than {limit_s:g} s") from None
+            except OSError as error:
+                # Killed from outside, once more: the image may be innocent.
+                if self._lose() in _CRASHES or last:
+                    raise UndecodableImage("the decoder failed on the image") from error
+        raise AssertionError  # the last round returns or raises
+
+    def close(self) -> None:
+        """End the child."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    def _ask(self, data: bytes, until: float) -> PreparedImage:
+        assert self._socket is not None
+        self._socket.settimeout(max(until - time.monotonic(), 0.001))  # 0 would mean not to wait at all
+        self._socket.sendall(_LENGTH.pack(len(data)))
+        self._socket.sendall(data)
+        try:
+            (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, until))
+            reply: dict[str, Any] = json.loads(self._receive(min(length, _MAX_REPLY_BYTES), until))
+            if "error" in reply:
+                raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
+            pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
+            header = int(reply["width"]), int(reply["height"]), str(reply["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConnectionError("the child does not keep to its part") from error
+        # The digest is not the child's to tell: scores are remembered under it.
+        return PreparedImage(pixels, *header, hashlib.sha256(data).hexdigest())
+
+    def _receive(self, length: int, until: float) -> bytearray:
+        assert self._socket is not None
+        received = bytearray(length)
+        view = memoryview(received)
+        while view:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left_s)
+            count = self._socket.recv_into(view)
+            if not count:
+                raise ConnectionError("the child is gone")
+            view = view[count:]
+        return received
+
+    def _lose(self) -> int | None:
+        """End a child that failed; return the status by which it ended."""
+        child = self._child
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=0.1)  # one that is dying may say of what
+        self.close()
+        self._on_lost()
+        return child.returncode if child is not None else None
+
+
+_PIXEL_BYTES: Final = int(np.prod(PIXELS.shape))
+
+
+def _search_path() -> str:
+    """Name the places where the child finds what this process has found.
+
+    This package comes first, for an editable install. `sys.path` alone would not do: in Triton's stub
+    it lacks what PYTHONPATH names.
+    """
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""), *sys.path]
+    return os.pathsep.join(filter(None, places))
+
+
+def serve(work: Callable[[bytes, DecodeLimits], PreparedImage]) -> None:
+    """Do the child's part until the parent is gone; `work` decodes one image."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    limits = DecodeLimits(**json.loads(sys.argv[2]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the parent, which ends this
+    _confine(limits)
+    with connection, connection.makefile("rwb") as stream:
+        stream.write(b"\n")
+        stream.flush()
+        while header := stream.read(_LENGTH.size):
+            data = stream.read(*_LENGTH.unpack(header))
+            # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
+            signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
+            stream.write(_reply(work, data, limits))
+            stream.flush()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _confine(limits: DecodeLimits) -> None:
+    # A core dump would leave somebody's image on the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        bound = pages * resource.getpagesize() + limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the children are the parallelism
+
+
+def _reply(work: Callable[[bytes, DecodeLimits], PreparedImage], data: bytes, limits: DecodeLimits) -> bytes:
+    pixels = b""
+    reply: dict[str, object]
+    try:
+        image = work(data, limits)
+        reply = {"width": image.width, "height": image.height, "format": image.format}
+        pixels = image.pixels.tobytes()
+    except InvalidImage as error:
+        reply = {"error": type(error).__name__, "message": str(error)}
+    except MemoryError:
+        message = "decoding the image takes more memory than is allowed"
+        reply = {"error": ImageTooLarge.__name__, "message": message}
+    except Exception:  # noqa: BLE001 - the outermost frame of the child
+        traceback.print_exc()
+        reply = {"error": RewardError.__name__, "message": "decoding failed by a defect; see the log"}
+    text = json.dumps(reply).encode()
+    return _LENGTH.pack(len(text)) + text + pixels
+
+
+if __name__ == "__main__":
+    serve(lambda data, limits: prepare(data, max_pixels=limits.max_pixels))

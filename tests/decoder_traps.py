@@ -1,0 +1,63 @@
+"""A decoder that fails as C code fails, for images that ask for it.
+
+Python imports `sitecustomize` when it starts: a directory with one, on PYTHONPATH, reaches the processes that a
+test does not start itself, and the product needs no hook for tests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CRASH: Final = b"trap: crash"
+HANG: Final = b"trap: hang"
+HOG: Final = b"trap: hog"
+DIE: Final = b"trap: die"
+DEFECT: Final = b"trap: defect"
+
+_SITE: Final = """
+import os, signal
+
+def trap(data):
+    if data == b"trap: crash":
+        os.abort()
+    if data == b"trap: hang":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        while True:
+            pass
+    if data == b"trap: hog":
+        bytearray(2**31)
+    if data == b"trap: die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data == b"trap: defect":
+        raise AssertionError("secret")
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "reward.preprocess":
+            return None
+        import sys, importlib.util
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            prepare = module.prepare
+            def trapped(data, **options):
+                trap(data)
+                return prepare(data, **options)
+            module.prepare = trapped
+        spec.loader.exec_module = exec_module
+        return spec
+
+import sys
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def set_traps(directory: Path) -> str:
+    """Write the module; return the directory, to stand first on PYTHONPATH."""
+    (directory / "sitecustomize.py").write_text(_SITE)
+    return str(directory)

@@ -1,0 +1,114 @@
+"""Triton's own door, for callers who send files: the formats and limits of REST, and decoders that may die."""
+
+from __future__ import annotations
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from reward.contract import PREPROCESS
+from reward.decoding import MAX_BYTES
+from reward.preprocess import FORMATS
+from tests.decoder_traps import CRASH, set_traps
+from tests.integration.stack import RunningStack, processes
+from tests.pictures import photograph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def trapped(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The stack with decoders that crash where an image says so."""
+    directory = tmp_path_factory.mktemp("trapped")
+    running = RunningStack(published_repository, directory, PYTHONPATH=set_traps(directory))
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        assert running.left_over() == []
+
+
+def _at_both_doors(stack: RunningStack, data: bytes) -> tuple[float | str, float | str]:
+    """Score one image by REST and by Triton; an error stands as its text."""
+    with stack.client() as client:
+        body = {"prompt": "a cup", "image_base64": base64.b64encode(data).decode()}
+        answer = client.post("/score", json=body).json()
+    rest = float(answer["raw_score"]) if "raw_score" in answer else str(answer["detail"])
+    try:
+        return rest, float(stack.score_bytes([data], ["a cup"])[0])
+    except InferenceServerException as error:
+        status, _, message = f"{error.status()} {error.message()}".partition(" IMAGE[0]: ")
+        return rest, message if status.startswith("400") else status
+
+
+def _encode(image_format: str, width: int, height: int, *, frames: int = 1) -> bytes:
+    file = io.BytesIO()
+    images = [Image.new("RGB", (width, height), (number, 0, 0)) for number in range(frames)]
+    images[0].save(
+        file, image_format, **({"save_all": True, "append_images": images[1:]} if frames > 1 else {})
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_both_doors_score_the_same_formats(trapped: RunningStack, image_format: str) -> None:
+    """To 1e-6."""
+    rest, triton = _at_both_doors(trapped, photograph("coffee", image_format))
+    assert isinstance(rest, float)
+    assert isinstance(triton, float)
+    assert abs(rest - triton) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (_encode("BMP", 9, 9), "not an image in one of the formats"),
+        (_encode("TIFF", 9, 9), "not an image in one of the formats"),
+        (photograph("coffee")[:5000], "damaged, truncated"),
+        (_encode("PNG", 8000, 7000), "more than the 50000000 pixels allowed"),
+        (_encode("GIF", 1000, 1000, frames=51), "51 frames of 1000 x 1000; 50000000 pixels are allowed"),
+        (_encode("PNG", 1, 4000), "too narrow"),
+        (bytes(MAX_BYTES + 1), f"more than the {MAX_BYTES} bytes allowed"),
+        (CRASH, "the decoder failed on the image"),
+    ],
+    ids=["BMP", "TIFF", "truncated", "pixels", "frames", "sliver", "bytes", "crash"],
+)
+def test_both_doors_refuse_the_same_in_the_same_words(trapped: RunningStack, data: bytes, why: str) -> None:
+    """Each by an error of the caller's, not by one of the server's."""
+    rest, triton = _at_both_doors(trapped, data)
+    assert rest == triton
+    assert why in str(triton)
+
+
+def test_a_crashed_decoder_fails_its_request_alone(trapped: RunningStack) -> None:
+    """Callers beside it are answered, and none of Triton's processes is started again."""
+    before = _stubs(trapped), trapped.triton_pid()
+    good = photograph("coffee")
+    expected = float(trapped.score_bytes([good], ["a cup"])[0])
+
+    def attempt(data: bytes) -> float | str:
+        try:
+            return float(trapped.score_bytes([good, data], ["a cup", "a cup"])[1])
+        except InferenceServerException as error:
+            return f"{error.status()} {error.message()}"
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(attempt, [good, CRASH, good] * 8))
+    assert all(
+        "400" in str(answer) and "IMAGE[1]: the decoder failed" in str(answer) for answer in answers[1::3]
+    )
+    assert all(answer == pytest.approx(expected, abs=1e-5) for answer in [*answers[::3], *answers[2::3]])
+    assert (_stubs(trapped), trapped.triton_pid()) == before
+
+
+def _stubs(stack: RunningStack) -> set[int]:
+    mark = f"{stack.repository}/{PREPROCESS.name}/"
+    return {pid for pid, line in processes() if mark in line and "backend_stub" in line}

@@ -1,0 +1,77 @@
+"""A published version directory is a callable, and a damaged one says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from reward import manifest, runtimes
+from reward.errors import VersionError
+from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, available_cpus
+from reward.tokenizer import tokenise
+from tests.small import small_network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def version(published_repository: Path) -> Path:
+    """The small network's version directory."""
+    return published_repository / "image_reward_network" / "1"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+@pytest.mark.parametrize("prompt", ["", "a cat", "word " * 50])
+def test_the_graph_computes_what_torch_computes(version: Path, batch: int, prompt: str) -> None:
+    """From one image to 64, from the empty prompt to the longest."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, 224, 224), dtype=np.uint8)
+    tokens = tokenise([prompt] * batch)
+    ours = runtimes.load(version).score(pixels, tokens.input_ids, tokens.attention_mask)
+    inputs = [torch.from_numpy(array) for array in (pixels, tokens.input_ids, tokens.attention_mask)]
+    np.testing.assert_allclose(ours, small_network()(*inputs).numpy(), rtol=0, atol=1e-5)
+    assert ours.shape == (batch, 1)
+    assert ours.dtype == np.float32
+
+
+def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
+    """Without a manifest, with a broken one, with one bit of a weight flipped, or with no graph in the file."""
+    damaged = tmp_path / "1"
+    shutil.copytree(version, damaged)
+    weights = bytearray((version / "network.onnx.data").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (damaged / "network.onnx.data").write_bytes(weights)
+    with pytest.raises(VersionError, match=r"network\.onnx\.data: damaged"):
+        runtimes.load(damaged)
+    (damaged / "network.onnx.data").unlink()
+    with pytest.raises(VersionError, match=r"network\.onnx\.data: cannot be read"):
+        runtimes.load(damaged)
+    manifest.write(dataclasses.replace(manifest.read(damaged), files={}), damaged)
+    (damaged / GRAPH_FILE_NAME).write_bytes(b"no graph")
+    with pytest.raises(VersionError, match="cannot be loaded"):
+        runtimes.load(damaged)
+    for content in ("", "{}", "[]", '{"name": 1}'):
+        (damaged / manifest.FILE_NAME).write_text(content)
+        with pytest.raises(VersionError, match="not a manifest"):
+            runtimes.load(damaged)
+    with pytest.raises(VersionError, match="missing"):
+        runtimes.load(tmp_path / "2")
+
+
+def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> None:
+    """A version made for another release's runtime is refused by the runtime's name."""
+    foreign = tmp_path / "1"
+    shutil.copytree(version, foreign)
+    manifest.write(dataclasses.replace(manifest.read(foreign), runtime="abacus"), foreign)
+    with pytest.raises(VersionError, match="made for the runtime 'abacus'; this release has onnxruntime"):
+        runtimes.load(foreign)
+
+
+def test_the_cpu_count_is_at_least_one() -> None:
+    """Whatever the cgroup says."""
+    assert available_cpus() >= 1

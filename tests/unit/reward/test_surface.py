@@ -1,0 +1,32 @@
+"""What other packages and callers may use."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from pathlib import Path
+
+import reward
+from reward import errors
+
+
+def test_what_is_imported_is_what_is_exported() -> None:
+    """`__all__` names every public name of the package, sorted, and nothing else."""
+    public = [name for name, value in vars(reward).items() if name[0] != "_" and not inspect.ismodule(value)]
+    assert sorted(public) == reward.__all__
+
+
+def test_every_error_is_public_drawn_and_of_the_one_root() -> None:
+    """Whoever catches `RewardError` catches all that the library raises on purpose."""
+    raised = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
+    assert set(raised) <= set(reward.__all__)
+    assert all(issubclass(error, reward.RewardError) for error in raised.values())
+    assert [name for name in raised if name not in (errors.__doc__ or "")] == []
+
+
+def test_callers_see_the_types() -> None:
+    """The marker of PEP 561 is there and is shipped."""
+    package = Path(reward.__file__).parent
+    assert (package / "py.typed").is_file()
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["reward"]

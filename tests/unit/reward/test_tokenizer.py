@@ -1,0 +1,51 @@
+"""Prompts -> ids and masks; the identity with upstream is held by tests/parity."""
+
+from __future__ import annotations
+
+import pytest
+
+from reward.errors import InvalidPrompt
+from reward.tokenizer import tokenise
+
+
+def test_ids_mask_and_padding() -> None:
+    """[CLS], the words, [SEP], then zeros; the mask marks the tokens."""
+    tokens = tokenise(["A cat, embeddings"])
+    assert tokens.input_ids[0, :9].tolist() == [101, 1037, 4937, 1010, 7861, 8270, 4667, 2015, 102]
+    assert tokens.input_ids.shape == (1, 35)
+    assert not tokens.input_ids[0, 9:].any()
+    assert tokens.attention_mask[0].tolist() == [1] * 9 + [0] * 26
+    assert tokens.lengths.tolist() == [9]
+
+
+def test_the_empty_prompt_is_two_tokens() -> None:
+    """Nothing and white space are [CLS] [SEP]."""
+    tokens = tokenise(["", " \t\n"])
+    assert tokens.lengths.tolist() == [2, 2]
+    assert tokens.input_ids[:, :3].tolist() == [[101, 102, 0]] * 2
+
+
+def test_truncation_is_reported_exactly() -> None:
+    """33 words fit beside [CLS] and [SEP]; the 34th is cut, and said to be."""
+    tokens = tokenise(["word " * 33, "word " * 34])
+    assert tokens.lengths.tolist() == [35, 35]
+    assert tokens.truncated.tolist() == [False, True]
+    assert tokens.input_ids[1, 34] == 102
+
+
+def test_special_tokens_in_the_text_are_tokens() -> None:
+    """As upstream has it; in lower case they are words."""
+    assert tokenise(["[SEP][ENC]"]).input_ids[0, 1:3].tolist() == [102, 30523]
+    assert tokenise(["[sep]"]).input_ids[0, 1] == 1031
+
+
+def test_no_prompt_gives_empty_arrays() -> None:
+    """An empty batch keeps its shape."""
+    assert tokenise([]).input_ids.shape == (0, 35)
+
+
+@pytest.mark.parametrize(("prompt", "why"), [("a" * 10_001, "10001 characters"), ("\ud800", "surrogate")])
+def test_what_is_no_prompt(prompt: str, why: str) -> None:
+    """Far too long text and lone surrogates are refused."""
+    with pytest.raises(InvalidPrompt, match=why):
+        tokenise([prompt])

@@ -1,0 +1,240 @@
+"""The adapter: what is wrong with one request is that request's error alone, in words that are safe to send."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from importlib import reload
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pytest
+
+from reward.decoding import DecodeLimits
+from reward.errors import InvalidTensor
+from reward.preprocess import prepare
+from reward.tokenizer import tokenise
+from tests.decoder_traps import CRASH, set_traps
+from tests.pictures import photograph
+from tests.unit.reward import triton_stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Request = dict[str, "NDArray[Any]"]
+
+INTERNAL: Final = "internal error; see the server's log"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A manifest, as far as the adapter reads it."""
+
+    dimensions: dict[str, int] = field(default_factory=lambda: {"vocabulary_size": 30_524})
+
+
+class Network:
+    """A runtime that scores the first pixel of an image, and fails on some."""
+
+    manifest = Published()
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def score(
+        self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Fail on 255, and answer 254 with what is no number."""
+        assert len(pixels) == len(input_ids) == len(mask)
+        self.batches.append(len(pixels))
+        first = pixels[:, 0, 0, 0]
+        if (first == 255).any():
+            raise RuntimeError("secret path /models/x")
+        return np.where(first == 254, np.nan, first).astype(np.float32)[:, None]
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The adapter over stand-ins of Triton's own module, which is only there inside Triton."""
+    reload(triton_stand_in)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton_stand_in)
+    monkeypatch.delitem(sys.modules, "reward.triton", raising=False)
+    from reward import triton
+
+    return triton
+
+
+@pytest.fixture
+def network(triton: Any) -> Any:
+    """The network's model over a stand-in runtime."""
+    model = triton.NetworkModel()
+    model._runtime = Network()
+    return model
+
+
+@pytest.fixture
+def preprocess(triton: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The preprocessing model, with a decoder that can be crashed."""
+    monkeypatch.syspath_prepend(set_traps(tmp_path))
+    model = triton.PreprocessModel()
+    model.initialize({"model_config": "{}"})
+    yield model
+    model.finalize()
+
+
+def _request(*first_pixels: int, **changes: Any) -> Request:
+    tokens = tokenise(["a cat"] * len(first_pixels))
+    pixels = np.zeros((len(first_pixels), 3, 224, 224), np.uint8)
+    pixels[:, 0, 0, 0] = first_pixels
+    tensors: dict[str, Any] = {
+        "PIXELS": pixels,
+        "INPUT_IDS": tokens.input_ids,
+        "ATTENTION_MASK": tokens.attention_mask,
+    }
+    return {name: value for name, value in (tensors | changes).items() if value is not None}
+
+
+def _files(*pairs: tuple[bytes, bytes], **changes: Any) -> Request:
+    images, prompts = (np.array(column, object).reshape(-1, 1) for column in zip(*pairs, strict=True))
+    return {"IMAGE": images, "PROMPT": prompts, **changes}
+
+
+def _answers(responses: list[Any]) -> list[list[float] | str]:
+    """Read rewards, or the error with its code, of each response."""
+    return [
+        response.output_tensors[0].array.ravel().tolist()
+        if response.error is None
+        else f"{response.error.code}: {response.error.message}"
+        for response in responses
+    ]
+
+
+def test_requests_share_one_execution(network: Any) -> None:
+    """Each is answered with its own rows, in order."""
+    assert _answers(network.execute([_request(1, 2), _request(3), _request(4, 5, 6)])) == [
+        [1, 2],
+        [3],
+        [4, 5, 6],
+    ]
+    assert network._runtime.batches == [6]
+    assert _answers(network.execute([])) == []
+
+
+_IDS = tokenise(["a cat"]).input_ids
+_MASK = tokenise(["a cat"]).attention_mask
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"PIXELS": None}, "PIXELS is missing"),
+        ({"INPUT_IDS": None}, "INPUT_IDS is missing"),
+        ({"PIXELS": np.zeros((1, 3, 224, 223), np.uint8)}, "PIXELS must be UINT8 [rows, 3, 224, 224]"),
+        ({"PIXELS": np.zeros((1, 3, 224, 224), np.float32)}, "PIXELS must be UINT8 [rows, 3, 224, 224]"),
+        ({"PIXELS": np.zeros(3, np.uint8)}, "PIXELS must be UINT8 [rows, 3, 224, 224]"),
+        ({"INPUT_IDS": _IDS[:, :-1]}, "INPUT_IDS must be INT64 [rows, 35]"),
+        ({"ATTENTION_MASK": _MASK.astype(np.int32)}, "ATTENTION_MASK must be INT64 [rows, 35]"),
+        ({"ATTENTION_MASK": np.repeat(_MASK, 2, axis=0)}, "all inputs must have one number of rows, 1 to 64"),
+        ({"INPUT_IDS": _IDS + 30_524}, "INPUT_IDS must lie in 0 .. 30523"),
+        ({"INPUT_IDS": _IDS - 200}, "INPUT_IDS must lie in 0 .. 30523"),
+        ({"ATTENTION_MASK": _MASK * 2}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere in every row"),
+        ({"ATTENTION_MASK": _MASK * 0}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere in every row"),
+    ],
+)
+def test_a_request_out_of_contract_is_refused_alone(
+    network: Any, changes: dict[str, Any], message: str
+) -> None:
+    """Its sender learns what is wrong; those it is batched with are scored, in one execution."""
+    answers = _answers(network.execute([_request(1), _request(9, **changes), _request(2)]))
+    assert answers == [[1], f"400: {message}", [2]]
+    assert network._runtime.batches == [2]
+
+
+def test_rows_are_bounded(network: Any) -> None:
+    """None and more than 64 are refused, whatever Triton let through."""
+    answers = _answers(network.execute([_request(), _request(*[1] * 65), _request(7)]))
+    assert answers == [*["400: all inputs must have one number of rows, 1 to 64"] * 2, [7]]
+
+
+def test_a_failing_execution_fails_only_whose_fault_it_is(network: Any) -> None:
+    """The others are executed again, each alone; the text of the exception is logged and never sent."""
+    answers = _answers(network.execute([_request(1), _request(255), _request(2, 3)]))
+    assert answers == [[1], f"500: {INTERNAL}", [2, 3]]
+    assert network._runtime.batches == [4, 1, 1, 2]
+    assert "secret path" in "".join(triton_stand_in.Logger.errors)
+
+
+def test_a_reward_that_is_no_number_fails_only_its_request(network: Any) -> None:
+    """Not a number is never sent as a score."""
+    assert _answers(network.execute([_request(1), _request(2, 254)])) == [[1], f"500: {INTERNAL}"]
+
+
+def test_a_tensor_that_cannot_be_read_fails_only_its_request(network: Any, monkeypatch: Any) -> None:
+    """An exception of Triton's own is that request's internal error."""
+    find = triton_stand_in.get_input_tensor_by_name
+
+    def broken(request: Request, name: str) -> Any:
+        if len(request["PIXELS"]) == 2:
+            raise RuntimeError("shared memory at 0x7f")
+        return find(request, name)
+
+    monkeypatch.setattr(triton_stand_in, "get_input_tensor_by_name", broken)
+    assert _answers(network.execute([_request(1, 2), _request(3)])) == [f"500: {INTERNAL}", [3]]
+
+
+def test_files_become_the_networks_tensors(preprocess: Any) -> None:
+    """Pixels, ids and masks are the library's, row by row."""
+    data = [photograph("coffee"), photograph("chelsea", "WEBP")]
+    (response,) = preprocess.execute([_files((data[0], b"a cup"), (data[1], "日本".encode()))])
+    pixels, ids, mask = (tensor.array for tensor in response.output_tensors)
+    tokens = tokenise(["a cup", "日本"])
+    np.testing.assert_array_equal(pixels, np.stack([prepare(each).pixels for each in data]))
+    np.testing.assert_array_equal(ids, tokens.input_ids)
+    np.testing.assert_array_equal(mask, tokens.attention_mask)
+
+
+def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> None:
+    """Not an image, a prompt that is no UTF-8, a crashed decoder, missing tensors: four errors and one answer."""
+    good = photograph("coffee")
+    responses = preprocess.execute(
+        [
+            _files((good, b"a"), (b"text", b"b")),
+            _files((good, b"\xff")),
+            _files((CRASH, b"a")),
+            {"IMAGE": np.array([[good]], object)},
+            _files((good, b"a"), PROMPT=np.array([[b"a"], [b"b"]], object)),
+            _files((good, b"a")),
+        ]
+    )
+    *failed, answered = responses
+    formats = "JPEG, PNG, WEBP, GIF, AVIF"
+    assert _answers(failed) == [
+        f"400: IMAGE[1]: not an image in one of the formats {formats}",
+        "400: PROMPT[0] is not UTF-8",
+        "400: IMAGE[0]: the decoder failed on the image",
+        "400: PROMPT is missing",
+        "400: all inputs must have one number of rows, 1 to 64",
+    ]
+    assert answered.error is None
+    assert answered.output_tensors[0].array.shape == (1, 3, 224, 224)
+
+
+def test_limits_are_parameters_of_the_model(triton: Any) -> None:
+    """Those that the configuration does not name are the library's, as at the REST door."""
+    config = {"parameters": {"max_bytes": {"string_value": "7"}, "timeout_s": {"string_value": "2.5"}}}
+    limits = triton._limits(triton._parameters({"model_config": json.dumps(config)}))
+    assert limits == DecodeLimits(max_bytes=7, timeout_s=2.5)
+    assert triton._limits({}) == DecodeLimits()
+
+
+def test_an_error_of_the_librarys_is_a_refusal(triton: Any) -> None:
+    """Whoever adds a check raises `InvalidTensor` and is done."""
+
+    def work() -> None:
+        raise InvalidTensor("no")
+
+    assert _answers([triton._attempt(work)]) == ["400: no"]

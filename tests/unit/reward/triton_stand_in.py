@@ -1,0 +1,56 @@
+"""Triton's Python backend, as far as the adapter uses it: requests that hold arrays, responses that can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named array."""
+
+    name: str
+    array: NDArray[Any]
+
+    def as_numpy(self) -> NDArray[Any]:
+        """Return the array."""
+        return self.array
+
+
+@dataclass(frozen=True)
+class TritonError:
+    """What one caller is told."""
+
+    INVALID_ARG = "400"
+    INTERNAL = "500"
+
+    message: str
+    code: str
+
+
+@dataclass(frozen=True)
+class InferenceResponse:
+    """The answer to one request."""
+
+    output_tensors: list[Tensor] = field(default_factory=list)
+    error: TritonError | None = None
+
+
+class Logger:
+    """Triton's log; it is kept."""
+
+    errors: list[str] = []  # noqa: RUF012 - the module is made anew for each test
+
+    @classmethod
+    def log_error(cls, text: str) -> None:
+        """Keep one entry."""
+        cls.errors.append(text)
+
+
+def get_input_tensor_by_name(request: dict[str, NDArray[Any]], name: str) -> Tensor | None:
+    """Return an input, or None where the request has no such one, as Triton does."""
+    return Tensor(name, request[name]) if name in request else None
