@@ -13,7 +13,7 @@ PORT ?= 8006
 ifeq ($(origin NAME),environment)
 NAME :=
 endif
-SOURCES := reward export frontend local model_boss tests bench model_repository
+SOURCES := reward export demo frontend local model_boss tests bench model_repository
 
 .PHONY: help up demo publish test test-slow test-fresh fuzz check fix bench clean
 
@@ -36,10 +36,10 @@ demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, 
 	@$(BIN)/python -m local demo --repository $(DEMO)/model_repository --directory $(DEMO)
 
 publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
-	@$(BIN)/python -m export publish --checkpoint "$(CHECKPOINT)" --name "$(or $(NAME),$(basename $(notdir $(CHECKPOINT))))" --promote --once
+	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)"
 
 # Three processes on two cores, a file at a time: most integration tests wait for something.
-test: $(VENV)/.dev .upstream/.installed ## run the everyday tests
+test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## run the everyday tests
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
@@ -87,4 +87,8 @@ $(VENV)/.dev: $(VENV)/.export
 
 .upstream/.installed: tests/parity/upstream.txt $(VENV)/.dev
 	@$(INSTALL) upstream
+	@touch $@
+
+.cache/pillow/.installed: $(VENV)/.dev
+	@$(INSTALL) pillow
 	@touch $@

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what a make target needs: local/install.sh serve | export | dev | upstream
+# Install what a make target needs: local/install.sh serve | export | dev | upstream | pillow
 #
 # .venv    the environment, made with a Python of this machine if one will do, else with one that uv brings
 # .tools   uv itself, its cache, and that Python; nothing is written outside the project's folder
@@ -27,8 +27,10 @@ main() {
     export) install_torch; install --editable '.[export]' ;;
     dev) install --editable '.[dev]' ;;
     # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it is entered.
-    upstream) rm -rf .upstream; run_uv pip install --no-deps --target .upstream --requirement tests/parity/upstream.txt ;;
-    *) fail "usage: local/install.sh serve | export | dev | upstream" ;;
+    upstream) rm -rf .upstream; install_apart .upstream --requirement tests/parity/upstream.txt ;;
+    # The two generations of Pillow that resize differently; tests/unit/reward/test_pillow.py compares them.
+    pillow) for version in 12.3.0 13.0.0; do install_apart ".cache/pillow/$version" "pillow==$version"; done ;;
+    *) fail "usage: local/install.sh serve | export | dev | upstream | pillow" ;;
   esac
 }
 
@@ -125,6 +127,8 @@ remedy() {
 run_uv() { "$UV" --quiet "$@"; }
 
 install() { run_uv pip install --python $VENV_PYTHON --compile-bytecode --constraint constraints.txt "$@"; }
+
+install_apart() { run_uv pip install --python $VENV_PYTHON --no-deps --target "$@"; }
 
 # install_torch: on a machine without a GPU the build for CPUs, 0.2 GB instead of 2.7 to download.
 install_torch() {
