@@ -66,7 +66,7 @@ first_with_venv() {
 # of_pip NAME: what pip's configuration says; its environment variables come first.
 of_pip() {
   [ -x .tools/bin/python ] || return 0
-  .tools/bin/python -m pip config list | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | head -1
+  .tools/bin/python -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | head -1
 }
 
 # is_suitable PYTHON: Triton's Python backend can be run with it; else says in one clause why not.
