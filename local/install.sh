@@ -102,8 +102,8 @@ make_environment() {
     if reason=$(is_suitable "$python"); then make_with "$python"; return; fi
     reasons+="${python##*/} $reason; "
   done
-  [ "${PYTHON:-managed}" = managed ] || fail "PYTHON=$PYTHON will not do: ${reasons:-there is no such program}." \
-    "Triton's Python backend needs Python 3.11 or 3.12 with its shared library"
+  [ "${PYTHON:-managed}" = managed ] || fail "PYTHON=$PYTHON will not do: ${reasons:-there is no such program; }Triton's" \
+    "Python backend needs Python 3.11 or 3.12 with its shared library"
   echo "${reasons}uv brings Python $MANAGED with its shared library (about 30 MB) …"
   if ! reason=$(UV_HTTP_RETRIES=${UV_HTTP_RETRIES:-1} "$UV" python install --no-bin $MANAGED 2>&1); then
     fail "Python 3.11 or 3.12 with its shared library is needed: ${reasons}uv could not bring one" \
