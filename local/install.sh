@@ -112,7 +112,13 @@ make_environment() {
   make_with "$(run_uv python find --managed-python $MANAGED)"
 }
 
-make_with() { rm -rf .venv; run_uv venv --python "$1" .venv; }
+make_with() {
+  rm -rf .venv
+  run_uv venv --python "$1" .venv
+  # Triton's stub reads this line as UTF-8 and uses it in the C locale; a path beyond ASCII would end it. Without
+  # the line, Python follows the links of .venv/bin, to the same place.
+  LC_ALL=C sed -i '/^home = .*[^ -~]/d' .venv/pyvenv.cfg
+}
 
 # remedy REASONS: what to install, by the first Python that lacks nothing but its library.
 remedy() {

@@ -264,13 +264,15 @@ def test_a_checkpoint_that_was_named_is_served(
 def test_make_installs_the_tools_only_when_they_are_needed(tmp_path: Path, more: list[str]) -> None:
     """Status 3 of `ensure`: install them, ask again, start. Status 0: start. Anything else: stop."""
     for statuses, expected in (
-        ("3 0", ["ensure", "pip", "ensure", "up"]),
+        ("3 0", ["ensure", "install", "ensure", "up"]),
         ("0", ["ensure", "up"]),
         ("1", ["ensure"]),
-        ("3 1", ["ensure", "pip", "ensure"]),
+        ("3 1", ["ensure", "install", "ensure"]),
     ):
         commands = _make_up(tmp_path / statuses.replace(" ", ""), statuses, more)
-        kinds = [next(word for word in command if word in {"ensure", "pip", "up"}) for command in commands]
+        kinds = [
+            next(word for word in command if word in {"ensure", "install", "up"}) for command in commands
+        ]
         assert kinds == expected
         wish = commands[0][commands[0].index("ensure") :]
         assert wish[:2] == ["ensure", "--model"]
@@ -296,10 +298,9 @@ def _make_up(venv: Path, statuses: str, more: list[str]) -> list[list[str]]:
         "    sys.exit(int(status))\n"
     )
     fake.chmod(0o755)
-    for stamp in (".python", ".serve"):
-        (venv / stamp).touch()
+    (venv / ".serve").touch()
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    command = ["make", "-C", str(CHECKOUT), "up", f"VENV={venv}", *more]
+    command = ["make", "-C", str(CHECKOUT), "up", f"VENV={venv}", f"INSTALL={fake} install", *more]
     subprocess.run(command, env=env, capture_output=True, check=False)
     return [json.loads(line) for line in (venv / "log").read_text().splitlines()]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -30,3 +33,16 @@ def test_callers_see_the_types() -> None:
     assert (package / "py.typed").is_file()
     project = tomllib.loads((package.parent / "pyproject.toml").read_text())
     assert "py.typed" in project["tool"]["setuptools"]["package-data"]["reward"]
+
+
+def test_nothing_is_sent_home(tmp_path: Path) -> None:
+    """onnxruntime's telemetry is off wherever `reward` is imported: it does not even make its device id."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}
+    }
+    subprocess.run(
+        [sys.executable, "-c", "import reward, onnxruntime; onnxruntime.SessionOptions()"],
+        env={**environment, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+        check=True,
+    )
+    assert list(tmp_path.iterdir()) == []
