@@ -11,25 +11,26 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend import addresses, reference
-from frontend.admission import Admission
-from frontend.cache import ScoreCache
-from frontend.decode import DecodeLimits, DecodePool
-from frontend.edge import Edge
 from frontend.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from frontend.fetch import Fetcher, FetchPolicy
-from frontend.guard import BodyLimits, Guard
-from frontend.health import HealthProbe
-from frontend.images import ImageLoader
-from frontend.keys import KeyRing
+from frontend.gpu.residency import Residency
+from frontend.http import reference
+from frontend.http.edge import Edge
+from frontend.http.guard import BodyLimits, Guard
+from frontend.http.keys import KeyRing
+from frontend.http.problem import problem
+from frontend.http.routes import Services, router
+from frontend.http.schemas import BatchRequest, Problem, ScoreRequest
+from frontend.images import addresses
+from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.fetch import Fetcher, FetchPolicy
+from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
-from frontend.model_control import ModelControl
-from frontend.pipeline import Pipeline
-from frontend.problem import problem
-from frontend.residency import Residency
-from frontend.routes import Services, router
-from frontend.schemas import BatchRequest, Problem, ScoreRequest
-from frontend.scorer import Scorer
+from frontend.scoring.admission import Admission
+from frontend.scoring.cache import ScoreCache
+from frontend.scoring.health import HealthProbe
+from frontend.scoring.pipeline import Pipeline
+from frontend.triton.client import Scorer
+from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions
 
 if TYPE_CHECKING:

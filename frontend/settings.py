@@ -11,7 +11,7 @@ from typing import Final, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from frontend.addresses import Mode, parse_allow
+from frontend.images.addresses import Mode, parse_allow
 from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage
 from model_boss.claim import MOST_MB, MOST_PRIORITY
 from model_boss.keys import Keys

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
 from frontend.errors import ModelUnavailable
+from frontend.gpu.residency import Residency
 from frontend.metrics import Metrics
-from frontend.model_control import ModelControl
-from frontend.residency import Residency
 from frontend.settings import Settings
+from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions
 from tests.integration.residency.shared_gpu import CLAIMED_MB, GPU, TTL_S
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from frontend.stay import Stay
+    from frontend.gpu.stay import Stay
     from model_boss import Claim, Shared
 
 SERVER_ID: Final = "triton-stand-in"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from frontend.errors import GpuUnavailable, ModelUnavailable
-from frontend.residency import Visit
-from frontend.stay import State
+from frontend.gpu.residency import Visit
+from frontend.gpu.stay import State
 from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Phase
 from model_boss.keys import Keys
 from tests.integration.model_boss.proxy import Proxy
