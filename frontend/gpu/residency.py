@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from frontend.errors import DeadlineExceeded, GpuUnavailable, Internal, ModelUnavailable, ServiceError
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.gpu.errors import GpuUnavailable, ResidencyFailed
 from frontend.gpu.stay import State, Stay, StayOptions
+from frontend.triton.errors import NotReady, Unavailable
 from model_boss import Capacity, Claim, ClaimRefused, Lease, LeaseOptions, LedgerUnavailable, Nvml
 from reward import manifest
 from reward.contract import NETWORK
@@ -41,7 +43,8 @@ _DEFAULT_SERVER_ID: Final = "triton"
 _RETRY_AFTER_S: Final = 5.0
 _FAILURE_KEPT_S: Final = 1.0
 _ADOPT_POLL_S: Final = 1.0
-_CANCEL_S: Final = 5.0
+_CLOSE_S: Final = 6.0  # with the grace of requests, less than a supervisor waits
+_CANCEL_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Residency:
             self._stay.close()
         if self._keeper is not None:
             # Unload and give the memory back; what hangs is left to the lease's expiry.
-            await asyncio.wait({self._keeper}, timeout=max(1.0, self._settings.shutdown_grace_s))
+            await asyncio.wait({self._keeper}, timeout=_CLOSE_S)
         tasks = {task for task in (self._keeper, self._adopter) if task is not None}
         for task in tasks:
             task.cancel()
@@ -172,7 +175,7 @@ class Residency:
             capacity = None if table.total_mb is None else Capacity(table.total_mb, table.margin_mb or 0)
             if capacity is None and options.meter is not None:
                 capacity = await self._ledger.measure(gpu, options.meter, options.margin_mb)
-        except ModelUnavailable as error:
+        except Unavailable as error:
             return error.detail
         except (LedgerUnavailable, TimeoutError):
             return "the GPU's ledger cannot be reached"
@@ -195,7 +198,7 @@ class Residency:
 
         Raises:
             GpuUnavailable: no memory was granted, or nothing loaded, within the wait; says when to come back.
-            ModelUnavailable: Triton cannot be reached, or cannot load the model.
+            Unavailable: Triton cannot be reached, or cannot load the model.
             DeadlineExceeded: the request's deadline passed before that.
         """
         stay = self.enter()
@@ -252,7 +255,7 @@ class Residency:
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             _LOG.error("the model's stay ended by a defect", exc_info=error)
-            self._fail(Internal("an internal error occurred", internal=repr(error)))
+            self._fail(ResidencyFailed("an internal error occurred", internal=repr(error)))
 
     async def _live_one(self) -> None:
         lease = Lease(self._ledger, await self._claim(), self._lease_options)
@@ -308,7 +311,7 @@ class Residency:
         try:
             content = manifest.read(repository / NETWORK.name / str(served_version(repository)))
         except VersionError as error:
-            raise ModelUnavailable(
+            raise NotReady(
                 "no version is promoted", internal=str(error), retry_after_s=_RETRY_AFTER_S
             ) from error
         return content.vram_mb or _UNMEASURED_MB
@@ -326,7 +329,7 @@ class Residency:
                 if is_loaded and not self._is_closing and (is_starting or await self._is_left_behind()):
                     self._start()
                 is_starting = False
-            except ModelUnavailable:
+            except Unavailable:
                 pause_s = _ADOPT_POLL_S  # Triton may come up later than this frontend
             except LedgerUnavailable:
                 pass
@@ -392,7 +395,7 @@ class Visit:
         """Have the model loaded, and stay.
 
         Raises:
-            GpuUnavailable, ModelUnavailable, DeadlineExceeded: as `Residency.join`.
+            GpuUnavailable, Unavailable, DeadlineExceeded: as `Residency.join`.
         """
         if self._residency is None or self.is_ready:
             return
@@ -403,7 +406,7 @@ class Visit:
         """Tell whether the model was unloaded under this visit; then `wait_ready` has it loaded anew.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
         return self._stay is not None and await self._stay.check_gone()
 

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from frontend.errors import ModelUnavailable, ServiceError
+from frontend.errors import ServiceError
+from frontend.triton.errors import Unavailable
 from model_boss import ClaimRefused, LeaseLost, LedgerUnavailable, NotGranted, OnOutage, Phase
 from model_boss import Ending as LeaseEnding
 
@@ -142,7 +143,7 @@ class Stay:
         """Ask Triton whether it still has the model, after a request could not find it.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
         if self.is_usable and not await self._control.is_loaded():
             self.is_usable = False
@@ -154,7 +155,7 @@ class Stay:
 
         Raises:
             ClaimRefused: the ledger will not grant the memory, however long one waits.
-            ModelUnavailable: Triton cannot be reached, or cannot load the model.
+            Unavailable: Triton cannot be reached, or cannot load the model.
         """
         try:
             await self._run()
@@ -231,7 +232,7 @@ class Stay:
 
         Raises:
             LeaseLost: the lease was lost while the model was loaded.
-            ModelUnavailable: Triton cannot be reached, or cannot load the model.
+            Unavailable: Triton cannot be reached, or cannot load the model.
         """
         if self.lease.yield_asked.is_set():
             return False
@@ -289,7 +290,7 @@ class Stay:
             if not await self._control.is_loaded():
                 return False
             ran_at_ms = await self._control.last_inference_ms()
-        except ModelUnavailable:
+        except Unavailable:
             return True  # Triton is away: it is for requests to find out, and for its keeper to mend
         if ran_at_ms != self._ran_at_ms:
             self._ran_at_ms = ran_at_ms
@@ -350,7 +351,7 @@ class Stay:
         """Unload what is loaded, unless another frontend of ours has leased the memory anew for it."""
         self.is_usable = False
         if self.lease.outage is None:  # else each second counts, and the ledger does not answer anyway
-            with suppress(ModelUnavailable, LedgerUnavailable):
+            with suppress(Unavailable, LedgerUnavailable):
                 if await self._control.is_vacant():
                     return
                 holder = (await self._ledger.table(self.lease.claim.gpu)).holder(self.lease.claim)
@@ -366,7 +367,7 @@ class Stay:
             while True:
                 try:
                     await self._control.unload()
-                except ModelUnavailable as error:
+                except Unavailable as error:
                     if str(error) != trouble:
                         trouble = str(error)
                         self._log(f"not unloaded: {error.detail}; {error.internal}")

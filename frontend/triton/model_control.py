@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tritonclient.http.aio import InferenceServerClient
 
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, ModelUnavailable, ServiceError
+from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
+from frontend.triton.errors import NotReady, TimedOut, TritonError, Unavailable, Unreachable
 from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ModelControl:
         """Return what Triton was started with as `--id`.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
         metadata = await self._ask(lambda client: client.get_server_metadata())
         name: str = metadata["name"]
@@ -52,7 +53,7 @@ class ModelControl:
         """Tell whether a request would find both models.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
 
         async def both(client: InferenceServerClient) -> bool:
@@ -64,7 +65,7 @@ class ModelControl:
         """Tell whether the network takes no memory: neither loaded, nor on its way in or out.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
         return await self._states(Deadline.after(_ASK_TIMEOUT_S)) <= _GONE
 
@@ -72,7 +73,7 @@ class ModelControl:
         """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or the network is not loaded.
+            Unavailable: Triton cannot be reached, or the network is not loaded.
         """
         answer = await self._ask(lambda client: client.get_inference_statistics(NETWORK.name))
         return max((int(entry.get("last_inference", 0)) for entry in answer["model_stats"]), default=0)
@@ -81,7 +82,7 @@ class ModelControl:
         """Load both and return when they are ready; what is loaded already stays as it is.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or could not load them.
+            Unavailable: Triton cannot be reached, or could not load them.
         """
         deadline = Deadline.after(self._load_timeout_s)
         await self._wait(lambda states: "UNLOADING" not in states, deadline)
@@ -92,7 +93,7 @@ class ModelControl:
         """Unload both and return when their memory is free; what is not loaded is no error, nor a Triton that ended.
 
         Raises:
-            ModelUnavailable: Triton does not answer, or does not let go: the model may still be loaded.
+            Unavailable: Triton does not answer, or does not let go: the model may still be loaded.
         """
         deadline = Deadline.after(self._load_timeout_s)
 
@@ -104,7 +105,7 @@ class ModelControl:
             await self._ask(both, deadline)
             # Loading: another frontend has it loaded anew already, so what was to go is gone.
             await self._wait(lambda states: states <= _GONE or "LOADING" in states, deadline)
-        except ModelUnavailable as error:
+        except Unavailable as error:
             if not calls.is_nobody_there(error):
                 raise
 
@@ -128,19 +129,13 @@ class ModelControl:
         try:
             async with self._connected() as client:
                 return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))
-        except DeadlineExceeded as error:
-            raise ModelUnavailable(
-                "the inference server does not answer",
-                internal=error.internal,
-                retry_after_s=calls.RETRY_AFTER_S,
-            ) from error
-        except ModelUnavailable:
+        except (TimedOut, DeadlineExceeded) as error:
+            raise Unreachable("the inference server does not answer", internal=error.internal) from error
+        except Unavailable:
             raise
-        except ServiceError as error:
-            raise ModelUnavailable(
-                "the inference server refuses to be administered",
-                internal=error.internal,
-                retry_after_s=calls.RETRY_AFTER_S,
+        except TritonError as error:
+            raise NotReady(
+                "the inference server refuses to be administered", internal=error.internal
             ) from error
 
     @asynccontextmanager

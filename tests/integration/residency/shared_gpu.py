@@ -179,7 +179,7 @@ class SharedGpu:
             "MODEL_BOSS_TTL_S": TTL_S,
             "IDLE_RELEASE_S": 0,
             "GPU_WAIT_S": 20,
-            "CACHE_ENTRIES": 0,
+            "MAX_CACHE_BYTES": 0,
             "DECODE_WORKERS": 1,
             **{name.upper(): value for name, value in settings.items()},
         }

@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from frontend.errors import DeadlineExceeded, ImageTooLarge, ImageUndecodable, Internal
+from frontend.errors import DeadlineExceeded
 from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
 from reward.preprocess import prepare
 from tests.unit.frontend.images.decode_work import play
 
@@ -255,5 +256,5 @@ async def test_leaving_finishes_what_runs() -> None:
         task = asyncio.create_task(pool.decode(b"nap 0.3", timeout_s=20))
         await asyncio.sleep(0.1)
     assert (await task).format == "None"
-    with pytest.raises(Internal):
+    with pytest.raises(DecoderStopped):
         await pool.decode(b"pid", timeout_s=1)
