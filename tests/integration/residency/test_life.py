@@ -31,8 +31,7 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
     before = (await first.client.get("/info")).json()
     assert before["gpu_coordination"] == "model-boss"
     assert (before["gpu"]["state"], before["gpu"]["fence"], before["device"]) == ("unloaded", None, None)
-    health = await first.client.get("/health/ready")
-    assert health.status_code == 200
+    health = await first.health(200)
     assert health.json()["parts"]["gpu"]["detail"] == "unloaded; a request has it loaded"
     assert not await shared.is_loaded()
 
