@@ -52,11 +52,12 @@ test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; 
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
 
-check: $(VENV)/.dev ## lint, types, formatting, import rules
+check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependencies
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry reward export demo frontend local model_boss
 
 fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)

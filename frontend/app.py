@@ -7,30 +7,33 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend import addresses, reference
-from frontend.admission import Admission
-from frontend.cache import ScoreCache
-from frontend.decode import DecodeLimits, DecodePool
-from frontend.edge import Edge
-from frontend.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from frontend.fetch import Fetcher, FetchPolicy
-from frontend.guard import BodyLimits, Guard
-from frontend.health import HealthProbe
-from frontend.images import ImageLoader
-from frontend.keys import KeyRing
+from frontend.errors import ServiceError
+from frontend.gpu.residency import Residency
+from frontend.http import schemas
+from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.docs import add_docs
+from frontend.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound
+from frontend.http.keys import KeyRing
+from frontend.http.problem import problem
+from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.routes import Services, router
+from frontend.images import addresses
+from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.fetch import Fetcher, FetchPolicy
+from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
-from frontend.model_control import ModelControl
-from frontend.pipeline import Pipeline
-from frontend.problem import problem
-from frontend.residency import Residency
-from frontend.routes import Services, router
-from frontend.schemas import BatchRequest, Problem, ScoreRequest
-from frontend.scorer import Scorer
+from frontend.scoring.admission import Admission
+from frontend.scoring.cache import ScoreCache
+from frontend.scoring.health import HealthMonitor
+from frontend.scoring.pipeline import Pipeline
+from frontend.triton.client import TritonClient
+from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions
+from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
+from reward.preprocess import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from frontend.settings import Settings
 
+_PROBE_TIMEOUT_S: Final = 10.0
 _CORS_HEADERS: Final = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"]
 
 
@@ -67,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(router)
     if settings.docs:
-        app.add_route("/docs", _reference, include_in_schema=False)
+        add_docs(app)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     # The last one added is the outermost.
@@ -75,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
     )
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
-    app.add_middleware(Guard, limits=limits, keys=keys)
+    app.add_middleware(RequestLimitsMiddleware, limits=limits, keys=keys)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -84,14 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=_CORS_HEADERS,
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(AccessLogMiddleware, metrics=metrics)
     _complete_openapi(app)
     return app
-
-
-async def _reference(request: Request) -> HTMLResponse:
-    page = reference.render(request.app.openapi())
-    return HTMLResponse(page, headers={"Content-Security-Policy": reference.CONTENT_SECURITY_POLICY})
 
 
 async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
@@ -108,27 +107,47 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         DecodePool(
             DecodeLimits(
                 workers=settings.decode_workers,
+                max_bytes=settings.max_image_bytes,
                 max_pixels=settings.max_pixels,
                 task_timeout_s=settings.decode_timeout_s,
             ),
             on_worker_lost=metrics.decode_workers_lost.inc,
         )
     )
-    scorer = await stack.enter_async_context(Scorer(settings.triton_url, settings.model_repository))
-    residency = await _open_residency(settings, metrics, scorer, stack)
+    client = await stack.enter_async_context(TritonClient(settings.triton_url, settings.model_repository))
+    residency = await _open_residency(settings, metrics, client, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
-    metrics.circuit_open.set_function(lambda: scorer.is_cut_off)
+    metrics.circuit_open.set_function(lambda: client.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
-    cache = ScoreCache(settings.cache_entries)
-    pipeline = Pipeline(admission, loader, scorer, cache, metrics, residency)
-    health = HealthProbe(pool, scorer, residency, timeout_s=settings.request_timeout_s)
-    return Services(settings, pipeline, scorer, health, metrics, residency)
+    cache = ScoreCache(settings.max_cache_bytes)
+    pipeline = Pipeline(admission, loader, pool, client, cache, metrics, residency)
+    monitor = await stack.enter_async_context(
+        HealthMonitor(pool, client, residency, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
+    )
+    return Services(
+        _limits(settings), pipeline, client, monitor, metrics, residency, log_prompts=settings.log_prompts
+    )
+
+
+def _limits(settings: Settings) -> schemas.Limits:
+    return schemas.Limits(
+        max_candidates=settings.max_candidates,
+        max_image_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_pixels,
+        max_body_bytes=settings.max_body_bytes,
+        max_prompt_characters=MAX_PROMPT_CHARACTERS,
+        max_prompt_tokens=MAX_TOKENS,
+        request_timeout_s=settings.request_timeout_s,
+        max_request_timeout_s=settings.max_request_timeout_s,
+        formats=list(FORMATS),
+        fetch=settings.fetch,
+    )
 
 
 async def _open_residency(
-    settings: Settings, metrics: Metrics, scorer: Scorer, stack: AsyncExitStack
+    settings: Settings, metrics: Metrics, client: TritonClient, stack: AsyncExitStack
 ) -> Residency | None:
     """Take part in the sharing of the GPU, where a ledger is named."""
     if settings.redis_url is None:
@@ -142,7 +161,7 @@ async def _open_residency(
         load_timeout_s=settings.gpu_load_timeout_s,
     )
     return await stack.enter_async_context(
-        Residency(settings, ledger, control, metrics, on_loaded=scorer.start_afresh)
+        Residency(settings, ledger, control, metrics, on_loaded=client.start_afresh)
     )
 
 
@@ -178,7 +197,7 @@ def _complete_openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             components = document["components"]["schemas"]
-            for model in (ScoreRequest, BatchRequest, Problem):
+            for model in (schemas.ScoreRequest, schemas.BatchRequest, schemas.Problem):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components.update(schema.pop("$defs", {}))
                 components[model.__name__] = schema

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
-from frontend.errors import ModelUnavailable
+from frontend.gpu.residency import Residency
 from frontend.metrics import Metrics
-from frontend.model_control import ModelControl
-from frontend.residency import Residency
 from frontend.settings import Settings
+from frontend.triton.errors import NotReady, Unreachable
+from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions
 from tests.integration.residency.shared_gpu import CLAIMED_MB, GPU, TTL_S
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from frontend.stay import Stay
+    from frontend.gpu.stay import Stay
     from model_boss import Claim, Shared
 
 SERVER_ID: Final = "triton-stand-in"
@@ -78,7 +78,7 @@ class StandInControl(ModelControl):
     async def is_loaded(self) -> bool:
         self._check()
         if self.hides_readiness:
-            raise ModelUnavailable("the stand-in does not say")
+            raise Unreachable("the stand-in does not say")
         return self._triton.is_loaded
 
     async def is_vacant(self) -> bool:
@@ -93,7 +93,7 @@ class StandInControl(ModelControl):
         self._check()
         await self._triton.load()
         if self.fails_to_load:
-            raise ModelUnavailable("the stand-in was told to fail")
+            raise NotReady("the stand-in was told to fail")
 
     async def unload(self) -> None:
         self._check()
@@ -101,7 +101,7 @@ class StandInControl(ModelControl):
 
     def _check(self) -> None:
         if self.is_cut:
-            raise ModelUnavailable("the stand-in does not answer")
+            raise Unreachable("the stand-in does not answer")
 
 
 class HeldUpLedger(Ledger):

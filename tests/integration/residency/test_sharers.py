@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frontend.errors import GpuUnavailable, ModelUnavailable
-from frontend.residency import Visit
-from frontend.stay import State
+from frontend.gpu.errors import GpuUnavailable
+from frontend.gpu.residency import Visit
+from frontend.gpu.stay import State
+from frontend.triton.errors import Unavailable
 from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Phase
 from model_boss.keys import Keys
 from tests.integration.model_boss.proxy import Proxy
@@ -71,7 +72,7 @@ async def test_a_newcomer_whom_triton_does_not_answer(
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
         second.control.hides_readiness = True
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(Unavailable):
             await second.use()
         await asyncio.sleep(1.5 * TTL_S)
         assert triton.unloads == 0
@@ -89,7 +90,7 @@ async def test_a_frontend_that_cannot_load_what_another_has_loaded(
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         second.control.fails_to_load = True
         answers = await asyncio.gather(first.use(2.0), second.use(), return_exceptions=True)
-        assert isinstance(answers[1], ModelUnavailable)
+        assert isinstance(answers[1], Unavailable)
         assert triton.unloads == 0
         assert await first.use() == answers[0]
         assert await _lease(ledger) is not None

@@ -1,0 +1,88 @@
+"""The outermost layer: the request id and security headers of every answer, and its line in the log."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import MutableHeaders
+
+from frontend.logs import log_request
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from frontend.metrics import Metrics
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ENDPOINTS: Final = frozenset(
+    {"/", "/docs", "/health", "/health/live", "/health/ready", "/info", "/metrics", "/openapi.json"}
+    | {"/score", "/score-batch"}
+)
+# Whoever answers with a page sets a policy of its own.
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+_CLIENT_GONE: Final = 499  # nginx's word for it: there was nobody left to answer
+
+
+class AccessLogMiddleware:
+    """Gives every request an id, every answer its headers, and the log a line for both.
+
+    Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log line.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        notes: dict[str, object] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, notes=notes)
+        status = _CLIENT_GONE
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        finally:
+            self._record(scope, status, time.perf_counter() - started, request_id, notes)
+
+    def _record(
+        self, scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, object]
+    ) -> None:
+        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
+        self._metrics.requests.labels(endpoint, str(status)).inc()
+        self._metrics.request_seconds.labels(endpoint).observe(seconds)
+        log_request(
+            request_id=request_id,
+            method=scope["method"],
+            path=endpoint,
+            status=status,
+            duration_ms=round(seconds * 1000, 1),
+            **notes,
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)

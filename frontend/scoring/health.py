@@ -1,0 +1,156 @@
+"""Is the service able to score? A monitor finds out in the background; whoever asks reads what it found last.
+
+It sends one grey pixel the way that a request goes, unless a real request has just gone it. On a shared GPU it
+neither loads the model nor keeps it: while the model is not loaded, ready means that a request could have it
+loaded, and a model that is loaded and unused is not run, because whatever runs counts as use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
+
+from PIL import Image
+
+from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.gpu.stay import State
+from frontend.images.decode import DecodeLimits, decode_image
+from reward.tokenizer import tokenise
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from frontend.gpu.residency import Residency
+    from frontend.images.decode import DecodePool
+    from frontend.triton.client import TritonClient
+
+_LOG: Final = logging.getLogger("imajin_aesthetic.health")
+_PAUSE_S: Final = 1.0
+_PAUSE_FACTOR: Final = 10.0
+"""A probe that takes long is repeated less often: probing takes a tenth of the machine at most."""
+_IN_USE_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of each part: None is well, anything else says what is wrong, publicly."""
+
+    decode: str | None = None
+    triton: str | None = None
+    model: str | None = None
+    gpu: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a request would be scored."""
+        return self.decode is None and self.triton is None and self.model is None and self.gpu is None
+
+
+def pause_s(health: Health, took_s: float) -> float:
+    """Say how long to wait before the next probe: after trouble a second, however long it took to find it."""
+    return max(_PAUSE_S, _PAUSE_FACTOR * took_s) if health.ready else _PAUSE_S
+
+
+class HealthMonitor:
+    """Publishes `health`; use as an async context manager."""
+
+    def __init__(
+        self, pool: DecodePool, client: TritonClient, residency: Residency | None = None, *, timeout_s: float
+    ) -> None:
+        """Prepare; what has not answered a probe within `timeout_s` fails."""
+        self.health = Health(triton="nothing is known yet")
+        self._pool = pool
+        self._client = client
+        self._residency = residency
+        self._timeout_s = timeout_s
+        self._request_failed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        image = io.BytesIO()
+        Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
+        self._pixel = image.getvalue()
+        self._pixels = decode_image(self._pixel, DecodeLimits()).pixels
+
+    async def __aenter__(self) -> Self:
+        self._client.on_failure = self._request_failed.set
+        self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def look(self) -> None:
+        """Probe every part, and publish what was found."""
+        started = time.monotonic()
+        decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
+        if self._client.succeeded_at_s > started:  # only busy: others were scored meanwhile
+            health = replace(health, triton=None, model=None)
+        self.health = replace(health, decode=decode)
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Start again after a defect of ours: an old state must not stand for ever."""
+        if task is self._task and not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("the health monitor failed", exc_info=error)
+            self.health = Health(decode="the health monitor failed")
+            asyncio.get_running_loop().call_later(_PAUSE_S, self._start_again, task)
+
+    def _start_again(self, ended: asyncio.Task[None]) -> None:
+        if self._task is ended:
+            self._start()
+
+    async def _watch(self) -> None:
+        while True:
+            started = time.monotonic()
+            await self.look()
+            self._request_failed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s(self.health, time.monotonic() - started)):
+                    # A request that fails knows better than a good state that is a moment old.
+                    await (self._request_failed.wait() if self.health.ready else asyncio.Event().wait())
+
+    async def _decoder_trouble(self) -> str | None:
+        try:
+            await self._pool.decode(self._pixel, timeout_s=self._timeout_s)
+        except DeadlineExceeded:
+            return None  # every worker is busy; one that hangs is replaced by the pool itself
+        except ServiceError as error:
+            return error.detail
+        return None
+
+    async def _ask_triton(self) -> Health:
+        deadline = Deadline.after(self._timeout_s)
+        residency = self._residency
+        if residency is not None and residency.state is State.LOADING:
+            return Health()  # Triton hardly answers meanwhile
+        gpu = None if residency is None else await residency.find_trouble()
+        try:
+            if residency is not None and not residency.is_in_use(_IN_USE_S):
+                await self._client.promised(deadline)
+                return Health(gpu=gpu)
+            if self._client.has_succeeded_within(_PAUSE_S):
+                return Health(gpu=gpu)
+            served = await self._client.served(deadline)
+        except ServiceError as error:
+            return Health(triton=error.detail, gpu=gpu)
+        tokens = tokenise([""])
+        try:
+            await self._client.score(
+                self._pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
+            )
+        except ServiceError as error:
+            return Health(model=error.detail, gpu=gpu)
+        return Health(gpu=gpu)

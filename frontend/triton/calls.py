@@ -1,0 +1,72 @@
+"""One call to Triton within a deadline, and what its failure means."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import aiohttp
+from tritonclient.utils import InferenceServerException
+
+from frontend.triton.errors import (
+    RETRY_AFTER_S,
+    NotReady,
+    QueueFull,
+    Rejected,
+    TimedOut,
+    TritonError,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from frontend.deadline import Deadline
+
+T = TypeVar("T")
+
+# Triton answers 400 or 404 both to malformed requests and about models and versions that it does not have.
+_NOT_SERVED: Final = re.compile(
+    r"unknown model|not ready|not found|no available versions|unavailable", re.IGNORECASE
+)
+
+
+async def call(ask: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    """Await a call to Triton within the deadline.
+
+    Raises:
+        TritonError: any of them, by what Triton answered or did not answer.
+        DeadlineExceeded: the deadline had passed before.
+    """
+    try:
+        async with deadline.timeout():
+            return await ask()
+    except TimeoutError as error:
+        raise TimedOut("the deadline passed while the inference server was asked") from error
+    except InferenceServerException as error:
+        raise _translate(error) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(
+            "the inference server cannot be reached", internal=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def is_nobody_there(error: TritonError) -> bool:
+    """Tell whether `call` failed because nothing listens at Triton's address: it does not run."""
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectorError) and isinstance(
+        cause.os_error, ConnectionRefusedError
+    )
+
+
+def _translate(error: InferenceServerException) -> TritonError:
+    status, message = str(error.status()), str(error.message())
+    internal = f"Triton answered {status}: {message}"
+    if "timeout expired" in message.lower():
+        return TimedOut("the deadline passed while the request waited for the model", internal=internal)
+    if "maximum queue size" in message:
+        return QueueFull("the model's queue is full", internal=internal, retry_after_s=RETRY_AFTER_S)
+    if "internal error" in message or (status.startswith("4") and not _NOT_SERVED.search(message)):
+        return Rejected("the model could not be asked", internal=internal)
+    # Not loaded, loading, unloading, shutting down, or its Python process died: all pass by themselves.
+    return NotReady("the model is not ready", internal=internal)

@@ -1,0 +1,269 @@
+"""What the frontend sends to Triton, and what it makes of Triton's failures."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from frontend.deadline import Deadline
+from frontend.triton.circuit import Circuit
+from frontend.triton.client import ServedVersion, TritonClient
+from frontend.triton.errors import NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from reward.tokenizer import tokenise
+from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from frontend.errors import ServiceError
+
+
+@pytest.fixture
+async def triton() -> AsyncIterator[TritonStandIn]:
+    async with standing_in() as triton:
+        yield triton
+
+
+@pytest.fixture
+async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonClient]:
+    async with _client(triton.port, publish_manifest(tmp_path)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _client(port: int, repository: Path, *, open_s: float = 0.2) -> AsyncIterator[TritonClient]:
+    async with TritonClient(f"127.0.0.1:{port}", repository) as client:
+        client._inference = Circuit(open_s=open_s)
+        client._metadata = Circuit(open_s=open_s)
+        yield client
+
+
+async def _score(client: TritonClient, images: int = 1, timeout_s: float = 10, **options: Any) -> list[float]:
+    deadline = Deadline.after(timeout_s)
+    served = await client.served(deadline)
+    return await _infer(client, served, images, deadline, **options)
+
+
+async def _infer(
+    client: TritonClient, served: ServedVersion, images: int, deadline: Deadline, **options: Any
+) -> list[float]:
+    tokens = tokenise(["x"] * images)
+    pixels = np.zeros((images, 3, 224, 224), np.uint8)
+    return await client.score(
+        pixels, tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline, **options
+    )
+
+
+async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn) -> None:
+    """One request for a batch: explicit version, request id, interactive priority, the rest of the deadline."""
+    assert await _score(client, images=3, timeout_s=10, request_id="abc-1") == [0.5, 0.5, 0.5]
+    (asked,) = triton.inferences
+    assert asked["id"] == "abc-1"
+    assert asked["parameters"]["priority"] == 1
+    assert 9e6 < asked["parameters"]["timeout"] <= 10e6  # microseconds
+    assert [entry["shape"][0] for entry in asked["inputs"]] == [3, 3, 3]
+    assert (await client.served(Deadline.after(1))).version == "3"
+
+
+# Texts of Triton 2.51's answers, where they are Triton's.
+UNKNOWN = "Request for unknown model: 'image_reward_network' version 3 is not at ready state"
+STUB = (
+    "Failed to process the request(s) for model instance 'image_reward_network_0_0', message: "
+    "Stub process 'image_reward_network_0_0' is not healthy."
+)
+FAILURES: list[tuple[int, str, type[ServiceError]]] = [
+    (400, UNKNOWN, NotReady),
+    (404, "Request for unknown model: 'image_reward_network' is not found", NotReady),
+    (400, "Request for unknown model: 'x' has no available versions", NotReady),
+    (500, STUB, NotReady),
+    (503, "Server exiting", NotReady),
+    (502, "<html>bad gateway</html>", NotReady),
+    (400, "unexpected shape for input 'PIXELS' for model 'image_reward_network'", Rejected),
+    (400, "INPUT_IDS must lie in 0..30523", Rejected),
+    (500, "internal error; see the server's log", Rejected),
+    (429, "Exceeds maximum queue size", QueueFull),
+    (503, "Exceeds maximum queue size", QueueFull),
+    (503, "Request timeout expired", TimedOut),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "expected"), FAILURES)
+async def test_failures_in_our_terms(
+    client: TritonClient, triton: TritonStandIn, status: int, text: str, expected: type[ServiceError]
+) -> None:
+    """Not there is NotReady, refused is Rejected, full is QueueFull, late is TimedOut."""
+    triton.failure = (status, text)
+    with pytest.raises(expected) as caught:
+        await _score(client)
+    assert text not in caught.value.detail
+    assert text in (caught.value.internal or "")
+    if expected in {NotReady, QueueFull}:
+        assert (caught.value.retry_after_s or 0) >= 1
+
+
+async def test_a_score_that_is_no_number(client: TritonClient, triton: TritonStandIn) -> None:
+    """NaN from the model is a defect, never a score."""
+    triton.reward = float("nan")
+    with pytest.raises(Rejected):
+        await _score(client)
+
+
+async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> None:
+    """After five failures hardly any call reaches Triton; once it is back so are the scores, by themselves."""
+    async with standing_in() as triton:
+        port = triton.port
+        async with _client(port, publish_manifest(tmp_path)) as client:
+            triton.failure = (500, STUB)
+            for _ in range(50):
+                with pytest.raises(Unavailable):
+                    await _score(client)
+            assert len(triton.inferences) == 5
+            assert client.is_cut_off
+            await asyncio.sleep(0.25)
+            for _ in range(50):
+                with pytest.raises(Unavailable):
+                    await _score(client)
+            assert len(triton.inferences) == 6  # the one that tried
+            triton.failure = None
+            await asyncio.sleep(0.25)
+            assert await _score(client) == [0.5]
+            assert not client.is_cut_off
+
+
+async def test_a_triton_that_is_not_there(tmp_path: Path) -> None:
+    """Connections refused are Unavailable, soon without trying; a server that starts is found."""
+    async with standing_in() as triton:
+        port = triton.port
+    async with _client(port, publish_manifest(tmp_path)) as client:
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await _score(client)
+        async with standing_in(port) as triton:
+            assert triton.asked == []
+            await asyncio.sleep(0.25)
+            assert await _score(client) == [0.5]
+
+
+async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, triton: TritonStandIn) -> None:
+    """Each caller's own deadline holds, be it while the version is asked for or while the image is scored."""
+    served = await client.served(Deadline.after(10))
+    triton.open.clear()
+    with pytest.raises(TimedOut):
+        await _infer(client, served, 1, Deadline.after(0.1))
+    client._served = None
+    callers = [_score(client, timeout_s=0.1 * count) for count in (1, 2, 3)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
+    assert [type(outcome) for outcome in outcomes] == [TimedOut] * 3
+
+
+async def test_the_version_is_asked_for_once_for_all(client: TritonClient, triton: TritonStandIn) -> None:
+    """Fifty requests at once share one question, and one that leaves does not take it from the others."""
+    triton.open.clear()
+    callers = [asyncio.create_task(client.served(Deadline.after(10))) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    callers[0].cancel()
+    triton.open.set()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert {outcome.version for outcome in outcomes if isinstance(outcome, ServedVersion)} == {"3"}
+    assert len([outcome for outcome in outcomes if isinstance(outcome, ServedVersion)]) == 49
+    assert triton.asked.count("/v2") == 1
+
+
+async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn, tmp_path: Path) -> None:
+    """Weights that were published for other pixels are not used: no score is better than a wrong one."""
+    repository = publish_manifest(tmp_path, preprocessing="another")
+    async with _client(triton.port, repository) as client:
+        with pytest.raises(Unavailable, match="another preprocessing"):
+            await _score(client)
+    assert triton.inferences == []
+
+
+async def test_what_is_promised_needs_no_loaded_model(client: TritonClient, tmp_path: Path) -> None:
+    """The version that will be served is the repository's word; Triton only has to be there."""
+    config = tmp_path / "image_reward_network" / "config.pbtxt"
+    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    promised = await client.promised(Deadline.after(10))
+    assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
+    config.write_text("version_policy: { latest: { num_versions: 1 } }")
+    with pytest.raises(Unavailable, match="no version is promoted"):
+        await client.promised(Deadline.after(10))
+
+
+async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
+    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """One that was kept alive would hang while Triton loads the model for another frontend."""
+    config = tmp_path / "image_reward_network" / "config.pbtxt"
+    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    for _ in range(2):
+        await client.promised(Deadline.after(10))
+    first, second = triton.connections
+    assert first is not second
+
+
+async def test_a_model_that_was_loaded_anew_is_asked_at_once(
+    triton: TritonStandIn, client: TritonClient
+) -> None:
+    """What failed before the load says nothing about the model that is loaded now."""
+    triton.failure = (503, "not ready")
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await _score(client)
+    assert client.is_cut_off
+    triton.failure = None
+    client.start_afresh()
+    assert await _score(client) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"), [("KIND_CPU", "cpu"), ("KIND_GPU", "gpu"), ("KIND_MODEL", "cpu")]
+)
+async def test_the_device_is_that_of_the_instances(
+    client: TritonClient, triton: TritonStandIn, kind: str, device: str
+) -> None:
+    """`gpu` where Triton runs the network on one, `cpu` otherwise."""
+    triton.kind = kind
+    assert (await client.served(Deadline.after(10))).device == device
+
+
+async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, triton: TritonStandIn) -> None:
+    """A model that failed may have been replaced: the next request asks anew which version is served."""
+    await client.served(Deadline.after(10))
+    await client.served(Deadline.after(10))
+    assert triton.asked.count("/v2") == 1
+    triton.failure = (500, STUB)
+    with pytest.raises(NotReady):
+        await _score(client)
+    asked = triton.asked.count("/v2")
+    await client.served(Deadline.after(10))
+    assert triton.asked.count("/v2") == asked + 1
+
+
+async def test_whether_scores_were_given_lately(client: TritonClient, triton: TritonStandIn) -> None:
+    """A success counts for as long as it is asked about, and until something fails."""
+    assert not client.has_succeeded_within(60)
+    await _score(client)
+    assert client.has_succeeded_within(60)
+    assert not client.has_succeeded_within(0)
+    triton.failure = (500, STUB)
+    with pytest.raises(NotReady):
+        await _score(client)
+    assert not client.has_succeeded_within(60)
+
+
+async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, triton: TritonStandIn) -> None:
+    """With inferences failing, `check` refuses, and the version may still be asked for."""
+    client.check()
+    triton.failure = (500, STUB)
+    for _ in range(5):
+        with pytest.raises(NotReady):
+            await _score(client)
+    with pytest.raises(Unavailable):
+        client.check()
+    assert (await client.served(Deadline.after(10))).version == "3"
