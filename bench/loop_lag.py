@@ -2,9 +2,10 @@
 
     python -m bench.loop_lag
 
-64 requests: prompts of 10,000 combining marks, then batches of 65 MB of base64, two at once (answered) and all at
-once (mostly refused, too many bodies). The frontend runs in this process, before a stand-in for Triton that answers
-at once; the callers run in another. Other load of the machine shows in the lag, not in the loop's own work.
+One request, which finds nothing prepared; then 64: prompts of 10,000 combining marks, and batches of
+65 MB of base64, two at once (answered) and all at once (mostly refused, too many bodies). The
+frontend runs in this process, before a stand-in for Triton that answers at once; the callers run in
+another. Other load of the machine shows in the lag, not in the loop's own work.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-REQUESTS = int(__import__("os").environ.get("REQ", "64"))
+RUNS = ((1, "prompt", 1), (64, "prompt", 64), (64, "batch", 2), (64, "batch", 64))
 _TICK_S = 0.001
 
 
@@ -58,9 +59,9 @@ async def measure() -> None:
                 await asyncio.sleep(0.01)
             port = server.servers[0].sockets[0].getsockname()[1]
             await _report("at rest", asyncio.sleep(3))
-            for kind, at_once in (("prompt", 64), ("batch", 2), ("batch", 64)):
-                name = f"{REQUESTS} x {kind}, {at_once} at once"
-                await _report(name, _callers(kind, at_once, port))
+            for count, kind, at_once in RUNS:
+                name = f"{count} x {kind}, {at_once} at once"
+                await _report(name, _callers(count, kind, at_once, port))
             server.should_exit = True
             await serving
 
@@ -93,17 +94,17 @@ async def _watch_ticks() -> None:
         TICKS.append((time.perf_counter() - due, time.thread_time() - used))
 
 
-async def _callers(kind: str, at_once: int, port: int) -> str:
+async def _callers(count: int, kind: str, at_once: int, port: int) -> str:
     """Run them apart, so that their own work is not the loop's."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.loop_lag", kind, str(at_once), str(port)),
+        *(sys.executable, "-m", "bench.loop_lag", str(count), kind, str(at_once), str(port)),
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
     return output.decode().strip()
 
 
-async def _call(kind: str, at_once: int, port: int) -> None:
+async def _call(count: int, kind: str, at_once: int, port: int) -> None:
     body = _body(kind)
     head = (
         f"POST /score{'-batch' * (kind == 'batch')} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -115,7 +116,7 @@ async def _call(kind: str, at_once: int, port: int) -> None:
         async with places:
             return await _ask(port, request)
 
-    statuses = await asyncio.gather(*(ask() for _ in range(REQUESTS)))
+    statuses = await asyncio.gather(*(ask() for _ in range(count)))
     print(dict(collections.Counter(statuses)))
 
 
@@ -146,6 +147,6 @@ async def _ask(port: int, request: bytes) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        asyncio.run(_call(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+        asyncio.run(_call(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
         asyncio.run(measure())

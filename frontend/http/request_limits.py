@@ -1,6 +1,7 @@
 """What every request passes before it is worked on, and the last frame that its errors reach.
 
-Key, announced size, size while it is read, bodies held at once; a client that goes away ends its request.
+Key, announced size, size while it is read, bodies held at once; a client that goes away ends its
+request.
 """
 
 from __future__ import annotations
@@ -56,11 +57,14 @@ class RequestLimitsMiddleware:
         self._app = app
         self._limits = limits
         self._keys = keys
+        self._door = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        async with self._door:  # 64 that arrive in one round of the event loop begin one by one
+            await asyncio.sleep(0)
         await _Exchange(scope, receive, send, self._limits, self._keys).run(self._app)
 
 

@@ -20,13 +20,13 @@ _SPACE: Final = re.compile(r"[ \t\r\n]+")
 
 @dataclass(frozen=True)
 class Base64Text:
-    """Base64 or a data: URI; as a piece of a body, what stands between the quotes of a JSON string."""
+    """Base64 or a data: URI; as a piece, what stands between the quotes of a JSON string."""
 
     text: str | Piece
 
 
 def decode_base64(source: Base64Text, max_bytes: int) -> bytes:
-    """Decode base64 or a data: URI; line breaks and missing padding are accepted, foreign characters are not.
+    """Decode base64 or a data: URI; line breaks and missing padding are accepted, nothing else is.
 
     Raises:
         ImageUndecodable: not base64.

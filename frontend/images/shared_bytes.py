@@ -1,7 +1,7 @@
 """Bytes that a worker process reads where they are: a file in memory, without a name.
 
-Copying 13 MB from object to object holds the interpreter for ten milliseconds, in whatever thread. Here only
-the kernel copies, and meanwhile the interpreter is free.
+Copying 13 MB from object to object holds the interpreter for ten milliseconds, in whatever thread.
+Here only the kernel copies, and meanwhile the interpreter is free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SLICE_BYTES: Final = 2**18
 
 
 class SharedBytes:
-    """Grows like a bytearray; in another process it is a path, good for as long as this object lives."""
+    """Grows like a bytearray; in another process it is a path, good while this object lives."""
 
     def __init__(self, content: bytes | bytearray = b"") -> None:
         self._fd = os.memfd_create("body", os.MFD_CLOEXEC)
@@ -71,7 +71,7 @@ class Piece:
 def _closing() -> SimpleQueue[int]:
     """Return where descriptors are closed, in a thread: giving 65 MB back to the system takes 8 ms.
 
-    Its `put` may be called by the garbage collector at any moment; an executor's `submit` would lock up.
+    The garbage collector may call its `put` at any moment, where an executor's `submit` would lock up.
     """
     queue: SimpleQueue[int] = SimpleQueue()
 
