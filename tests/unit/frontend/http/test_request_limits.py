@@ -138,6 +138,30 @@ async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
     assert (first.status, limits.buffered_bytes) == (200, 0)
 
 
+async def test_requests_that_arrive_together_begin_one_by_one() -> None:
+    """Between the beginnings of two requests the event loop has a round for everybody else."""
+    loop_round = 0
+    begun: list[int] = []
+
+    async def count_rounds() -> None:
+        nonlocal loop_round
+        while True:
+            loop_round += 1
+            await asyncio.sleep(0)
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(loop_round)
+        await Reader()(scope, receive, send)
+
+    app, _ = _guarded(note)
+    counting = asyncio.create_task(count_rounds())
+    connections = [Connection(_body(1)) for _ in range(20)]
+    await asyncio.gather(*(app(one.scope, one.receive, one.send) for one in connections))
+    counting.cancel()
+    assert [one.status for one in connections] == [200] * 20
+    assert len(set(begun)) == 20
+
+
 async def test_a_client_that_goes_away_ends_its_request() -> None:
     """The work is cancelled where it waits, its bytes are given back, and nothing is sent."""
     reader = Reader(asyncio.Event().wait)
