@@ -152,7 +152,6 @@ class Lease:
         self._used_mb = self.claim.vram_mb if used_mb is None else used_mb
         async with self._calls:
             self._check_own_clock()
-            self._held_fence()
             await self._reaching_ledger(self._commit())
         if self.lost.is_set():
             raise LeaseLost(f"lease {self.claim.lease_id} was lost while its model was loaded")
@@ -218,10 +217,8 @@ class Lease:
         try:
             async with asyncio.timeout(left_s):
                 await call
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, TimeoutError) as error:
             self._note_outage(error)
-        except TimeoutError:
-            self._note_outage(LedgerUnavailable("no answer for as long as the lease lasts"))
         except ClaimRefused as error:
             self._refuse(error)
         else:
@@ -304,14 +301,15 @@ class Lease:
         if phase is Phase.YIELDING:
             self.yield_asked.set()
 
-    def _note_outage(self, error: LedgerUnavailable) -> None:
+    def _note_outage(self, error: Exception) -> None:
+        why = str(error) or "no answer for as long as the lease lasts"
         if self._outage is None:
-            _LOG.warning("lease %s: the ledger is not there: %s", self.claim.lease_id, error)
-        self._outage = error
+            _LOG.warning("lease %s: the ledger is not there: %s", self.claim.lease_id, why)
+        self._outage = LedgerUnavailable(why)
 
     def _refuse(self, error: ClaimRefused) -> None:
         if self._is_unprotected:
-            self._note_outage(LedgerUnavailable(str(error)))
+            self._note_outage(error)
             return
         if self._fence is not None:
             self._lose(str(error))
@@ -342,9 +340,8 @@ class Lease:
     def _pause_s(self, began_at_s: float) -> float:
         if self._fence is None:
             return self._options.poll_s * random.uniform(0.5, 1.5)  # noqa: S311 - spreads the waiters
-        is_in_trouble = self._outage is not None or self._is_unprotected
-        beat_s = min(self._ttl_s / 10, 1.0) if is_in_trouble else self._ttl_s / 3
-        pause_s = began_at_s + beat_s - now_s()
+        is_well = self._outage is None and not self._is_unprotected
+        pause_s = began_at_s - now_s() + (self._ttl_s / 3 if is_well else min(self._ttl_s / 10, 1.0))
         return max(0.0, pause_s if self._is_unprotected else min(pause_s, self._term.left_s()))
 
     def _held_fence(self) -> int:
