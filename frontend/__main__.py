@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from frontend import logs
 from frontend.app import create_app
-from frontend.keys import KeysInvalid, key_line
+from frontend.http.keys import KeysInvalid, key_line
 from frontend.settings import Settings
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -11,32 +14,37 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend import addresses, reference
-from frontend.admission import Admission
-from frontend.cache import ScoreCache
-from frontend.decode import DecodeLimits, DecodePool
-from frontend.edge import Edge
-from frontend.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
-from frontend.fetch import Fetcher, FetchPolicy
-from frontend.guard import BodyLimits, Guard
-from frontend.health import HealthProbe
-from frontend.images import ImageLoader
-from frontend.keys import KeyRing
+from frontend.errors import GpuUnavailable, Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from frontend.gpu import memory
+from frontend.gpu.errors import GpuUnavailable as NoGpu
+from frontend.gpu.keeper import Keeper, KeeperOptions
+from frontend.gpu.ledger import ModelBossLedger, load_ledger
+from frontend.http import reference
+from frontend.http.edge import Edge
+from frontend.http.guard import BodyLimits, Guard
+from frontend.http.keys import KeyRing
+from frontend.http.problem import problem
+from frontend.http.routes import Services, router
+from frontend.http.schemas import BatchRequest, Problem, ScoreRequest
+from frontend.images import addresses
+from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.fetch import Fetcher, FetchPolicy
+from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
-from frontend.model_control import ModelControl
-from frontend.pipeline import Pipeline
-from frontend.problem import problem
-from frontend.residency import Residency
-from frontend.routes import Services, router
-from frontend.schemas import BatchRequest, Problem, ScoreRequest
-from frontend.scorer import Scorer
-from model_boss import Ledger, LedgerOptions
+from frontend.scoring.admission import Admission
+from frontend.scoring.cache import ScoreCache
+from frontend.scoring.health import HealthProbe
+from frontend.scoring.pipeline import Pipeline
+from frontend.triton.client import Scorer
+from frontend.triton.model_control import ModelControl
+from model_boss import Ledger, LedgerOptions, OnOutage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi.responses import JSONResponse
 
+    from frontend.gpu.ledger import GpuLedger
     from frontend.settings import Settings
 
 _CORS_HEADERS: Final = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"]
@@ -69,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.docs:
         app.add_route("/docs", _reference, include_in_schema=False)
     app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(NoGpu, _on_no_gpu)
     app.add_exception_handler(HTTPException, _on_http_exception)
     # The last one added is the outermost.
     limits = BodyLimits(
@@ -115,35 +124,55 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         )
     )
     scorer = await stack.enter_async_context(Scorer(settings.triton_url, settings.model_repository))
-    residency = await _open_residency(settings, metrics, scorer, stack)
+    keeper = await _open_keeper(settings, metrics, scorer, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: scorer.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
     cache = ScoreCache(settings.cache_entries)
-    pipeline = Pipeline(admission, loader, scorer, cache, metrics, residency)
-    health = HealthProbe(pool, scorer, residency, timeout_s=settings.request_timeout_s)
-    return Services(settings, pipeline, scorer, health, metrics, residency)
+    pipeline = Pipeline(admission, loader, scorer, cache, metrics, keeper)
+    health = HealthProbe(pool, scorer, keeper, timeout_s=settings.request_timeout_s)
+    return Services(settings, pipeline, scorer, health, metrics, keeper)
 
 
-async def _open_residency(
+async def _open_keeper(
     settings: Settings, metrics: Metrics, scorer: Scorer, stack: AsyncExitStack
-) -> Residency | None:
+) -> Keeper | None:
     """Take part in the sharing of the GPU, where a ledger is named."""
-    if settings.redis_url is None:
+    if settings.gpu_ledger is not None:
+        ledger: GpuLedger = load_ledger(settings.gpu_ledger, settings.gpu)
+    elif settings.redis_url is not None:
+        terms = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
+        ledger = ModelBossLedger(Ledger.connect(settings.redis_url.get_secret_value(), terms), settings.gpu)
+    else:
         return None
-    options = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
-    ledger = await stack.enter_async_context(Ledger.connect(settings.redis_url.get_secret_value(), options))
     key = settings.triton_admin_key
     control = ModelControl(
         settings.triton_url,
         None if key is None else key.get_secret_value(),
         load_timeout_s=settings.gpu_load_timeout_s,
     )
-    return await stack.enter_async_context(
-        Residency(settings, ledger, control, metrics, on_loaded=scorer.start_afresh)
+    options = KeeperOptions(
+        gpu=settings.gpu,
+        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        ttl_s=ledger.ttl_s,
+        priority=settings.gpu_priority,
+        vram_mb=lambda: settings.vram_mb or memory.measured_mb(settings.model_repository),
+        wait_s=settings.gpu_wait_s,
+        idle_release_s=settings.idle_release_s,
+        fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,
+        shutdown_grace_s=settings.shutdown_grace_s,
     )
+    return await stack.enter_async_context(
+        Keeper(ledger, control, options, metrics, on_loaded=scorer.start_afresh)
+    )
+
+
+def _on_no_gpu(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, NoGpu)
+    translated = GpuUnavailable(error.detail, internal=error.internal, retry_after_s=error.retry_after_s)
+    return _on_service_error(request, translated)
 
 
 def _on_service_error(request: Request, error: Exception) -> JSONResponse:

@@ -113,6 +113,10 @@ class ModelUnavailable(ServiceError):
     code, status, title = "model_unavailable", 503, "The model is not available"
 
 
+class ModelNotLoaded(ModelUnavailable):
+    """Triton answers, and does not have the model."""
+
+
 class DeadlineExceeded(ServiceError):
     """The request's deadline passed."""
 

@@ -40,6 +40,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from frontend.triton.state import ModelState as Model
 
 
 class Action(StrEnum):
@@ -78,21 +81,6 @@ class Standing(StrEnum):
     """Over by our own clock (`fail_closed`)."""
 
 
-class Model(StrEnum):
-    """Where the model stands in Triton."""
-
-    ABSENT = "absent"
-    LOADING = "loading"
-    READY = "ready"
-    PART = "in part"
-    """Some of its parts are loaded, and nobody can use it."""
-    UNLOADING = "unloading"
-    SILENT = "silent"
-    """Triton does not answer, or does not say."""
-    DOWN = "down"
-    """Nothing listens at Triton's address."""
-
-
 @dataclass(frozen=True)
 class Observation:
     """All that decides."""
@@ -127,14 +115,14 @@ class Decision:
     reason: str = ""
 
 
-WAIT = Decision(Action.WAIT)
-RESERVE = Decision(Action.RESERVE)
-_OURS = frozenset({Standing.RESERVED, Standing.COMMITTED, Standing.YIELDING})
-_KEPT = _OURS | {Standing.DOUBTFUL, Standing.UNPROTECTED}
-_LOADED = frozenset({Model.READY, Model.PART})
+WAIT: Final = Decision(Action.WAIT)
+RESERVE: Final = Decision(Action.RESERVE)
+_OURS: Final = frozenset({Standing.RESERVED, Standing.COMMITTED, Standing.YIELDING})
+_KEPT: Final = _OURS | {Standing.DOUBTFUL, Standing.UNPROTECTED}
+_LOADED: Final = frozenset({Model.READY, Model.PART})
 
 
-def decide(seen: Observation) -> Decision:
+def decide(seen: Observation) -> Decision:  # noqa: PLR0911 - the rows of a table
     """Choose the next action; see the table above."""
     if seen.is_busy:
         return WAIT
@@ -152,7 +140,14 @@ def decide(seen: Observation) -> Decision:
     return _without_lease(seen)
 
 
-def _with_lease(seen: Observation) -> Decision:
+def is_over(seen: Observation, decision: Decision) -> bool:
+    """Tell whether a frontend that ends has nothing left to do."""
+    if not seen.is_closing or seen.is_busy or decision.action is not Action.WAIT:
+        return False
+    return seen.standing not in _OURS and not (seen.handed_over and seen.model is not Model.ABSENT)
+
+
+def _with_lease(seen: Observation) -> Decision:  # noqa: PLR0911 - the rows of a table
     if seen.is_closing or seen.standing is Standing.YIELDING:
         return _given_up(seen)
     reserved = seen.standing is Standing.RESERVED

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import model_boss
 from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
-from model_boss import Answer, Capacity, ClaimConflict, ClaimRefused, Gauge, Granted, LeaseOptions, Nvml, Phase
+from model_boss import (
+    Answer,
+    Capacity,
+    ClaimConflict,
+    ClaimRefused,
+    Gauge,
+    Granted,
+    LeaseOptions,
+    Nvml,
+    Phase,
+)
 from model_boss import Held as HeldInRedis
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from frontend.gpu.decide import Standing
 from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
@@ -22,9 +22,11 @@ from model_boss import Term
 from model_boss.clock import now_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from frontend.gpu.ledger import Claim, GpuLedger
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
 _POLL_S: Final = 0.25
@@ -76,27 +78,30 @@ class Tenure:
         """For how long the ledger has been out of reach; 0: it is in reach."""
         return 0.0 if self.outage is None else now_s() - self._outage_began_at_s
 
-    @property
-    def due_in_s(self) -> float:
-        """How long until the ledger is to be asked again, or a term ends."""
-        ends = [self._due_at_s - now_s()]
+    def due_in_s(self, *, is_urgent: bool) -> float:
+        """How long until the ledger is to be asked again, or a term ends; urgent: a request waits."""
+        due_at_s = self._due_at_s
+        if is_urgent and not self.handed_over:
+            due_at_s = min(due_at_s, self._told_at_s + _POLL_S)
+        ends = [due_at_s - now_s()]
         if self.lease is not None:
-            ends += [left_s for term in (self._holder_term, self._memory_term) if (left_s := term.left_s()) > 0]
+            ends += [
+                left_s for term in (self._holder_term, self._memory_term) if (left_s := term.left_s()) > 0
+            ]
         return max(0.0, min(ends))
-
-    @property
-    def is_due(self) -> bool:
-        return now_s() >= self._due_at_s
 
     async def beat(self, *, in_use: bool) -> bool:
         """Renew, if it is time and the lease is ours without doubt; tell whether it was renewed."""
-        if self.lease is None or not self.is_due or self._holder_term.left_s() <= 0:
+        if self.lease is None or now_s() < self._due_at_s or self._holder_term.left_s() <= 0:
             return False
         sent_at_s, self._due_at_s = now_s(), now_s() + self._ledger.ttl_s / 3
         renewal = self._ledger.renew(self._claimed(), self.lease.fence, in_use=in_use)
         try:
             self._take(await self._reached(renewal), sent_at_s)
         except LedgerUnavailable:
+            return False
+        except LedgerRefuses as error:  # another ledger by now, so to speak
+            self._note_outage(error)
             return False
         return True
 
@@ -106,9 +111,10 @@ class Tenure:
         try:
             answer = await self._reached(self._ledger.reserve(claim))
         except LedgerUnavailable:
+            self._told_at_s = now_s()
             return
         except LedgerRefuses as error:
-            self.refusal = error
+            self.refusal, self._due_at_s = error, now_s() + self._ledger.ttl_s / 3
             self._stand(Standing.REFUSED)
             return
         self.refusal, self.others = None, answer if isinstance(answer, Held) else None
@@ -153,10 +159,10 @@ class Tenure:
             self._answer = Standing.NONE
 
     async def _part(self, tell: Callable[[Claim, int], Awaitable[None]]) -> None:
-        lease, self.lease = self.lease, None
+        lease, is_ours, self.lease = self.lease, self._memory_term.left_s() > 0, None
         self._answer = Standing.NONE
         self._due_at_s = 0.0
-        if lease is None:
+        if lease is None or not is_ours:
             return
         try:
             await self._reached(tell(self._claimed(), lease.fence))
@@ -170,20 +176,24 @@ class Tenure:
             self.lease, self._answer, self._due_at_s = None, Standing.NONE, 0.0
             return
         if self.lease is None or lease.is_asked_back > self.lease.is_asked_back:
-            _LOG.info("lease %s: %s", self._claimed().lease_id, "yielding" if lease.is_asked_back else "reserved")
+            _LOG.info(
+                "lease %s: %s", self._claimed().lease_id, "yielding" if lease.is_asked_back else "reserved"
+            )
         self.lease = lease
         if is_renewed:
             self._holder_term.begin(sent_at_s)
             self._memory_term.begin(sent_at_s)
 
     def _stand(self, answer: Standing) -> None:
-        if self.lease is not None:
-            if answer is not Standing.OTHERS and self.standing is not Standing.LOST:
-                return  # unprotected or doubtful: it goes on
-            self.lease = None
+        self._told_at_s = now_s()
+        if self.standing is Standing.UNPROTECTED and answer is not Standing.OTHERS:
+            return  # it goes on
+        if self.standing is Standing.DOUBTFUL and answer is Standing.SETTLING:
+            return  # for as long as the lease lasted before the ledger forgot it
+        self.lease = None
         if answer is not self._answer:
             _LOG.info("lease %s: %s", self._claimed().lease_id, answer)
-        self._answer, self._told_at_s = answer, now_s()
+        self._answer = answer
 
     async def _reached(self, call: Awaitable[T]) -> T:
         """Await an answer, for no longer than what is held lasts."""
@@ -191,17 +201,23 @@ class Tenure:
         try:
             async with asyncio.timeout(left_s if left_s > 0 else None):
                 answer = await call
+        except LedgerRefuses:
+            self.outage = None
+            raise
         except (LedgerUnavailable, TimeoutError) as error:
-            if self.outage is None:
-                _LOG.warning("the GPU's ledger is not there: %s", error)
-                self._outage_began_at_s = now_s()
-            self.outage = str(error) or "it does not answer"
-            self._due_at_s = now_s() + min(self._ledger.ttl_s / 10, 1.0)
+            self._note_outage(error)
             raise LedgerUnavailable(self.outage) from error
         if self.outage is not None:
             _LOG.info("the GPU's ledger is back")
         self.outage = None
         return answer
+
+    def _note_outage(self, error: Exception) -> None:
+        if self.outage is None:
+            _LOG.warning("the GPU's ledger is not there: %s", error)
+            self._outage_began_at_s = now_s()
+        self.outage = str(error) or "it does not answer"
+        self._due_at_s = now_s() + min(self._ledger.ttl_s / 10, 1.0)
 
     def _claimed(self) -> Claim:
         assert self.claim is not None

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import reward.errors
-from frontend.decode import Decoded, DecodeLimits, DecodePool, decode_image
 from frontend.errors import ImageTooLarge, ImageUndecodable, ServiceError
+from frontend.images.decode import Decoded, DecodeLimits, DecodePool, decode_image
 from reward.preprocess import prepare
 from tests.integration.frontend.broken_images import FORMATS, mutant, valid, with_png_checksums
 

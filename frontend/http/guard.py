@@ -1,0 +1,162 @@
+"""What every request passes before it is worked on, and the last frame that its errors reach.
+
+Key, announced size, size while it is read, bodies held at once; a client that goes away ends its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import ClientDisconnect
+
+from frontend.errors import Internal, Overloaded, PayloadTooLarge, ServiceError, Unauthorized
+from frontend.http.problem import problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from frontend.http.keys import KeyRing
+
+_OPEN_PATHS: Final = frozenset({"/", "/health", "/health/live", "/health/ready"})
+_OPEN_PREFIX: Final = "/static/"  # what the page consists of
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_RETRY_AFTER_S: Final = 1.0
+
+
+class BodyLimits:
+    """How large one body may be, and all bodies together that are held at one moment."""
+
+    def __init__(self, *, max_body_bytes: int, max_buffered_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
+        self._max_buffered_bytes = max_buffered_bytes
+        self.buffered_bytes = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes that have been received.
+
+        Raises:
+            Overloaded: too many are held.
+        """
+        if self.buffered_bytes + count > self._max_buffered_bytes:
+            raise Overloaded("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
+        self.buffered_bytes += count
+
+    def give_back(self, count: int) -> None:
+        """Count bytes as no longer held."""
+        self.buffered_bytes -= count
+
+
+class Guard:
+    """ASGI middleware; nothing that a request raises passes it."""
+
+    def __init__(self, app: ASGIApp, *, limits: BodyLimits, keys: KeyRing | None) -> None:
+        self._app = app
+        self._limits = limits
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(scope, receive, send, self._limits, self._keys).run(self._app)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, keys: KeyRing | None
+    ) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._limits = limits
+        self._keys = keys
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._notes: dict[str, object] = scope["state"]["notes"]
+        self._received_bytes = 0
+        self._held_bytes = 0
+        self._body_read = asyncio.Event()
+        self._answering = False
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            self._check_key()
+            self._check_announced_size()
+            if self._scope["method"] in _WITHOUT_BODY:
+                await app(self._scope, self.receive, self.send)
+            else:
+                await self._until_gone(app)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
+        except ServiceError as error:
+            await self._fail(error)
+        except Exception:  # noqa: BLE001 - the outermost frame on the REST side
+            await self._fail(Internal("an internal error occurred", internal=traceback.format_exc()))
+        finally:
+            self._limits.give_back(self._held_bytes)
+            self._notes["received_bytes"] = self._received_bytes
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            count = len(message.get("body", b""))
+            self._received_bytes += count
+            if self._received_bytes > self._limits.max_body_bytes:
+                raise self._too_large()
+            self._limits.take(count)
+            self._held_bytes += count
+            if not message.get("more_body", False):
+                self._body_read.set()
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._answering = True
+        await self._send(message)
+
+    def _check_key(self) -> None:
+        path = self._scope["path"]
+        if self._keys is None or path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX):
+            return
+        sent = self._headers.get(b"x-api-key")
+        scheme, _, token = self._headers.get(b"authorization", b"").partition(b" ")
+        if sent is None and scheme.lower() == b"bearer":
+            sent = token.strip()
+        name = None if sent is None else self._keys.name_of(sent)
+        if name is None:
+            raise Unauthorized("send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+        self._notes["key"] = name
+
+    def _check_announced_size(self) -> None:
+        announced = self._headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._limits.max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"the body has more than the {self._limits.max_body_bytes} bytes allowed")
+
+    async def _until_gone(self, app: ASGIApp) -> None:
+        """Run the application, and cancel it when its client closes the connection."""
+        work = asyncio.ensure_future(app(self._scope, self.receive, self.send))
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = work.done()
+            work.cancel()  # does nothing to what is done
+            gone.cancel()
+            await asyncio.wait({work, gone})
+        if not left and (work.cancelled() or isinstance(work.exception(), asyncio.CancelledError)):
+            raise ClientDisconnect
+        work.result()
+
+    async def _gone(self) -> None:
+        await self._body_read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _fail(self, error: ServiceError) -> None:
+        if error.internal is not None:
+            self._notes["internal"] = error.internal
+        if not self._answering:
+            await problem(error, self._scope["state"]["request_id"])(self._scope, self._receive, self.send)

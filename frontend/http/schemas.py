@@ -1,0 +1,237 @@
+"""Bodies of requests and answers; the field names are the interface and never change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from reward.contract import MAX_PROMPT_CHARACTERS
+
+Prompt = Annotated[
+    str,
+    Field(
+        max_length=MAX_PROMPT_CHARACTERS,
+        description="What the image was meant to show. 35 tokens are read, as upstream does.",
+        examples=["a photo of a coffee cup on a saucer"],
+    ),
+]
+ImageUrl = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=8192,
+        description="http or https address of the image.",
+        examples=["https://example.com/image.png"],
+    ),
+]
+ImageBase64 = Annotated[
+    str | None, Field(min_length=1, description="The image file in base64, or as a data: URI.")
+]
+MinScore = Annotated[
+    FiniteFloat | None, Field(description="Quality gate: `passed` says whether raw_score reaches it.")
+]
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    image_url: ImageUrl = None
+    image_base64: ImageBase64 = None
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        if (self.image_url is None) == (self.image_base64 is None):
+            raise ValueError("exactly one of image_url and image_base64 is needed")
+        return self
+
+
+class ScoreRequest(_Source):
+    """One image and its prompt."""
+
+    prompt: Prompt
+    min_score: MinScore = None
+
+
+class Candidate(_Source):
+    """One of the images to be ranked."""
+
+    id: Annotated[str | None, Field(max_length=200, description="Yours; it comes back with the score.")] = (
+        None
+    )
+
+
+class BatchRequest(BaseModel):
+    """One prompt and its candidates; ten at most by default (see `/info`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+    candidates: Annotated[list[Candidate], Field(min_length=1, max_length=64)]
+    min_score: MinScore = None
+
+
+class ImageInfo(BaseModel):
+    """What was scored."""
+
+    width: int
+    height: int
+    format: str
+    sha256: str
+
+
+class ModelInfo(BaseModel):
+    """What scored it; scores are comparable where all four are equal."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    preprocessing: str
+
+
+class Scored(BaseModel):
+    """The score of one image."""
+
+    raw_score: Annotated[float, Field(description="The model's reward, about -2 to +2.")]
+    normalized_score: Annotated[float, Field(description="Sigmoid of raw_score, 0 to 1.")]
+    percentile: Annotated[float, Field(description="100 * Phi(raw_score), the normal distribution's.")]
+    passed: Annotated[bool | None, Field(description="raw_score >= min_score; null without min_score.")]
+    image: ImageInfo
+    cached: bool
+
+
+class ScoreResponse(Scored):
+    """Answer of `/score`."""
+
+    prompt_tokens: int
+    prompt_truncated: bool
+    model: ModelInfo
+    processing_time_ms: float
+
+
+class RankedCandidate(Scored):
+    """One candidate's place."""
+
+    rank: Annotated[int, Field(description="1 is best; equal scores share a rank.")]
+    index: Annotated[int, Field(description="Place in the request, from 0.")]
+    id: str | None
+
+
+class ErrorInfo(BaseModel):
+    """Why a candidate has no score."""
+
+    code: str
+    detail: str
+
+
+class FailedCandidate(BaseModel):
+    """A candidate without a score."""
+
+    index: int
+    id: str | None
+    error: ErrorInfo
+
+
+class BatchResponse(BaseModel):
+    """Answer of `/score-batch`; `results` is sorted, best first."""
+
+    best_candidate: RankedCandidate
+    results: list[RankedCandidate]
+    failed: list[FailedCandidate]
+    prompt_tokens: int
+    prompt_truncated: bool
+    model: ModelInfo
+    processing_time_ms: float
+
+
+class Problem(BaseModel):
+    """An error, as application/problem+json (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+    failed: list[FailedCandidate] | None = None
+
+
+class Part(BaseModel):
+    """The state of one part of the service."""
+
+    status: Literal["ok", "failing"]
+    detail: str
+
+
+class HealthResponse(BaseModel):
+    """Answer of `/health`."""
+
+    status: Literal["ready", "unavailable"]
+    parts: dict[str, Part]
+
+
+class LiveResponse(BaseModel):
+    """Answer of `/health/live`."""
+
+    status: Literal["live"] = "live"
+
+
+class Limits(BaseModel):
+    """What a request may ask for."""
+
+    max_candidates: int
+    max_image_bytes: int
+    max_pixels: int
+    max_body_bytes: int
+    max_prompt_characters: int
+    max_prompt_tokens: int
+    request_timeout_s: float
+    max_request_timeout_s: float
+    formats: list[str]
+    fetch: str
+
+
+class Scale(BaseModel):
+    """How to read a score."""
+
+    raw_score: str
+    normalized_score: str
+    percentile: str
+
+
+class Gpu(BaseModel):
+    """Where the model stands on a GPU that is shared."""
+
+    state: Annotated[str, Field(description="unloaded, reserving, loading, ready or unloading")]
+    gpu: Annotated[str, Field(description="The ledger's name for it.")]
+    lease_id: str | None
+    fence: Annotated[int | None, Field(description="The fencing token, while a lease is held.")]
+    keeper: Annotated[
+        str | None, Field(description="The frontend that loads and unloads the model for all of its Triton.")
+    ]
+    priority: int
+    vram_mb: Annotated[int | None, Field(description="Claimed by this frontend, in MiB.")]
+    expires_in_s: Annotated[
+        float | None, Field(description="How long the lease lasts if no heartbeat succeeds.")
+    ]
+    unprotected: Annotated[bool, Field(description="Going on without a lease, by fail_open.")]
+    ledger: Annotated[str, Field(description="ok, or why the ledger was not reached the last time")]
+
+
+class InfoResponse(BaseModel):
+    """Answer of `/info`."""
+
+    service: str
+    service_version: str
+    model: ModelInfo
+    precision: str
+    runtime: str
+    device: Annotated[str | None, Field(description="cpu or gpu; null while the model is not loaded.")]
+    published_at: str
+    triton_version: str
+    gpu_coordination: Annotated[
+        str, Field(description="none, model-boss, or the ledger that takes its place")
+    ]
+    gpu: Annotated[Gpu | None, Field(description="null without coordination")]
+    limits: Limits
+    scale: Scale

@@ -1,0 +1,190 @@
+"""One request from its sources to its scores: admission, images, tokens, cache, the GPU, Triton."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from frontend.errors import DeadlineExceeded, InvalidRequest, ModelNotLoaded, ModelUnavailable, ServiceError
+from frontend.scoring.cache import Key, ScoreCache
+from reward.errors import InvalidPrompt
+from reward.tokenise import Tokens, tokenise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from frontend.deadline import Deadline
+    from frontend.gpu.keeper import Keeper
+    from frontend.images.decode import Decoded
+    from frontend.images.sources import ImageLoader, Source
+    from frontend.metrics import Metrics
+    from frontend.scoring.admission import Admission
+    from frontend.triton.client import Scorer, Served
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One image and its score."""
+
+    image: Decoded
+    raw_score: float
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one request, in the order of its images."""
+
+    images: list[Judgement | ServiceError]
+    prompt_tokens: int
+    prompt_truncated: bool
+    served: Served
+
+
+class Pipeline:
+    """What every request passes; shared by all of them."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        loader: ImageLoader,
+        scorer: Scorer,
+        cache: ScoreCache,
+        metrics: Metrics,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self._admission = admission
+        self._loader = loader
+        self._scorer = scorer
+        self._cache = cache
+        self._metrics = metrics
+        self._keeper = keeper
+
+    async def judge(
+        self, prompt: str, sources: Sequence[Source], *, deadline: Deadline, request_id: str
+    ) -> Verdict:
+        """Score one prompt's images, all that decode in a single request to Triton.
+
+        Raises:
+            ServiceError: whatever concerns the whole request; an image's own failure stands in its place.
+        """
+        try:
+            tokens = tokenise([prompt])
+        except InvalidPrompt as error:
+            raise InvalidRequest(f"prompt: {error}") from error
+        arrived = time.perf_counter()
+        async with self._admission.admit(len(sources), deadline):
+            self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
+            # Before any work is done for nothing. A model that is not loaded yet is not loaded for
+            # pictures that cannot be read, or are known.
+            served = await self.served(deadline)
+            images = await self._loader.load(sources, deadline)
+            for image in images:
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                    raise image
+            decoded = [image for image in images if not isinstance(image, ServiceError)]
+            work = _Work(prompt, tokens, decoded, deadline, request_id)
+            scored = await self._score(work, served)
+        judged = iter(scored.judgements)
+        return Verdict(
+            images=[image if isinstance(image, ServiceError) else next(judged) for image in images],
+            prompt_tokens=int(tokens.lengths[0]),
+            prompt_truncated=bool(tokens.truncated[0]),
+            served=scored.served,
+        )
+
+    async def served(self, deadline: Deadline) -> Served:
+        """Say which version is served, or would be once it is loaded.
+
+        Raises:
+            ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
+        """
+        if self._keeper is None:
+            return await self._scorer.served(deadline)
+        if self._keeper.is_ready:
+            try:
+                return await self._scorer.served(deadline)
+            except ModelUnavailable as error:
+                if not self._keeper.explains(error):
+                    raise
+        return await self._scorer.promised(deadline)
+
+    async def _score(self, work: _Work, served: Served) -> _Scored:
+        """Score; a model that is not loaded is woken, and asked again."""
+        is_first = True
+        while True:
+            try:
+                return await self._score_once(work, served)
+            except ModelUnavailable as error:
+                if self._keeper is None or not self._keeper.explains(error):
+                    raise
+                if not await self._keeper.wake(work.deadline) and not is_first:
+                    raise  # Triton has it loaded, and does not find it all the same
+            is_first = False
+            served = await self.served(work.deadline)  # promotion may have changed it meanwhile
+
+    async def _score_once(self, work: _Work, served: Served) -> _Scored:
+        keys = _keys(work, served)
+        known = self._recall(keys)
+        self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
+        # The same picture twice in a batch is scored once.
+        missing = {key: image for key, image in zip(keys, work.images, strict=True) if key not in known}
+        scores = dict(known)
+        if missing:
+            scores |= await self._infer(work, missing, served)
+        judgements = [
+            Judgement(image, scores[key], key in known) for key, image in zip(keys, work.images, strict=True)
+        ]
+        return _Scored(judgements, served)
+
+    def _recall(self, keys: list[Key]) -> dict[Key, float]:
+        return {key: score for key in keys if (score := self._cache.get(key)) is not None}
+
+    async def _infer(self, work: _Work, missing: dict[Key, Decoded], served: Served) -> dict[Key, float]:
+        if self._keeper is not None and not self._keeper.is_ready:
+            raise ModelNotLoaded("the model is not loaded")  # while it loads, Triton hardly answers
+        self._metrics.cache.labels("miss").inc(len(missing))
+        self._metrics.batch_images.observe(len(missing))
+        with self._metrics.stage("infer"):
+            rewards = await self._scorer.score(
+                np.stack([image.pixels for image in missing.values()]),
+                np.repeat(work.tokens.input_ids, len(missing), axis=0),
+                np.repeat(work.tokens.attention_mask, len(missing), axis=0),
+                served=served,
+                deadline=work.deadline,
+                request_id=work.request_id,
+            )
+        if self._keeper is not None:
+            self._keeper.note_request()
+        scores = dict(zip(missing, rewards, strict=True))
+        for key, reward in scores.items():
+            self._cache.put(key, reward)
+            self._metrics.raw_score.observe(reward)
+        return scores
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What of a request is to be scored."""
+
+    prompt: str
+    tokens: Tokens
+    images: list[Decoded]
+    deadline: Deadline
+    request_id: str
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The images of a `_Work` in their order, and by which version."""
+
+    judgements: list[Judgement]
+    served: Served
+
+
+def _keys(work: _Work, served: Served) -> list[Key]:
+    weights, preprocessing = served.manifest.checkpoint_sha256, served.manifest.preprocessing
+    return [Key(image.sha256, work.prompt, weights, preprocessing) for image in work.images]

@@ -1,0 +1,85 @@
+"""A circuit breaker: what keeps failing is left alone for a while, and then tried by one request."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from frontend.errors import ModelNotLoaded, ModelUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_FAILURES: Final = 5  # in a row
+_OPEN_S: Final = 1.0
+
+
+class Circuit:
+    """Counts `ModelUnavailable`; any other error says nothing about whether Triton lives.
+
+    `ModelNotLoaded` says that it does.
+
+    closed --`failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
+                                      ^------------------------failure----------------'
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: int = _FAILURES,
+        open_s: float = _OPEN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = failures
+        self._open_s = open_s
+        self._clock = clock
+        self._failures = 0
+        self._open_until: float | None = None
+        self._trying = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether an attempt would be refused now."""
+        return self._open_until is not None and (self._trying or self._clock() < self._open_until)
+
+    def check(self) -> None:
+        """Refuse before work is done for nothing.
+
+        Raises:
+            ModelUnavailable: the circuit is open.
+        """
+        if self.is_open:
+            raise ModelUnavailable(
+                "the inference server failed repeatedly and is given time to come back",
+                internal="the circuit is open",
+                retry_after_s=self._open_s,
+            )
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Let the block through, or not, and learn from how it ends.
+
+        Raises:
+            ModelUnavailable: the circuit is open.
+        """
+        self.check()
+        half_open = self._open_until is not None
+        self._trying = half_open
+        try:
+            yield
+        except ModelNotLoaded:  # said by a server that lives
+            self._failures = 0
+            self._open_until = None
+            raise
+        except ModelUnavailable:
+            self._failures += 1
+            if half_open or self._failures >= self._limit:
+                self._open_until = self._clock() + self._open_s
+            raise
+        else:
+            self._failures = 0
+            self._open_until = None
+        finally:
+            if half_open:
+                self._trying = False

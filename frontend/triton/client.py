@@ -1,0 +1,221 @@
+"""What requests ask of Triton: which version is served, and the rewards of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http.aio import InferenceServerClient
+
+from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable
+from frontend.triton import calls
+from frontend.triton.circuit import Circuit
+from reward import manifest, preprocess
+from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward.errors import VersionError
+from reward.repository import served_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from reward.manifest import Manifest
+
+_SERVED_TTL_S: Final = 1.0
+_ASK_TIMEOUT_S: Final = 5.0
+_CONNECTIONS: Final = 256
+
+
+@dataclass(frozen=True)
+class Served:
+    """The version of the network that answers, at present or once it is loaded."""
+
+    version: str
+    manifest: Manifest
+    device: str | None
+    """`cpu` or `gpu`; None while the model is not loaded."""
+    triton_version: str
+
+
+class Scorer:
+    """A pool of connections to one Triton server; use as an async context manager."""
+
+    def __init__(self, url: str, repository: Path) -> None:
+        self._url = url
+        self._repository = repository
+        self._client: InferenceServerClient | None = None
+        self._served: tuple[float, Served] | None = None
+        self._asking: asyncio.Task[Served] | None = None
+        self._metadata = Circuit()
+        self._inference = Circuit()  # apart: a server whose model is dead still answers about it
+        self.failures = 0
+        """How often Triton was found unavailable so far."""
+        self.succeeded_at_s = -math.inf
+        """When it last gave scores, by the monotonic clock."""
+
+    async def __aenter__(self) -> Self:
+        self._client = InferenceServerClient(self._url, conn_limit=_CONNECTIONS, conn_timeout=None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Tell whether Triton is being left alone after repeated failures."""
+        return self._metadata.is_open or self._inference.is_open
+
+    async def served(self, deadline: Deadline) -> Served:
+        """Say which version is served: Triton's own word, remembered for a second.
+
+        Raises:
+            ModelUnavailable: Triton is down, or serves no version that this frontend can use.
+        """
+        self._inference.check()
+        if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
+            return self._served[1]
+        if self._asking is None or self._asking.done():  # all who need it meanwhile share the answer
+            self._asking = asyncio.create_task(self._ask_in_time())
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            async with asyncio.timeout_at(calls.loop_time(deadline)):
+                return await asyncio.shield(self._asking)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed while the inference server was asked") from error
+
+    async def promised(self, deadline: Deadline) -> Served:
+        """Say which version will be served once the model is loaded: the repository's configuration.
+
+        Raises:
+            ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
+        """
+        with self._watched(), self._metadata.attempt():
+            # A connection that was kept alive would hang while another frontend has the model loaded.
+            async with InferenceServerClient(self._url, conn_timeout=None) as client:
+                server = await calls.call(client.get_server_metadata, deadline)
+        try:
+            version = str(served_version(self._repository))
+        except VersionError as error:
+            raise ModelUnavailable(
+                "no version is promoted", internal=str(error), retry_after_s=calls.RETRY_AFTER_S
+            ) from error
+        return Served(version, self._usable(version), None, server["version"])
+
+    def start_afresh(self) -> None:
+        """Forget what was found out about a model that has been loaded anew."""
+        self._served = None
+        self._metadata, self._inference = Circuit(), Circuit()
+
+    async def score(
+        self,
+        pixels: NDArray[np.uint8],
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        *,
+        served: Served,
+        deadline: Deadline,
+        request_id: str = "",
+    ) -> list[float]:
+        """Score a batch in one request: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
+
+        Raises:
+            Overloaded: Triton's queue is full.
+            DeadlineExceeded: the deadline passed in Triton or on the way.
+            ModelUnavailable: Triton is down, or the version is not ready.
+        """
+        inputs = []
+        arrays: tuple[NDArray[Any], ...] = (pixels, input_ids, attention_mask)
+        for spec, array in zip(NETWORK.inputs, arrays, strict=True):
+            tensor = InferInput(spec.name, list(array.shape), spec.dtype)
+            tensor.set_data_from_numpy(array, binary_data=True)
+            inputs.append(tensor)
+        with self._watched(), self._inference.attempt():
+            infer = partial(
+                self._connection().infer,
+                NETWORK.name,
+                inputs,
+                model_version=served.version,
+                outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
+                request_id=request_id,
+                priority=PRIORITY_INTERACTIVE,
+                # Triton's own limit on the wait in its queue: what is late there is not executed any more.
+                timeout=math.ceil(deadline.remaining_s() * 1e6),
+            )
+            result = await calls.call(infer, deadline)
+        self.succeeded_at_s = time.monotonic()
+        rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
+        if not np.isfinite(rewards).all():
+            raise Internal("the model gave no finite score", internal=f"rewards: {rewards}")
+        return rewards
+
+    async def _ask_in_time(self) -> Served:
+        with self._watched(), self._metadata.attempt():
+            try:
+                served = await calls.call(self._ask, Deadline.after(_ASK_TIMEOUT_S))
+            except DeadlineExceeded as error:
+                raise ModelUnavailable(
+                    "the inference server does not answer", retry_after_s=calls.RETRY_AFTER_S
+                ) from error
+        self._served = (time.monotonic(), served)
+        return served
+
+    async def _ask(self) -> Served:
+        client = self._connection()
+        # The ensemble's step names the served version: it is what promotion changes.
+        ensemble = await client.get_model_config(ENSEMBLE.name)
+        steps = ensemble["ensemble_scheduling"]["step"]
+        version = next(str(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
+        network = await client.get_model_config(NETWORK.name, version)
+        server = await client.get_server_metadata()
+        kinds = {group["kind"] for group in network.get("instance_group", [])}
+        return Served(
+            version, self._usable(version), "gpu" if "KIND_GPU" in kinds else "cpu", server["version"]
+        )
+
+    def _usable(self, version: str) -> Manifest:
+        try:
+            content = manifest.read(self._repository / NETWORK.name / version)
+        except VersionError as error:
+            raise ModelUnavailable(
+                "the served version has no readable manifest",
+                internal=str(error),
+                retry_after_s=calls.RETRY_AFTER_S,
+            ) from error
+        if content.preprocessing != preprocess.digest():
+            raise ModelUnavailable(
+                "the served version was published for another preprocessing",
+                internal=f"{content.preprocessing} is published, {preprocess.digest()} is installed",
+                retry_after_s=calls.RETRY_AFTER_S,
+            )
+        return content
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except ModelUnavailable:
+            self.failures += 1
+            self._served = None
+            raise
+
+    def _connection(self) -> InferenceServerClient:
+        if self._client is None:
+            raise RuntimeError("the Scorer has not been entered")
+        return self._client

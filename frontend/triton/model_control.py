@@ -1,0 +1,149 @@
+"""Triton's explicit model control: the network and the ensemble over it, loaded and unloaded as one.
+
+What Triton 2.51 was measured to do (docs/decisions/residency.md) decides the order of the calls here:
+loading the ensemble loads the network with it; an unload returns at once and goes on; a load called
+meanwhile does not wait for it, and has two instances in memory; and while a load runs, connections that were
+kept alive hang, so that every call has one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from tritonclient.http.aio import InferenceServerClient
+
+from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded, ModelUnavailable, ServiceError
+from frontend.triton import calls
+from frontend.triton.state import ModelState
+from reward.contract import ENSEMBLE, NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+T = TypeVar("T")
+
+_ADMIN_HEADER: Final = "triton-admin-key"
+_ASK_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.05
+
+
+class ModelControl:
+    """One Triton server's administration."""
+
+    def __init__(self, url: str, admin_key: str | None, *, load_timeout_s: float) -> None:
+        self._url = url
+        self._headers = {} if admin_key is None else {_ADMIN_HEADER: admin_key}
+        self._load_timeout_s = load_timeout_s
+
+    async def server_id(self) -> str:
+        """Return what Triton was started with as `--id`.
+
+        Raises:
+            ModelUnavailable: Triton cannot be reached.
+        """
+        metadata = await self._ask(lambda client: client.get_server_metadata())
+        name: str = metadata["name"]
+        return name
+
+    async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
+        """See where the network stands, and the ensemble over it.
+
+        Raises:
+            ModelUnavailable: Triton cannot be reached, or refuses to be administered.
+        """
+        return await self._look(Deadline.after(timeout_s))
+
+    async def last_inference_ms(self, timeout_s: float = _ASK_TIMEOUT_S) -> int:
+        """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
+
+        Raises:
+            ModelUnavailable: Triton cannot be reached, or the network is not loaded.
+        """
+        deadline = Deadline.after(timeout_s)
+        answer = await self._ask(lambda client: client.get_inference_statistics(NETWORK.name), deadline)
+        return max((int(entry.get("last_inference", 0)) for entry in answer["model_stats"]), default=0)
+
+    async def load(self) -> None:
+        """Load both and return when they are ready; what is loaded already stays as it is.
+
+        Raises:
+            ModelUnavailable: Triton cannot be reached, or could not load them.
+        """
+        deadline = Deadline.after(self._load_timeout_s)
+        await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
+        if await self._look(deadline) is not ModelState.READY:
+            await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
+
+    async def unload(self) -> None:
+        """Unload both and return when their memory is free; what is not loaded is no error, nor a Triton that ended.
+
+        Raises:
+            ModelUnavailable: Triton does not answer, or does not let go: the model may still be loaded.
+        """
+        deadline = Deadline.after(self._load_timeout_s)
+
+        async def both(client: InferenceServerClient) -> None:
+            for model in (ENSEMBLE, NETWORK):
+                await client.unload_model(model.name, headers=self._headers)
+
+        try:
+            await self._ask(both, deadline)
+            # Loading: another frontend has it loaded anew already, so what was to go is gone.
+            await self._wait(lambda state: state in (ModelState.ABSENT, ModelState.LOADING), deadline)
+        except ModelUnavailable as error:
+            if not calls.is_nobody_there(error):
+                raise
+
+    async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
+        """Wait until the network stands as it should."""
+        while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
+            await asyncio.sleep(_POLL_S)
+
+    async def _look(self, deadline: Deadline) -> ModelState:
+        index = await self._ask(
+            lambda client: client.get_model_repository_index(headers=self._headers), deadline
+        )
+        network, ensemble = (
+            {entry.get("state", "") for entry in index if entry["name"] == model.name}
+            for model in (NETWORK, ENSEMBLE)
+        )
+        if "READY" in network & ensemble:
+            return ModelState.READY
+        if "LOADING" in network | ensemble:
+            return ModelState.LOADING
+        if "UNLOADING" in network:
+            return ModelState.UNLOADING
+        return ModelState.PART if "READY" in network else ModelState.ABSENT
+
+    async def _ask(
+        self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
+    ) -> T:
+        """Await calls on a connection of their own; any refusal means that the model cannot be had."""
+        try:
+            async with self._connected() as client:
+                return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))
+        except DeadlineExceeded as error:
+            raise ModelUnavailable(
+                "the inference server does not answer",
+                internal=error.internal,
+                retry_after_s=calls.RETRY_AFTER_S,
+            ) from error
+        except ModelUnavailable:
+            raise
+        except ServiceError as error:
+            raise ModelUnavailable(
+                "the inference server refuses to be administered",
+                internal=error.internal,
+                retry_after_s=calls.RETRY_AFTER_S,
+            ) from error
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[InferenceServerClient]:
+        client = InferenceServerClient(self._url, conn_timeout=None)
+        try:
+            yield client
+        finally:
+            await client.close()

@@ -1,0 +1,255 @@
+"""The model on a shared GPU: loaded by the first request, given back when nobody uses it or somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tritonclient.http.aio import InferenceServerClient, InferInput
+
+from model_boss import Phase
+from reward.contract import NETWORK
+from reward.tokenise import tokenise
+from tests.integration.gpu.shared_gpu import CLAIMED_MB, PICTURE, Frontend, SharedGpu, until
+from tests.integration.gpu.stalling_server import stalling_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+
+async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
+    """The first request loads the model; the other frontend joins the same lease, and loads nothing again."""
+    first, second = await shared.start_frontend(), await shared.start_frontend()
+    before = (await first.client.get("/info")).json()
+    assert before["gpu_coordination"] == "model-boss"
+    assert (before["gpu"]["state"], before["gpu"]["fence"], before["device"]) == ("unloaded", None, None)
+    health = await first.client.get("/health/ready")
+    assert health.status_code == 200
+    assert health.json()["parts"]["gpu"]["detail"] == "unloaded; a request has it loaded"
+    assert not await shared.is_loaded()
+
+    assert (await first.score()).status_code == 200
+    lease = await shared.our_lease()
+    assert lease is not None
+    assert (lease.vram_mb, lease.phase) == (CLAIMED_MB, Phase.ACTIVE)
+    assert (await second.gpu())["state"] == "unloaded"  # nobody asked it yet
+    assert (await second.score()).status_code == 200
+    gpus = [await first.gpu(), await second.gpu()]
+    assert [gpu["fence"] for gpu in gpus] == [lease.fence, lease.fence]
+    assert [gpu["state"] for gpu in gpus] == ["ready", "ready"]
+    assert len((await shared.table()).leases) == 1
+    assert await first.metric("aesthetic_gpu_load_seconds_count") == 1
+    assert await second.metric("aesthetic_gpu_load_seconds_count") == 0
+    assert await second.metric('aesthetic_gpu_state{state="ready"}') == 1
+    assert await second.metric("aesthetic_gpu_lease_held") == 1
+
+
+async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) -> None:
+    """Both find the model unloaded and load it at the same time: one lease, and every request is answered."""
+    frontends = [await shared.start_frontend(), await shared.start_frontend()]
+    answers = await asyncio.gather(*(frontend.score() for frontend in frontends for _ in range(5)))
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert len((await shared.table()).leases) == 1
+
+
+async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: SharedGpu) -> None:
+    """Asked to yield, both frontends finish what they admitted, unload, and load again after the release."""
+    async with stalling_server() as server:
+        frontends = [await shared.start_frontend(fetch_allow=server.address) for _ in "ab"]
+        for frontend in frontends:
+            assert (await frontend.score()).status_code == 200
+        # Admitted, and still waiting for its picture when the memory is asked for.
+        slow = [asyncio.create_task(frontend.score(image_url=server.url)) for frontend in frontends]
+        await until(lambda: server.has(2))
+        ending = asyncio.Event()
+        traffic = [
+            asyncio.create_task(_keep_asking(frontend, ending)) for frontend in frontends for _ in "ab"
+        ]
+        async with shared.other_service() as other:
+            granting = asyncio.create_task(other.wait_granted(timeout_s=30))
+            await until(lambda: _is_yielding(shared))
+            await asyncio.sleep(1.5)  # longer than a heartbeat: both have heard it
+            assert not granting.done()  # what was admitted is waited for
+            assert await shared.is_loaded()
+            server.answer()
+            await granting
+            assert not await shared.is_loaded()
+            assert await shared.our_lease() is None
+            await other.commit()
+            assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
+            for frontend in frontends:  # who was not the last hears of the end a moment later
+                await until(partial(_has_let_go, frontend))
+            await asyncio.sleep(1)
+        await until(shared.is_loaded)
+        await asyncio.sleep(1)
+        ending.set()
+        answers = [answer for task in traffic for answer in await task]
+    assert {answer.status_code for answer in answers} == {200}
+    endings = [await frontend.metric('aesthetic_gpu_endings_total{reason="yield"}') for frontend in frontends]
+    assert endings == [1, 1]
+    story = "".join(frontend.log.read_text() for frontend in frontends)
+    for chapter in ("granted, fence", "model loading", "model ready", "model draining", "model ended, yield"):
+        assert f"lease triton-of-the-test: {chapter}" in story
+
+
+async def test_a_request_that_outlasts_the_grace_period_is_scored_later(shared: SharedGpu) -> None:
+    """The memory is given back all the same; the request has the model loaded anew and loses nothing."""
+    async with stalling_server() as server:
+        frontend = await shared.start_frontend(gpu_yield_grace_s=0.5, fetch_allow=server.address)
+        assert (await frontend.score()).status_code == 200
+        slow = asyncio.create_task(frontend.score(image_url=server.url))
+        await until(lambda: server.has(1))
+        async with shared.other_service() as other:
+            await other.wait_granted(timeout_s=30)
+            assert not await shared.is_loaded()
+        server.answer()
+        assert (await slow).status_code == 200
+    assert await shared.is_loaded()
+
+
+async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: SharedGpu) -> None:
+    """Whoever is idle leaves; the last unloads. Probes neither keep the model nor have it loaded."""
+    first = await shared.start_frontend(idle_release_s=1.5)
+    second = await shared.start_frontend(idle_release_s=1.5)
+    probing = asyncio.create_task(_keep_probing(first, second))
+    for frontend in (first, second):
+        assert (await frontend.score()).status_code == 200
+    ends_at_s = time.monotonic() + 4
+    while time.monotonic() < ends_at_s:  # only the second is used
+        assert (await second.score()).status_code == 200
+        await asyncio.sleep(0.2)
+    assert await shared.is_loaded()
+    assert (await second.gpu())["state"] == "ready"
+    await until(lambda: _is_unloaded(shared))
+    assert [(await frontend.gpu())["state"] for frontend in (first, second)] == ["unloaded", "unloaded"]
+    await asyncio.sleep(1)
+    assert not await shared.is_loaded()
+    probing.cancel()
+    assert (await first.score()).status_code == 200  # and the next request has it loaded again
+    assert await shared.is_loaded()
+
+
+async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> None:
+    """A model that is used past the frontend is not idle."""
+    frontend = await shared.start_frontend(idle_release_s=1.0)
+    assert (await frontend.score()).status_code == 200
+    ends_at_s = time.monotonic() + 4
+    async with InferenceServerClient(shared.triton_url) as client:
+        while time.monotonic() < ends_at_s:
+            await client.infer(NETWORK.name, _inputs())
+            await asyncio.sleep(0.2)
+    assert (await frontend.gpu())["state"] == "ready"
+    await until(lambda: _is_unloaded(shared))
+
+
+async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGpu) -> None:
+    """What is in the cache is answered, and what cannot be decoded refused, while the model is unloaded."""
+    frontend = await shared.start_frontend(idle_release_s=0.5, cache_entries=10)
+    scored = (await frontend.score()).json()
+    await until(lambda: _is_unloaded(shared))
+    again = (await frontend.score()).json()
+    assert (again["cached"], again["raw_score"], again["model"]) == (
+        True,
+        scored["raw_score"],
+        scored["model"],
+    )
+    assert (await frontend.score(image_base64="bm8gaW1hZ2U=")).status_code == 422
+    assert (await frontend.gpu())["state"] == "unloaded"
+    assert not await shared.is_loaded()
+
+
+async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> None:
+    """A request waits as long as configured, and hears 503 gpu_unavailable and when to come back."""
+    frontend = await shared.start_frontend(gpu_wait_s=1.0)
+    async with shared.other_service(priority=500) as other:
+        await other.wait_granted(timeout_s=10)
+        answer = await frontend.score()
+        assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert len((await shared.table()).waiters) == 1  # its place is kept for those who come back
+        assert (await frontend.client.get("/health/ready")).status_code == 200  # nothing is wrong
+        hurried = await frontend.client.post(
+            "/score",
+            json={"prompt": "a red square", "image_base64": PICTURE},
+            headers={"X-Request-Timeout-Ms": "200"},
+        )
+        assert (hurried.status_code, hurried.json()["code"]) == (504, "deadline_exceeded")
+    await until(lambda: _is_scored(frontend))  # a second may be too short to load it on a busy machine
+
+
+async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu) -> None:
+    """SIGTERM of one of two leaves the model to the other; of the last, nothing is left."""
+    first, second = await shared.start_frontend(), await shared.start_frontend()
+    for frontend in (first, second):
+        assert (await frontend.score()).status_code == 200
+    first.stop(signal.SIGTERM)
+    assert await shared.is_loaded()
+    assert (await second.score()).status_code == 200
+    second.stop(signal.SIGTERM)
+    assert await _is_unloaded(shared)
+
+
+async def test_the_claim_is_what_the_manifest_measured(
+    shared: SharedGpu, published_repository: Path, tmp_path: Path
+) -> None:
+    """Without AESTHETIC_VRAM_MB the version's manifest says how much memory it takes; 2048 MiB where it does not."""
+    repository = shutil.copytree(published_repository, tmp_path / "measured")
+    path = repository / NETWORK.name / "1" / "manifest.json"
+    content = json.loads(path.read_text())
+    for measured_mb, claimed_mb in ((None, 2048), (1500, 1500)):
+        path.write_text(json.dumps({**content, "vram_mb": measured_mb}))
+        frontend = await shared.start_frontend(model_repository=repository, vram_mb=None)
+        assert (await frontend.score()).status_code == 200
+        assert (await frontend.gpu())["vram_mb"] == claimed_mb
+        frontend.stop(signal.SIGTERM)
+
+
+async def _keep_asking(frontend: Frontend, ending: asyncio.Event) -> list[httpx.Response]:
+    answers = []
+    while not ending.is_set():
+        answers.append(await frontend.score())
+        await asyncio.sleep(0.05)
+    return answers
+
+
+async def _keep_probing(*frontends: Frontend) -> None:
+    while True:
+        for frontend in frontends:
+            await frontend.client.get("/health/ready")
+        await asyncio.sleep(0.1)
+
+
+async def _is_yielding(shared: SharedGpu) -> bool:
+    lease = await shared.our_lease()
+    return lease is not None and lease.phase is Phase.YIELDING
+
+
+async def _has_let_go(frontend: Frontend) -> bool:
+    return (await frontend.gpu())["state"] in {"reserving", "unloaded"}
+
+
+async def _is_scored(frontend: Frontend) -> bool:
+    return (await frontend.score()).status_code == 200
+
+
+async def _is_unloaded(shared: SharedGpu) -> bool:
+    return not await shared.is_loaded() and await shared.our_lease() is None
+
+
+def _inputs() -> list[InferInput]:
+    tokens = tokenise(["a red square"])
+    arrays: list[Any] = [np.zeros((1, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask]
+    inputs = []
+    for spec, array in zip(NETWORK.inputs, arrays, strict=True):
+        tensor = InferInput(spec.name, list(array.shape), spec.dtype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs

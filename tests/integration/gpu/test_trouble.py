@@ -1,0 +1,242 @@
+"""The service on a shared GPU when something dies: Redis, Triton, a frontend, the network between them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from model_boss import Phase
+from reward.contract import NETWORK
+from tests.integration.model_boss.proxy import Proxy
+from tests.integration.gpu.shared_gpu import (
+    CAPACITY,
+    GPU,
+    PICTURE,
+    TTL_S,
+    Frontend,
+    SharedGpu,
+    until,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
+    """The lease is admitted again under its old fence; no request fails, and nobody else is granted meanwhile."""
+    frontend = await shared.start_frontend()
+    assert (await frontend.score()).status_code == 200
+    fence = (await frontend.gpu())["fence"]
+    shared.redis.kill()
+    shared.redis.start()
+    async with shared.other_service(priority=500) as other:
+        waiting = asyncio.create_task(other.wait_granted(timeout_s=60))
+        ends_at_s = time.monotonic() + 1.5 * TTL_S  # past the grace of the new ledger
+        while time.monotonic() < ends_at_s:
+            assert (await frontend.score()).status_code == 200
+            assert sum(row.vram_mb for row in (await shared.table()).leases) <= CAPACITY.total_mb
+            await asyncio.sleep(0.1)
+        gpu = await frontend.gpu()
+        assert (gpu["fence"], gpu["state"], gpu["ledger"]) == (fence, "ready", "ok")
+        waiting.cancel()
+
+
+async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None:
+    """fail_closed: served until the lease ends by the holder's own clock, then unloaded, and 503 until it is back."""
+    frontend = await shared.start_frontend(gpu_wait_s=1.0)
+    assert (await frontend.score()).status_code == 200
+    shared.redis.kill()
+    assert (await frontend.score()).status_code == 200  # the lease still lasts
+    await until(lambda: _is_not_loaded(shared))
+    answer = await frontend.score()
+    assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
+    assert answer.json()["detail"] == "the GPU's ledger cannot be reached"
+    health = await frontend.client.get("/health/ready")
+    assert health.status_code == 503
+    assert health.json()["parts"]["gpu"] == {
+        "status": "failing",
+        "detail": "the GPU's ledger cannot be reached",
+    }
+    await until(lambda: _has_lost(frontend))
+    shared.redis.start()
+    await shared.ledger.set_capacity(GPU, CAPACITY)
+    await until(lambda: _is_scored(frontend))
+    assert (await frontend.client.get("/health/ready")).status_code == 200
+
+
+async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> None:
+    """fail_open: it goes on without a lease and says so, and enters the ledger again when it is back."""
+    frontend = await shared.start_frontend(gpu_on_outage="fail_open")
+    assert (await frontend.score()).status_code == 200
+    shared.redis.kill()
+    await until(lambda: _is_unprotected(frontend))
+    assert (await frontend.score()).status_code == 200
+    assert await frontend.metric("aesthetic_gpu_unprotected") == 1
+    health = await frontend.client.get("/health/ready")
+    assert health.status_code == 200
+    assert "without a lease (fail_open)" in health.json()["parts"]["gpu"]["detail"]
+    shared.redis.start()
+    await shared.ledger.set_capacity(GPU, CAPACITY)
+    await until(lambda: _is_protected(frontend))
+    assert await shared.our_lease() is not None
+    assert (await frontend.score()).status_code == 200
+
+
+async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> None:
+    """Redis behind a network that drops, delays, refuses and cuts: every request is answered by its deadline."""
+    async with Proxy(shared.redis.port) as proxy:
+        frontend = await shared.start_frontend(redis_url=proxy.url, gpu_wait_s=1.0, idle_release_s=0.5)
+        for trouble in ("drops", "drops_answers", "refuses", "delays", "cuts"):
+            proxy.drops, proxy.drops_answers = trouble == "drops", trouble == "drops_answers"
+            proxy.refuses, proxy.delay_s = trouble == "refuses", 1.0 if trouble == "delays" else 0.0
+            proxy.cut()
+            for _ in range(2):
+                answer = await asyncio.wait_for(
+                    frontend.client.post(
+                        "/score",
+                        json={"prompt": "a red square", "image_base64": PICTURE},
+                        headers={"X-Request-Timeout-Ms": "3000"},
+                    ),
+                    timeout=10,  # its deadline, and much for two busy cores
+                )
+                assert answer.status_code in {200, 503, 504}, answer.text
+                await asyncio.wait_for(frontend.client.get("/health/ready"), timeout=10)
+                await asyncio.wait_for(frontend.client.get("/info"), timeout=10)
+        proxy.drops = proxy.drops_answers = proxy.refuses = False
+        proxy.delay_s = 0
+        proxy.cut()
+        await until(lambda: _is_scored(frontend))
+
+
+async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> None:
+    """It comes back without the model: the lease is given back, and claimed anew by the next request."""
+    frontends = [await shared.start_frontend(), await shared.start_frontend()]
+    for frontend in frontends:
+        assert (await frontend.score()).status_code == 200
+    fence = (await frontends[0].gpu())["fence"]
+    shared.kill_triton()
+    assert (await frontends[0].score()).json()["code"] == "model_unavailable"
+    await shared.start_triton()
+    for frontend in frontends:
+        await until(partial(_is_scored, frontend))
+    fences = {(await frontend.gpu())["fence"] for frontend in frontends}
+    assert len(fences) == 1
+    assert min(fences) > fence
+    assert len((await shared.table()).leases) == 1
+
+
+async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGpu) -> None:
+    """The other frontend keeps the lease; asked to yield, it waits for the dead one no longer than a time to live."""
+    first, second = await shared.start_frontend(), await shared.start_frontend()
+    for frontend in (first, second):
+        assert (await frontend.score()).status_code == 200
+    first.stop(signal.SIGKILL)
+    await asyncio.sleep(TTL_S + 1)
+    assert (await second.score()).status_code == 200
+    async with shared.other_service() as other:
+        await other.wait_granted(timeout_s=30)
+        assert not await shared.is_loaded()
+
+
+async def test_a_model_that_was_left_behind_is_taken_over(shared: SharedGpu) -> None:
+    """Its only frontend crashed: the next one leases its memory at once, without any request."""
+    first = await shared.start_frontend()
+    assert (await first.score()).status_code == 200
+    first.stop(signal.SIGKILL)
+    second = await shared.start_frontend()
+    await until(lambda: _has_state(second, "ready"))
+    lease = await shared.our_lease()
+    assert lease is not None
+    assert (lease.phase, lease.fence) == (Phase.ACTIVE, (await second.gpu())["fence"])
+
+
+async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
+    """Its lease expired and the memory is somebody else's by now: the next frontend unloads it."""
+    first = await shared.start_frontend()
+    assert (await first.score()).status_code == 200
+    first.stop(signal.SIGKILL)
+    async with shared.other_service() as other:
+        await other.wait_granted(timeout_s=30)
+        await other.commit()
+        assert await shared.is_loaded()  # no frontend is there to know
+        second = await shared.start_frontend()
+        await until(lambda: _is_not_loaded(shared))
+    assert (await second.score()).status_code == 200
+
+
+async def test_a_model_that_cannot_be_loaded(
+    shared: SharedGpu, published_repository: Path, tmp_path: Path
+) -> None:
+    """503 model_unavailable without a word of the traceback; the memory is given back, and a repair is found."""
+    broken = tmp_path / "broken"
+    shutil.copytree(published_repository, broken)
+    code = broken / NETWORK.name / "1" / "model.py"
+    whole = code.read_text()
+    shared.repository = broken
+    shared.kill_triton()
+    await shared.start_triton()
+    code.write_text(whole + "\nraise RuntimeError('broken on purpose')\n")
+    frontend = await shared.start_frontend(model_repository=broken)
+    answer = await frontend.score()
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert "on purpose" not in answer.text
+    assert "on purpose" in frontend.log.read_text()
+    await until(lambda: _has_no_lease(shared))
+    code.write_text(whole)
+    await until(lambda: _is_scored(frontend))
+
+
+async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
+    """It is refused at once, and `/health` says what is wrong before any request."""
+    frontend = await shared.start_frontend(vram_mb=100_000)
+    health = await frontend.client.get("/health/ready")
+    assert health.status_code == 503
+    assert "100000 MiB" in health.json()["parts"]["gpu"]["detail"]
+    answer = await frontend.score()
+    assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
+    assert answer.json()["detail"] == "the GPU's ledger refuses this service"
+
+
+async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
+    """With a wrong key nothing can be loaded: `/health` says so before any request."""
+    frontend = await shared.start_frontend(triton_admin_key="wrong")
+    health = await frontend.client.get("/health/ready")
+    assert health.status_code == 503
+    assert health.json()["parts"]["gpu"]["detail"] == "the inference server refuses to be administered"
+    answer = await frontend.score()
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert "expecting header" in frontend.log.read_text()
+
+
+async def _is_scored(frontend: Frontend) -> bool:
+    return (await frontend.score()).status_code == 200
+
+
+async def _is_not_loaded(shared: SharedGpu) -> bool:
+    return not await shared.is_loaded()
+
+
+async def _has_lost(frontend: Frontend) -> bool:
+    return await frontend.metric('aesthetic_gpu_endings_total{reason="lost"}') == 1
+
+
+async def _is_unprotected(frontend: Frontend) -> bool:
+    return bool((await frontend.gpu())["unprotected"])
+
+
+async def _is_protected(frontend: Frontend) -> bool:
+    gpu = await frontend.gpu()
+    return not gpu["unprotected"] and gpu["ledger"] == "ok" and gpu["fence"] is not None
+
+
+async def _has_state(frontend: Frontend, state: str) -> bool:
+    return bool((await frontend.gpu())["state"] == state)
+
+
+async def _has_no_lease(shared: SharedGpu) -> bool:
+    lease = await shared.our_lease()
+    return lease is None or lease.phase is Phase.WAITING

@@ -1,0 +1,186 @@
+"""Who may call, what every answer carries, and what the log says of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from frontend.app import create_app
+from frontend.http.keys import key_line
+from frontend.logs import JsonFormatter
+from frontend.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "a key of sufficient length"
+OPEN = ("/", "/health/live", "/static/page.css")
+CLOSED = ("/score", "/score-batch", "/info", "/metrics", "/openapi.json", "/docs", "/nowhere", "/health/x")
+
+
+def _client(**settings: Any) -> httpx.AsyncClient:
+    """Call the application in this process; its parts are not started, which these tests do not need."""
+    transport = httpx.ASGITransport(create_app(Settings(**settings)))
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text(key_line("pipeline", KEY) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("path", CLOSED)
+async def test_without_a_valid_key(keys_file: Path, path: str) -> None:
+    """Everything but health and the page is 401 without a key, with a wrong one or with another scheme."""
+    wrong = [
+        {},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": KEY},
+        {"Cookie": f"key={KEY}"},
+    ]
+    async with _client(api_keys_file=keys_file) as client:
+        for headers in wrong:
+            answer = await client.get(path, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        answer = await client.post(path, content=b"x" * 100)
+        assert answer.status_code == 401
+
+
+async def test_with_a_valid_key(keys_file: Path) -> None:
+    """Either header opens, whatever the case of the scheme; health and the page need none."""
+    async with _client(api_keys_file=keys_file) as client:
+        for headers in (
+            {"X-API-Key": KEY},
+            {"Authorization": f"Bearer {KEY}"},
+            {"authorization": f"bearer  {KEY}"},
+        ):
+            assert (await client.get("/openapi.json", headers=headers)).status_code == 200
+        for path in OPEN:
+            assert (await client.get(path)).status_code != 401
+
+
+async def test_no_keys_are_needed_by_default() -> None:
+    """Without a file of keys everything is open."""
+    async with _client() as client:
+        assert (await client.get("/openapi.json")).status_code == 200
+
+
+async def test_the_log_names_the_key_and_never_tells_it(
+    keys_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request's line has the key's name, the request's id, and no header's value."""
+    caplog.set_level(logging.INFO)
+    async with _client(api_keys_file=keys_file) as client:
+        await client.get("/openapi.json?token=hidden", headers={"X-API-Key": KEY, "X-Request-ID": "abc"})
+        await client.get("/openapi.json", headers={"X-API-Key": "a wrong one"})
+    lines = [
+        json.loads(JsonFormatter().format(record))
+        for record in caplog.records
+        if record.name == "imajin_aesthetic.requests"
+    ]
+    assert [(line["status"], line.get("key"), line["path"]) for line in lines] == [
+        (200, "pipeline", "/openapi.json"),
+        (401, None, "/openapi.json"),
+    ]
+    assert lines[0]["request_id"] == "abc"
+    assert not any(secret in str(lines) for secret in (KEY, "hidden", "a wrong one"))
+
+
+@pytest.mark.parametrize(("logged", "expected"), [(True, "a secret wish"), (False, None)])
+async def test_prompts_are_logged_only_if_asked(
+    caplog: pytest.LogCaptureFixture, logged: bool, expected: str | None
+) -> None:
+    """The prompt is in the line with AESTHETIC_LOG_PROMPTS alone; the image never is."""
+    caplog.set_level(logging.INFO)
+    settings = Settings(log_prompts=logged, triton_url="127.0.0.1:1", decode_workers=1)
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        await client.post("/score", json={"prompt": "a secret wish", "image_base64": "c2VjcmV0"})
+    record = next(record for record in caplog.records if record.name == "imajin_aesthetic.requests")
+    line = json.loads(JsonFormatter().format(record))
+    assert line.get("prompt") == expected
+    assert line["images"] == 1
+    assert "c2VjcmV0" not in str(line)
+    assert ("a secret wish" in str(line)) is logged
+
+
+async def test_security_headers() -> None:
+    """Answers and errors alike are neither sniffed, framed, cached nor refer to anything."""
+    async with _client() as client:
+        for answer in (await client.get("/health/live"), await client.get("/x"), await client.post("/score")):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            assert "server" not in answer.headers
+            assert len(answer.headers["x-request-id"]) == 16
+
+
+PREFLIGHT = {
+    "Origin": "https://a.example",
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+async def test_other_origins_are_shut_out_by_default() -> None:
+    """Without configured origins no answer has a CORS header, and a preflight is refused."""
+    async with _client() as client:
+        answers = [
+            await client.get("/health/live", headers={"Origin": "https://a.example"}),
+            await client.options("/score", headers=PREFLIGHT),
+        ]
+    assert answers[1].status_code == 405
+    assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_configured_origins_may_call(keys_file: Path) -> None:
+    """A configured origin's preflight needs no key; answers, 401 and 413 too, may be read by it alone."""
+    settings = {"cors_origins": "https://a.example", "api_keys_file": keys_file, "max_body_bytes": 10}
+    async with _client(**settings) as client:
+        preflight = await client.options("/score", headers=PREFLIGHT)
+        refused = await client.options("/score", headers=PREFLIGHT | {"Origin": "https://b.example"})
+        unauthorized = await client.post("/score", headers={"Origin": "https://a.example"})
+        large = await client.post(
+            "/score", headers={"Origin": "https://a.example", "X-API-Key": KEY}, content=b"x" * 11
+        )
+    assert preflight.status_code == 200
+    assert preflight.headers["x-request-id"]
+    assert "access-control-allow-origin" not in refused.headers
+    assert (unauthorized.status_code, large.status_code) == (401, 413)
+    for answer in (preflight, unauthorized, large):
+        assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_documentation_needs_nothing_from_elsewhere() -> None:
+    """`/docs` is one page that names every path and schema, runs no script and loads nothing."""
+    async with _client() as client:
+        answer = await client.get("/docs")
+        document = (await client.get("/openapi.json")).json()
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert not any(mark in answer.text for mark in ("<script", "src=", "http://", "https://", "@import"))
+    assert all(f" {path}</code>" in answer.text for path in document["paths"])
+    links = {part.partition("'")[0] for part in answer.text.split("href='#")[1:]}
+    assert links <= set(document["components"]["schemas"])
+
+
+async def test_documentation_can_be_turned_off() -> None:
+    """With AESTHETIC_DOCS=false neither the page nor the document is there."""
+    async with _client(docs=False) as client:
+        assert [(await client.get(path)).status_code for path in ("/docs", "/openapi.json")] == [404, 404]

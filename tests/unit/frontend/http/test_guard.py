@@ -1,0 +1,171 @@
+"""Bodies within their limits, defects within their frame, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from frontend.http.edge import Edge
+from frontend.http.guard import BodyLimits, Guard
+from frontend.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Connection:
+    """One request as a server would pass it on; messages come as they are put."""
+
+    def __init__(self, *messages: Message, method: str = "POST", **headers: str) -> None:
+        self.scope: Scope = {
+            "type": "http",
+            "method": method,
+            "path": "/score",
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+        }
+        self._messages = deque(messages)
+        self._more = asyncio.Event()
+        self.sent: list[Message] = []
+
+    def put(self, message: Message) -> None:
+        self._messages.append(message)
+        self._more.set()
+
+    async def receive(self) -> Message:
+        while not self._messages:
+            self._more.clear()
+            await self._more.wait()
+        return self._messages.popleft()
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int | None:
+        return next((message["status"] for message in self.sent if "status" in message), None)
+
+
+def _body(size: int, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+GONE: Message = {"type": "http.disconnect"}
+
+
+class Reader:
+    """An application that reads the body and answers, or does what it is told before."""
+
+    def __init__(self, then: Any = None) -> None:
+        self._then = then
+        self.read = asyncio.Event()
+        self.cancelled = False
+        self.finished = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        try:
+            while (await receive()).get("more_body"):
+                pass
+            self.read.set()
+            if self._then is not None:
+                await self._then()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+            self.finished = True
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[Edge, BodyLimits]:
+    limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together)
+    return Edge(Guard(app, limits=limits, keys=None), metrics=Metrics()), limits
+
+
+async def test_a_body_at_its_limit_and_above() -> None:
+    """100 of 100 bytes pass; a longer body is 413 by its announced length, and while it is read."""
+    for connection, status in (
+        (Connection(_body(60, more=True), _body(40), content_length="100"), 200),
+        (Connection(content_length="101"), 413),
+        (Connection(_body(60, more=True), _body(41, more=True)), 413),
+        (Connection(_body(60, more=True), _body(41), content_length="7"), 413),
+    ):
+        app, limits = _guarded(Reader())
+        await app(connection.scope, connection.receive, connection.send)
+        assert connection.status == status
+        assert limits.buffered_bytes == 0
+
+
+async def test_bodies_together_are_bounded() -> None:
+    """When the bodies held at one moment reach their limit the next one is 429, and served once they are done."""
+    leave = asyncio.Event()
+    reader = Reader(leave.wait)
+    app, limits = _guarded(reader, one=100, together=150)
+    first = Connection(_body(100))
+    running = asyncio.create_task(app(first.scope, first.receive, first.send))
+    await reader.read.wait()
+    second = Connection(_body(100))
+    await app(second.scope, second.receive, second.send)
+    assert second.status == 429
+    assert any(name == b"retry-after" for name, _ in second.sent[0]["headers"])
+    leave.set()
+    await running
+    third = Connection(_body(100))
+    await app(third.scope, third.receive, third.send)
+    assert (first.status, third.status, limits.buffered_bytes) == (200, 200, 0)
+
+
+async def test_a_client_that_goes_away_ends_its_request() -> None:
+    """The work is cancelled where it waits, its bytes are given back, and nothing is sent."""
+    reader = Reader(asyncio.Event().wait)
+    app, limits = _guarded(reader)
+    connection = Connection(_body(50))
+    running = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
+    await reader.read.wait()
+    assert limits.buffered_bytes == 50
+    connection.put(GONE)
+    await asyncio.wait_for(running, 5)
+    assert (reader.cancelled, connection.sent, limits.buffered_bytes) == (True, [], 0)
+
+
+async def test_a_client_that_goes_away_after_its_answer_costs_nothing() -> None:
+    """A disconnect that comes with the answer is no error, and no task is left over."""
+    reader = Reader()
+    app, _ = _guarded(reader)
+    for _ in range(20):
+        connection = Connection(_body(5), GONE)
+        await app(connection.scope, connection.receive, connection.send)
+    assert len(asyncio.all_tasks()) == 1
+    gc.collect()  # an exception that nobody asked for would be reported now
+
+
+async def test_a_server_that_ends_cancels_its_requests() -> None:
+    """A cancellation from outside reaches the application and is passed on."""
+    reader = Reader(asyncio.Event().wait)
+    app, limits = _guarded(reader)
+    connection = Connection(_body(50))
+    running = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
+    await reader.read.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (reader.cancelled, limits.buffered_bytes) == (True, 0)
+
+
+async def test_a_defect_is_500_and_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception is a problem of status 500 without its text; the log has the traceback."""
+
+    async def fail() -> None:
+        raise KeyError("inner working")
+
+    app, _ = _guarded(Reader(fail))
+    connection = Connection(_body(5))
+    await app(connection.scope, connection.receive, connection.send)
+    assert connection.status == 500
+    assert b"inner working" not in connection.sent[1]["body"]
+    fields = caplog.records[-1].fields  # type: ignore[attr-defined] # the `extra` of log_request
+    assert "KeyError: 'inner working'" in fields["internal"]

@@ -1,0 +1,60 @@
+"""What a decode worker may be made to do in the name of an image: the bytes say which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from frontend.images.decode import Decoded, decode_image
+from reward.contract import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from frontend.images.decode import DecodeLimits
+
+
+def play(data: bytes, limits: DecodeLimits) -> Decoded:
+    """Do as the first word of `data` says; decode it where it is no such word."""
+    word, _, argument = data.partition(b" ")
+    action = _ACTIONS.get(word)
+    if action is None:
+        return decode_image(data, limits)
+    text = action(argument)
+    return Decoded(np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8), 1, 1, str(text), "")
+
+
+def _die(argument: bytes) -> None:
+    os.kill(os.getpid(), int(argument))
+
+
+def _die_once(argument: bytes) -> str:
+    mark = Path(os.fsdecode(argument))
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second life"
+
+
+def _defect(_: bytes) -> None:
+    raise KeyError("a defect of ours")
+
+
+_ACTIONS: Final[dict[bytes, Callable[[bytes], object]]] = {
+    b"spin": lambda _: sum(range(10**15)),  # in C, without the interpreter looking up
+    b"nap": lambda seconds: time.sleep(float(seconds)),
+    b"die": _die,
+    b"die-once": _die_once,
+    b"stop": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
+    b"exit": lambda code: os._exit(int(code)),
+    b"eat": lambda size: len(bytearray(int(size))),
+    b"defect": _defect,
+    b"pid": lambda _: os.getpid(),
+    b"modules": lambda _: ",".join({name.partition(".")[0] for name in sys.modules}),
+}

@@ -1,0 +1,259 @@
+"""Decode workers: what they answer, and what of theirs costs whom."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from frontend.errors import DeadlineExceeded, ImageTooLarge, ImageUndecodable, Internal
+from frontend.images.decode import DecodeLimits, DecodePool
+from reward.preprocess import prepare
+from tests.unit.frontend.images.decode_work import play
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+QUICK = DecodeLimits(workers=2, task_timeout_s=3.0, memory_bytes=256 * 2**20)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def decoder() -> AsyncIterator[DecodePool]:
+    """The pool as it is, for all images."""
+    async with DecodePool() as decoder:
+        yield decoder
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pool() -> AsyncIterator[DecodePool]:
+    """A pool with impatient workers, which play what they are told."""
+    async with DecodePool(QUICK, work=play) as pool:
+        yield pool
+
+
+def encoded(format: str, size: tuple[int, int] = (300, 200), **options: object) -> bytes:  # noqa: A002
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def animated(format: str, frames: int, size: tuple[int, int]) -> bytes:  # noqa: A002
+    file = io.BytesIO()
+    first, *more = [
+        Image.new("RGB", size, (index * 60 % 256, 255 - index * 60 % 256, 9)) for index in range(frames)
+    ]
+    first.save(file, format, save_all=True, append_images=more, duration=20)
+    return file.getvalue()
+
+
+async def pid(pool: DecodePool) -> int:
+    return int((await pool.decode(b"pid", timeout_s=10)).format)
+
+
+# --- Images --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+async def test_formats(decoder: DecodePool, format: str) -> None:  # noqa: A002
+    """Every allowed format gives the pixels that `reward` prepares, its header and the digest of its bytes."""
+    data = encoded(format)
+    decoded = await decoder.decode(data, timeout_s=10)
+    np.testing.assert_array_equal(decoded.pixels, prepare(data).pixels)
+    assert (decoded.width, decoded.height, decoded.format) == (300, 200, format)
+    assert decoded.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF"])
+async def test_first_frame(decoder: DecodePool, format: str) -> None:  # noqa: A002
+    """Of an animation, the first frame is scored."""
+    data = animated(format, 5, (64, 48))
+    decoded = await decoder.decode(data, timeout_s=10)
+    np.testing.assert_array_equal(decoded.pixels, prepare(data).pixels)
+    assert decoded.pixels[0].max() < 8
+
+
+async def test_a_jpeg_with_previews_is_a_jpeg(decoder: DecodePool) -> None:
+    """A camera's JPEG with further images inside is named JPEG, and these are no frames."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    assert (await decoder.decode(file.getvalue(), timeout_s=10)).format == "JPEG"
+
+
+@pytest.mark.parametrize("format", ["BMP", "TIFF", "PPM", "ICO", "JPEG2000", "PCX", "TGA"])
+async def test_other_formats(decoder: DecodePool, format: str) -> None:  # noqa: A002
+    """A format outside the list is refused by its content."""
+    with pytest.raises(
+        ImageUndecodable, match="not an image in one of the formats JPEG, PNG, WEBP, GIF, AVIF"
+    ):
+        await decoder.decode(encoded(format), timeout_s=10)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+async def test_truncated(decoder: DecodePool, format: str) -> None:  # noqa: A002
+    """A file cut short is an error, never a picture half grey."""
+    data = encoded(format)
+    for share in (0.0, 0.05, 0.5, 0.9):
+        with pytest.raises(ImageUndecodable):
+            await decoder.decode(data[: int(len(data) * share)], timeout_s=10)
+
+
+async def test_pixels_are_read_from_the_header() -> None:
+    """An image of more pixels than allowed is refused, one of as many is decoded."""
+    async with DecodePool(DecodeLimits(workers=1, max_pixels=240_000)) as decoder:
+        assert (await decoder.decode(encoded("PNG", (600, 400)), timeout_s=10)).width == 600
+        for format in ("JPEG", "PNG", "WEBP", "GIF", "AVIF"):  # noqa: A001
+            with pytest.raises(ImageTooLarge, match="240000 pixels"):
+                await decoder.decode(encoded(format, (600, 401)), timeout_s=10)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF"])
+async def test_frames_are_counted(format: str) -> None:  # noqa: A002
+    """The limit holds for the pixels of all frames together."""
+    async with DecodePool(DecodeLimits(workers=1, max_pixels=300_000)) as decoder:
+        assert (await decoder.decode(animated(format, 4, (250, 250)), timeout_s=10)).width == 250
+        with pytest.raises(ImageTooLarge, match="5 frames of 250 x 250"):
+            await decoder.decode(animated(format, 5, (250, 250)), timeout_s=10)
+
+
+# --- Workers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["spin", "nap 30", "stop"])
+async def test_a_worker_that_hangs(pool: DecodePool, word: str) -> None:
+    """Hung in C, asleep or stopped, a worker is killed at its limit, and the image told apart from the deadline."""
+    with pytest.raises(ImageUndecodable, match=r"longer than 3 s"):
+        await pool.decode(word.encode(), timeout_s=30)
+    assert (await pool.decode(encoded("PNG"), timeout_s=10)).format == "PNG"
+
+
+async def test_deadline_while_decoding(pool: DecodePool) -> None:
+    """The request's own deadline, when it is the shorter, gives 504."""
+    with pytest.raises(DeadlineExceeded):
+        await pool.decode(b"nap 30", timeout_s=0.1)
+    with pytest.raises(DeadlineExceeded):
+        await pool.decode(b"pid", timeout_s=0)
+
+
+async def test_deadline_while_waiting() -> None:
+    """Time spent waiting for a worker counts, and whoever gives up waiting is never started."""
+    async with DecodePool(DecodeLimits(workers=1, task_timeout_s=20), work=play) as pool:
+        busy = asyncio.create_task(pool.decode(b"nap 0.6", timeout_s=20))
+        await asyncio.sleep(0.1)
+        with pytest.raises(DeadlineExceeded):
+            await pool.decode(b"die 9", timeout_s=0.1)
+        await busy
+
+
+@pytest.mark.parametrize(
+    "word", ["die 9", "die 15", "die 11", "die 6", "exit 0", "exit 1", "eat 100000000000", "eat 300000000"]
+)
+async def test_a_worker_that_dies_costs_its_own_image_only(pool: DecodePool, word: str) -> None:
+    """Killed, crashed, gone or out of memory: one answer of its code, and every other image is decoded."""
+    image = encoded("PNG")
+    tasks = [pool.decode(word.encode() if n == 4 else image, timeout_s=20) for n in range(12)]
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    wrong = [type(answer) for answer in answers if isinstance(answer, BaseException)]
+    assert wrong == [ImageTooLarge if word.startswith("eat") else ImageUndecodable]
+
+
+async def test_a_worker_killed_from_outside_is_forgiven(pool: DecodePool, tmp_path: Path) -> None:
+    """An image whose worker was killed once, perhaps for another's sake, is tried again."""
+    word = f"die-once {tmp_path / 'mark'}"
+    assert (await pool.decode(word.encode(), timeout_s=10)).format == "second life"
+
+
+async def test_idle_workers_killed(pool: DecodePool) -> None:
+    """Workers killed while idle cost nobody anything, at once or later."""
+    for pause_s in (0.0, 0.5):
+        for _ in range(2):
+            os.kill(await pid(pool), signal.SIGKILL)
+        await asyncio.sleep(pause_s)
+        images = [pool.decode(encoded("PNG"), timeout_s=20) for _ in range(6)]
+        assert {decoded.format for decoded in await asyncio.gather(*images)} == {"PNG"}
+
+
+async def test_kills_under_load() -> None:
+    """While workers are killed again and again, no image gets a wrong answer and most get the right one."""
+    images = {encoded("JPEG", (900 + n, 700)): 900 + n for n in range(8)}
+    lost: list[bool] = []
+    limits = DecodeLimits(workers=2)
+    async with DecodePool(limits, work=play, on_worker_lost=lambda: lost.append(True)) as pool:
+
+        async def one(data: bytes, width: int) -> bool:
+            try:
+                decoded = await pool.decode(data, timeout_s=60)
+            except ImageUndecodable:
+                return False
+            assert decoded.width == width
+            assert decoded.sha256 == hashlib.sha256(data).hexdigest()
+            return True
+
+        work = [asyncio.create_task(one(*item)) for item in [*images.items()] * 15]
+        for _ in range(6):
+            os.kill(await pid(pool), signal.SIGKILL)
+            await asyncio.sleep(0.05)
+        decoded = await asyncio.gather(*work)
+    assert len(lost) >= 1
+    assert decoded.count(False) <= 3
+
+
+async def test_a_defect_is_not_the_images_fault(pool: DecodePool) -> None:
+    """What no decoder raises comes out as it is, for the outermost frame to call internal."""
+    with pytest.raises(KeyError):
+        await pool.decode(b"defect", timeout_s=10)
+
+
+async def test_memory_bound() -> None:
+    """An image whose decoding takes more memory than allowed is too large, and its worker lives on."""
+    async with DecodePool(DecodeLimits(workers=1, memory_bytes=48 * 2**20), work=play) as pool:
+        before = await pid(pool)
+        for mode in ("RGBA", "RGB"):
+            file = io.BytesIO()
+            Image.new(mode, (5000, 5000)).save(file, "PNG")
+            with pytest.raises(ImageTooLarge, match="more memory"):
+                await pool.decode(file.getvalue(), timeout_s=30)
+        assert await pid(pool) == before
+
+
+async def test_cancelled_callers(pool: DecodePool) -> None:
+    """A caller who goes away while waiting takes the image along; one whose image is in work costs no worker."""
+    before = {await pid(pool), await pid(pool)}
+    tasks = [asyncio.create_task(pool.decode(b"nap 1.5", timeout_s=20)) for _ in range(2)]
+    waiting = asyncio.create_task(pool.decode(b"die 9", timeout_s=20))
+    await asyncio.sleep(0.1)
+    for task in (*tasks, waiting):
+        task.cancel()
+    await asyncio.gather(*tasks, waiting, return_exceptions=True)
+    after: set[int] = set()
+    while len(after) < 2:  # the first to finish its nap may answer several times
+        after.add(await pid(pool))
+    assert after == before
+
+
+async def test_workers_are_light(pool: DecodePool) -> None:
+    """A worker knows Pillow and NumPy, and neither the web framework nor torch."""
+    modules = (await pool.decode(b"modules", timeout_s=10)).format.split(",")
+    assert {"PIL", "numpy"} <= set(modules)
+    assert not {"fastapi", "starlette", "torch", "aiohttp", "uvicorn", "tritonclient"} & set(modules)
+
+
+async def test_leaving_finishes_what_runs() -> None:
+    """Leaving the pool waits for the images in work; afterwards it decodes no more."""
+    async with DecodePool(DecodeLimits(workers=2), work=play) as pool:
+        task = asyncio.create_task(pool.decode(b"nap 0.3", timeout_s=20))
+        await asyncio.sleep(0.1)
+    assert (await task).format == "None"
+    with pytest.raises(Internal):
+        await pool.decode(b"pid", timeout_s=1)

@@ -1,0 +1,64 @@
+"""Base64 as people send it."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.errors import ImageTooLarge, ImageUndecodable
+from frontend.images.sources import decode_base64
+
+LIMIT = 1000
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_every_usual_form(data: bytes) -> None:
+    """Plain, without padding, wrapped, and as a data: URI: the same bytes."""
+    plain = base64.b64encode(data).decode()
+    forms = [
+        plain,
+        plain.rstrip("="),
+        base64.encodebytes(data).decode(),
+        plain.replace("A", "A\r\n\t "),
+        f"data:image/png;base64,{plain}",
+        f"DATA:;charset=utf-8;BASE64,{plain}",
+    ]
+    assert [decode_base64(form, LIMIT) for form in forms] == [data] * len(forms)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not base64!",
+        "AAAA-_AA",
+        "A",
+        "AAAAA",
+        "data:image/png,AAAA",
+        "data:image/png;base64",
+        "ÄÄÄÄ",
+        "AA=A",
+        "\0",
+    ],
+)
+def test_what_is_no_base64(text: str) -> None:
+    """Foreign letters, the URL-safe alphabet, impossible lengths and other data: URIs are undecodable."""
+    with pytest.raises(ImageUndecodable):
+        decode_base64(text, LIMIT)
+
+
+def test_too_large_before_it_is_decoded() -> None:
+    """The limit is on the decoded bytes: exactly as many are accepted, one more is not."""
+    assert len(decode_base64(base64.b64encode(bytes(LIMIT)).decode(), LIMIT)) == LIMIT
+    with pytest.raises(ImageTooLarge):
+        decode_base64(base64.b64encode(bytes(LIMIT + 1)).decode(), LIMIT)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_answered(text: str) -> None:
+    """Whatever the text, it is bytes or undecodable."""
+    with suppress(ImageUndecodable):
+        assert isinstance(decode_base64(text, LIMIT), bytes)

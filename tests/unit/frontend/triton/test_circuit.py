@@ -1,0 +1,91 @@
+"""The circuit breaker before Triton."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from frontend.errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from frontend.triton.circuit import Circuit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Clock:
+    """Time that a test moves."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def _failing(circuit: Circuit) -> Iterator[None]:
+    """Run the block within an attempt that then fails."""
+    with suppress(ModelUnavailable), circuit.attempt():
+        yield
+        raise ModelUnavailable("dead")
+
+
+def _fail(circuit: Circuit, error: Exception | None = None) -> None:
+    error = error or ModelUnavailable("dead")
+    with pytest.raises(type(error)), circuit.attempt():
+        raise error
+
+
+def test_it_opens_after_failures_in_a_row() -> None:
+    """Three failures in a row open it; a success between them starts the count anew."""
+    circuit = Circuit(failures=3, open_s=1, clock=Clock())
+    _fail(circuit)
+    _fail(circuit)
+    with circuit.attempt():
+        pass
+    _fail(circuit)
+    _fail(circuit)
+    circuit.check()
+    _fail(circuit)
+    assert circuit.is_open
+    with pytest.raises(ModelUnavailable) as refused:
+        circuit.check()
+    assert refused.value.retry_after_s == 1
+    with pytest.raises(ModelUnavailable), circuit.attempt():
+        pytest.fail("let through")
+
+
+def test_it_lets_one_attempt_through_after_a_while() -> None:
+    """Half-open, it admits one and refuses the others meanwhile; success closes it, failure opens it anew."""
+    clock = Clock()
+    circuit = Circuit(failures=1, open_s=1, clock=clock)
+    _fail(circuit)
+    clock.now_s = 1.0
+    with _failing(circuit):
+        assert circuit.is_open
+        with pytest.raises(ModelUnavailable):
+            circuit.check()
+    clock.now_s = 1.9
+    assert circuit.is_open
+    clock.now_s = 2.0
+    with circuit.attempt():
+        assert circuit.is_open
+    circuit.check()
+
+
+@pytest.mark.parametrize("error", [Overloaded("full"), DeadlineExceeded("late"), KeyError("defect")])
+def test_other_errors_say_nothing_about_triton(error: Exception) -> None:
+    """A full queue, a deadline or a defect neither opens it nor counts, and frees a half-open one."""
+    clock = Clock()
+    circuit = Circuit(failures=2, open_s=1, clock=clock)
+    for _ in range(5):
+        _fail(circuit, error)
+    assert not circuit.is_open
+    _fail(circuit)
+    _fail(circuit)
+    clock.now_s = 1.0
+    _fail(circuit, error)
+    with circuit.attempt():
+        pass
+    assert not circuit.is_open
