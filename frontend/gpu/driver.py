@@ -86,14 +86,10 @@ class Driver:
                 self._on_step(seen, decision)
                 if is_over(seen, decision):
                     return
-                if decision.action is not Action.WAIT:
-                    await self._carry_out(decision)
-                if (
-                    decision.action is Action.WAIT
-                    or self._tenure.outage is not None
-                    or self.trouble is not None
-                ):
+                await self._carry_out(decision)
+                if self._tenure.standing is seen.standing:  # else there is more to do at once
                     await self._pause()
+                _stop_if_cancelled()
         finally:
             if self._work is not None:
                 self._work.cancel()
@@ -262,3 +258,10 @@ class Driver:
     @property
     def _lease_id(self) -> str:
         return "-" if self._tenure.claim is None else self._tenure.claim.lease_id
+
+
+def _stop_if_cancelled() -> None:
+    """End where a cancellation was lost on the way: a Redis call that is answered in that moment keeps it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -304,7 +304,7 @@ class Keeper:
                 turn.future.set_exception(error)
 
     def _unavailable(self) -> GpuUnavailable:
-        if self._tenure.outage is not None and self._tenure.lease is None:
+        if self._tenure.outage is not None and not self._tenure.expires_in_s:
             detail = "the GPU's ledger cannot be reached"
         elif self._state is State.LOADING:
             detail = "the model is still being loaded"

@@ -35,7 +35,7 @@ _POLL_S: Final = 0.25
 class Tenure:
     """Asks the ledger, keeps its answers, and knows when they are over."""
 
-    def __init__(self, ledger: GpuLedger, *, fail_open: bool) -> None:
+    def __init__(self, ledger: GpuLedger, *, fail_open: bool, clock: Callable[[], float] = now_s) -> None:
         self.claim: Claim | None = None
         self.lease: Lease | None = None
         self.others: Held | None = None
@@ -46,9 +46,10 @@ class Tenure:
         self.handed_over = False
         self._ledger = ledger
         self._fail_open = fail_open
+        self._now_s = clock
         ttl_s, safety_s = ledger.ttl_s, ledger.ttl_s / 10
-        self._holder_term = Term(ttl_s * 2 / 3, safety_s)
-        self._memory_term = Term(ttl_s, safety_s)
+        self._holder_term = Term(ttl_s * 2 / 3, safety_s, clock)
+        self._memory_term = Term(ttl_s, safety_s, clock)
         self._answer = Standing.NONE
         self._told_at_s = 0.0
         self._due_at_s = 0.0
@@ -58,7 +59,7 @@ class Tenure:
     def standing(self) -> Standing:
         """Say how the lease stands now."""
         if self.lease is None:
-            stale = self._answer is Standing.OTHERS and now_s() - self._told_at_s > self._ledger.ttl_s
+            stale = self._answer is Standing.OTHERS and self._now_s() - self._told_at_s > self._ledger.ttl_s
             return Standing.NONE if stale else self._answer
         if self._memory_term.left_s() <= 0:
             return Standing.UNPROTECTED if self._fail_open else Standing.LOST
@@ -76,14 +77,14 @@ class Tenure:
     @property
     def outage_s(self) -> float:
         """For how long the ledger has been out of reach; 0: it is in reach."""
-        return 0.0 if self.outage is None else now_s() - self._outage_began_at_s
+        return 0.0 if self.outage is None else self._now_s() - self._outage_began_at_s
 
     def due_in_s(self, *, is_urgent: bool) -> float:
         """How long until the ledger is to be asked again, or a term ends; urgent: a request waits."""
         due_at_s = self._due_at_s
         if is_urgent and not self.handed_over:
             due_at_s = min(due_at_s, self._told_at_s + _POLL_S)
-        ends = [due_at_s - now_s()]
+        ends = [due_at_s - self._now_s()]
         if self.lease is not None:
             ends += [
                 left_s for term in (self._holder_term, self._memory_term) if (left_s := term.left_s()) > 0
@@ -92,9 +93,9 @@ class Tenure:
 
     async def beat(self, *, in_use: bool) -> bool:
         """Renew, if it is time and the lease is ours without doubt; tell whether it was renewed."""
-        if self.lease is None or now_s() < self._due_at_s or self._holder_term.left_s() <= 0:
+        if self.lease is None or self._now_s() < self._due_at_s or self._holder_term.left_s() <= 0:
             return False
-        sent_at_s, self._due_at_s = now_s(), now_s() + self._ledger.ttl_s / 3
+        sent_at_s, self._due_at_s = self._now_s(), self._now_s() + self._ledger.ttl_s / 3
         renewal = self._ledger.renew(self._claimed(), self.lease.fence, in_use=in_use)
         try:
             self._take(await self._reached(renewal), sent_at_s)
@@ -107,18 +108,18 @@ class Tenure:
 
     async def ask(self, claim: Claim) -> None:
         """Ask for the lease, for its place in the queue, or who holds it."""
-        self.claim, sent_at_s = claim, now_s()
+        self.claim, sent_at_s = claim, self._now_s()
         try:
             answer = await self._reached(self._ledger.reserve(claim))
         except LedgerUnavailable:
-            self._told_at_s = now_s()
+            self._told_at_s = self._now_s()
             return
         except LedgerRefuses as error:
-            self.refusal, self._due_at_s = error, now_s() + self._ledger.ttl_s / 3
+            self.refusal, self._due_at_s = error, self._now_s() + self._ledger.ttl_s / 3
             self._stand(Standing.REFUSED)
             return
         self.refusal, self.others = None, answer if isinstance(answer, Held) else None
-        self._due_at_s = now_s() + self._ledger.ttl_s / 3
+        self._due_at_s = self._now_s() + self._ledger.ttl_s / 3
         match answer:
             case Lease():
                 self._take(answer, sent_at_s)
@@ -128,13 +129,13 @@ class Tenure:
                 self._stand(Standing.OTHERS)
                 self.handed_over = False
             case Queued():
-                self._due_at_s = now_s() + _POLL_S * random.uniform(0.5, 1.5)  # noqa: S311 - spreads the waiters
+                self._due_at_s = self._now_s() + _POLL_S * random.uniform(0.5, 1.5)  # noqa: S311 - spreads the waiters
                 self._stand(Standing.SETTLING if answer.is_settling else Standing.QUEUED)
 
     async def commit(self) -> None:
         """Say that the model is loaded; where the ledger has forgotten the lease, it is reminded first."""
         assert self.lease is not None
-        sent_at_s, fence = now_s(), self.lease.fence
+        sent_at_s, fence = self._now_s(), self.lease.fence
         try:
             lease = await self._reached(self._ledger.commit(self._claimed(), fence))
             if lease is None:
@@ -151,7 +152,7 @@ class Tenure:
         """Let another frontend follow; ask again a little later whether one did."""
         await self._part(self._ledger.hand_over)
         self.handed_over = True
-        self._due_at_s = now_s() + self._ledger.ttl_s / 3 + min(1.0, self._ledger.ttl_s / 10)
+        self._due_at_s = self._now_s() + self._ledger.ttl_s / 3 + min(1.0, self._ledger.ttl_s / 10)
 
     def forget_answer(self) -> None:
         """Take nothing for granted that was said before the model came or went."""
@@ -185,7 +186,7 @@ class Tenure:
             self._memory_term.begin(sent_at_s)
 
     def _stand(self, answer: Standing) -> None:
-        self._told_at_s = now_s()
+        self._told_at_s = self._now_s()
         if self.standing is Standing.UNPROTECTED and answer is not Standing.OTHERS:
             return  # it goes on
         if self.standing is Standing.DOUBTFUL and answer is Standing.SETTLING:
@@ -215,9 +216,9 @@ class Tenure:
     def _note_outage(self, error: Exception) -> None:
         if self.outage is None:
             _LOG.warning("the GPU's ledger is not there: %s", error)
-            self._outage_began_at_s = now_s()
+            self._outage_began_at_s = self._now_s()
         self.outage = str(error) or "it does not answer"
-        self._due_at_s = now_s() + min(self._ledger.ttl_s / 10, 1.0)
+        self._due_at_s = self._now_s() + min(self._ledger.ttl_s / 10, 1.0)
 
     def _claimed(self) -> Claim:
         assert self.claim is not None

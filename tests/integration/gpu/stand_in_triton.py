@@ -6,20 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
-from frontend.errors import ModelUnavailable
-from frontend.gpu.residency import Residency
+from frontend.errors import ModelNotLoaded, ModelUnavailable
+from frontend.gpu.keeper import Keeper, KeeperOptions
+from frontend.gpu.ledger import ModelBossLedger
 from frontend.metrics import Metrics
-from frontend.settings import Settings
 from frontend.triton.model_control import ModelControl
+from frontend.triton.state import ModelState
 from model_boss import Ledger, LedgerOptions
 from tests.integration.gpu.shared_gpu import CLAIMED_MB, GPU, TTL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    from frontend.gpu.stay import Stay
-    from model_boss import Claim, Shared
+    from frontend.gpu.ledger import GpuLedger
 
 SERVER_ID: Final = "triton-stand-in"
 
@@ -28,15 +25,27 @@ class StandInTriton:
     """One server; each frontend has a `StandInControl` of its own."""
 
     def __init__(self) -> None:
-        self.state = "UNAVAILABLE"
+        self.state = ModelState.ABSENT
         self.load_s = 0.1
         self.unload_s = 0.1
+        self.loads = 0
         self.unloads = 0
+        self.ran = 0
+        self._running = 0
         self._loading: asyncio.Task[None] | None = None
 
     @property
     def is_loaded(self) -> bool:
-        return self.state == "READY"
+        return self.state is ModelState.READY
+
+    async def infer(self, for_s: float = 0.0) -> None:
+        """Run; an unload waits for it."""
+        if not self.is_loaded:
+            raise ModelNotLoaded("the stand-in has no model")
+        self._running += 1
+        await asyncio.sleep(for_s)
+        self._running -= 1
+        self.ran += 1
 
     async def load(self) -> None:
         """Load, whether or not the caller stays; concurrent loads are one."""
@@ -47,18 +56,21 @@ class StandInTriton:
         await asyncio.shield(self._loading)
 
     async def unload(self) -> None:
-        """Unload, once a load that is under way has ended."""
+        """Unload, once a load that is under way has ended, and what runs."""
         if self._loading is not None:
             await asyncio.shield(self._loading)
         self.unloads += 1
-        self.state = "UNLOADING"
+        self.state = ModelState.UNLOADING
         await asyncio.sleep(self.unload_s)
-        self.state = "UNAVAILABLE"
+        while self._running:  # noqa: ASYNC110 - as Triton does
+            await asyncio.sleep(0.01)
+        self.state = ModelState.ABSENT
 
     async def _load(self) -> None:
-        self.state = "LOADING"
+        self.loads += 1
+        self.state = ModelState.LOADING
         await asyncio.sleep(self.load_s)
-        self.state = "READY"
+        self.state = ModelState.READY
 
 
 class StandInControl(ModelControl):
@@ -68,32 +80,32 @@ class StandInControl(ModelControl):
         super().__init__("127.0.0.1:0", None, load_timeout_s=10)
         self.is_cut = False
         self.fails_to_load = False
-        self.hides_readiness = False
+        self.defects = 0
+        """How many looks from now on end in an exception that nobody expects."""
         self._triton = triton
 
     async def server_id(self) -> str:
         self._check()
         return SERVER_ID
 
-    async def is_loaded(self) -> bool:
+    async def look(self, timeout_s: float = 5.0) -> ModelState:
+        del timeout_s
         self._check()
-        if self.hides_readiness:
-            raise ModelUnavailable("the stand-in does not say")
-        return self._triton.is_loaded
+        if self.defects:
+            self.defects -= 1
+            raise RuntimeError("a defect")
+        return self._triton.state
 
-    async def is_vacant(self) -> bool:
+    async def last_inference_ms(self, timeout_s: float = 5.0) -> int:
+        del timeout_s
         self._check()
-        return self._triton.state == "UNAVAILABLE"
-
-    async def last_inference_ms(self) -> int:
-        self._check()
-        return 0
+        return self._triton.ran
 
     async def load(self) -> None:
         self._check()
-        await self._triton.load()
         if self.fails_to_load:
             raise ModelUnavailable("the stand-in was told to fail")
+        await self._triton.load()
 
     async def unload(self) -> None:
         self._check()
@@ -104,62 +116,58 @@ class StandInControl(ModelControl):
             raise ModelUnavailable("the stand-in does not answer")
 
 
-class HeldUpLedger(Ledger):
-    """A real ledger; what a sharer says to it may be held up, or fail."""
+class StandInFrontend(Keeper):
+    """The keeper of one frontend, without its doors."""
 
-    hold_up: Callable[[bool], Awaitable[None]] | None = None
-    """Awaited before each `share`, with its `is_here`."""
-
-    async def share(self, claim: Claim, fence: int, sharer: str, *, is_here: bool) -> Shared:
-        if self.hold_up is not None:
-            await self.hold_up(is_here)
-        return await super().share(claim, fence, sharer, is_here=is_here)
-
-
-class StandInFrontend(Residency):
-    """The residency of one frontend, without its doors."""
-
-    def __init__(self, triton: StandInTriton, url: str, *, ttl_s: float = TTL_S, **settings: object) -> None:
+    def __init__(
+        self,
+        triton: StandInTriton,
+        ledger: GpuLedger | str,
+        *,
+        ttl_s: float = TTL_S,
+        name: str | None = None,
+        **settings: object,
+    ) -> None:
+        """Take another ledger, or the URL of a Redis."""
+        self.triton = triton
+        self.control = StandInControl(triton)
+        if isinstance(ledger, str):
+            ledger = ModelBossLedger(Ledger.connect(ledger, LedgerOptions(ttl_s=ttl_s)), GPU)
+        vram_mb = settings.pop("vram_mb", CLAIMED_MB)
+        assert isinstance(vram_mb, int)
         values: dict[str, object] = {
-            "redis_url": url,
             "gpu": GPU,
-            "vram_mb": CLAIMED_MB,
-            "idle_release_s": 0,
-            "gpu_wait_s": 20,
-            "gpu_yield_grace_s": 2,
+            "holder": name or f"frontend-{id(self)}",
+            "ttl_s": ledger.ttl_s,
+            "priority": 500,
+            "vram_mb": lambda: vram_mb,
+            "wait_s": 20.0,
+            "idle_release_s": 0.0,
+            "fail_open": False,
+            "shutdown_grace_s": 20.0,
             **settings,
         }
-        self.control = StandInControl(triton)
-        self.ledger = HeldUpLedger.connect(url, LedgerOptions(ttl_s=ttl_s))
-        super().__init__(
-            Settings.model_validate(values), self.ledger, self.control, Metrics(), on_loaded=lambda: None
-        )
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, error, trace)
-        await self.ledger.aclose()
+        options = KeeperOptions(**values)  # type: ignore[arg-type]
+        super().__init__(ledger, self.control, options, Metrics(), on_loaded=lambda: None)
 
     async def use(self, for_s: float = 0.0) -> int | None:
-        """Be a request; return the fence under which the model was used."""
-        stay = await self.join(Deadline.after(30))
-        fence = stay.lease.fence
-        await asyncio.sleep(for_s)
-        stay.leave()
-        return fence
-
-    @property
-    def stay(self) -> Stay:
-        """The present stay."""
-        assert self._stay is not None
-        return self._stay
+        """Be a request, as the pipeline sends it; return the fence under which the model was used."""
+        deadline = Deadline.after(30)
+        while True:
+            fence = self.status().fence
+            try:
+                if not self.is_ready:
+                    await self.wake(deadline)
+                    fence = self.status().fence
+                await self.triton.infer(for_s)
+            except ModelNotLoaded:
+                await self.wake(deadline)
+            else:
+                return fence
 
     async def crash(self) -> None:
         """Say nothing more to anybody, as after SIGKILL."""
-        for task in (self._keeper, self._adopter, self.stay.lease._keeper):
-            assert task is not None
-            task.cancel()
-        self.stay.lease._keeper = None
-        self._keeper = self._adopter = None
-        await self.ledger.aclose()
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        await self._ledger.aclose()
