@@ -10,43 +10,43 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend.errors import GpuUnavailable, Internal, InvalidRequest, MethodNotAllowed, NotFound, ServiceError
+from frontend.errors import ServiceError
 from frontend.gpu import memory
-from frontend.gpu.errors import GpuUnavailable as NoGpu
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import ModelBossLedger, load_ledger
-from frontend.http import reference
-from frontend.http.edge import Edge
-from frontend.http.guard import BodyLimits, Guard
+from frontend.gpu.ledger import GpuLedger, ModelBossLedger, load_ledger
+from frontend.http import schemas
+from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.docs import add_docs
+from frontend.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound
 from frontend.http.keys import KeyRing
 from frontend.http.problem import problem
+from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
 from frontend.http.routes import Services, router
-from frontend.http.schemas import BatchRequest, Problem, ScoreRequest
 from frontend.images import addresses
-from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.decode import FORMATS, DecodeLimits, DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
 from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
 from frontend.scoring.admission import Admission
 from frontend.scoring.cache import ScoreCache
-from frontend.scoring.health import HealthProbe
+from frontend.scoring.health import HealthMonitor
 from frontend.scoring.pipeline import Pipeline
-from frontend.triton.client import Scorer
+from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions, OnOutage
+from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi.responses import JSONResponse
 
-    from frontend.gpu.ledger import GpuLedger
     from frontend.settings import Settings
 
+_PROBE_TIMEOUT_S: Final = 10.0
 _CORS_HEADERS: Final = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"]
 
 
@@ -75,16 +75,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(router)
     if settings.docs:
-        app.add_route("/docs", _reference, include_in_schema=False)
+        add_docs(app)
     app.add_exception_handler(ServiceError, _on_service_error)
-    app.add_exception_handler(NoGpu, _on_no_gpu)
     app.add_exception_handler(HTTPException, _on_http_exception)
     # The last one added is the outermost.
     limits = BodyLimits(
         max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
     )
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
-    app.add_middleware(Guard, limits=limits, keys=keys)
+    app.add_middleware(RequestLimitsMiddleware, limits=limits, keys=keys)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -93,14 +92,9 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=_CORS_HEADERS,
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(AccessLogMiddleware, metrics=metrics)
     _complete_openapi(app)
     return app
-
-
-async def _reference(request: Request) -> HTMLResponse:
-    page = reference.render(request.app.openapi())
-    return HTMLResponse(page, headers={"Content-Security-Policy": reference.CONTENT_SECURITY_POLICY})
 
 
 async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
@@ -117,27 +111,47 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         DecodePool(
             DecodeLimits(
                 workers=settings.decode_workers,
+                max_bytes=settings.max_image_bytes,
                 max_pixels=settings.max_pixels,
                 task_timeout_s=settings.decode_timeout_s,
             ),
             on_worker_lost=metrics.decode_workers_lost.inc,
         )
     )
-    scorer = await stack.enter_async_context(Scorer(settings.triton_url, settings.model_repository))
-    keeper = await _open_keeper(settings, metrics, scorer, stack)
+    client = await stack.enter_async_context(TritonClient(settings.triton_url, settings.model_repository))
+    keeper = await _open_keeper(settings, metrics, client, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
-    metrics.circuit_open.set_function(lambda: scorer.is_cut_off)
+    metrics.circuit_open.set_function(lambda: client.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
-    cache = ScoreCache(settings.cache_entries)
-    pipeline = Pipeline(admission, loader, scorer, cache, metrics, keeper)
-    health = HealthProbe(pool, scorer, keeper, timeout_s=settings.request_timeout_s)
-    return Services(settings, pipeline, scorer, health, metrics, keeper)
+    cache = ScoreCache(settings.max_cache_bytes)
+    pipeline = Pipeline(admission, loader, pool, client, cache, metrics, keeper)
+    monitor = await stack.enter_async_context(
+        HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
+    )
+    return Services(
+        _limits(settings), pipeline, client, monitor, metrics, keeper, log_prompts=settings.log_prompts
+    )
+
+
+def _limits(settings: Settings) -> schemas.Limits:
+    return schemas.Limits(
+        max_candidates=settings.max_candidates,
+        max_image_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_pixels,
+        max_body_bytes=settings.max_body_bytes,
+        max_prompt_characters=MAX_PROMPT_CHARACTERS,
+        max_prompt_tokens=MAX_TOKENS,
+        request_timeout_s=settings.request_timeout_s,
+        max_request_timeout_s=settings.max_request_timeout_s,
+        formats=list(FORMATS),
+        fetch=settings.fetch,
+    )
 
 
 async def _open_keeper(
-    settings: Settings, metrics: Metrics, scorer: Scorer, stack: AsyncExitStack
+    settings: Settings, metrics: Metrics, client: TritonClient, stack: AsyncExitStack
 ) -> Keeper | None:
     """Take part in the sharing of the GPU, where a ledger is named."""
     if settings.gpu_ledger is not None:
@@ -154,6 +168,7 @@ async def _open_keeper(
         load_timeout_s=settings.gpu_load_timeout_s,
     )
     options = KeeperOptions(
+        coordination=settings.gpu_ledger or "model-boss",
         gpu=settings.gpu,
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=ledger.ttl_s,
@@ -162,17 +177,10 @@ async def _open_keeper(
         wait_s=settings.gpu_wait_s,
         idle_release_s=settings.idle_release_s,
         fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,
-        shutdown_grace_s=settings.shutdown_grace_s,
     )
     return await stack.enter_async_context(
-        Keeper(ledger, control, options, metrics, on_loaded=scorer.start_afresh)
+        Keeper(ledger, control, options, metrics, on_loaded=client.start_afresh)
     )
-
-
-def _on_no_gpu(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, NoGpu)
-    translated = GpuUnavailable(error.detail, internal=error.internal, retry_after_s=error.retry_after_s)
-    return _on_service_error(request, translated)
 
 
 def _on_service_error(request: Request, error: Exception) -> JSONResponse:
@@ -207,7 +215,7 @@ def _complete_openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             components = document["components"]["schemas"]
-            for model in (ScoreRequest, BatchRequest, Problem):
+            for model in (schemas.ScoreRequest, schemas.BatchRequest, schemas.Problem):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components.update(schema.pop("$defs", {}))
                 components[model.__name__] = schema

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
-from typing import Final
 
-from frontend.errors import DeadlineExceeded, InvalidRequest
-
-HEADER: Final = "X-Request-Timeout-Ms"
+from frontend.errors import DeadlineExceeded
 
 
 @dataclass(frozen=True)
@@ -22,19 +20,6 @@ class Deadline:
         """Set a deadline `timeout_s` from now."""
         return cls(time.monotonic() + timeout_s)
 
-    @classmethod
-    def of_header(cls, value: str | None, *, default_s: float, max_s: float) -> Deadline:
-        """Read X-Request-Timeout-Ms, bounded by the server's own limit.
-
-        Raises:
-            InvalidRequest: not a positive whole number of milliseconds.
-        """
-        if value is None:
-            return cls.after(default_s)
-        if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value)):
-            raise InvalidRequest(f"{HEADER} must be a positive whole number of milliseconds")
-        return cls.after(min(int(value) / 1000, max_s))
-
     def remaining_s(self) -> float:
         """Return the time left.
 
@@ -45,3 +30,11 @@ class Deadline:
         if remaining_s <= 0:
             raise DeadlineExceeded("the request's deadline passed")
         return remaining_s
+
+    def timeout(self) -> asyncio.Timeout:
+        """Bound a block of code; what outlasts the deadline ends in a TimeoutError.
+
+        Raises:
+            DeadlineExceeded: it has passed already.
+        """
+        return asyncio.timeout(self.remaining_s())

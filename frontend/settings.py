@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     cors_origins: str = ""
     """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
-    """How long running requests may take after SIGTERM."""
+    """How long running requests may take after SIGTERM; closing takes at most 15 s more."""
 
     triton_url: str = "127.0.0.1:8000"
     """`host:port` of Triton's HTTP door."""
@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     """Images in work at once; a batch counts as many as it has candidates."""
     max_queue: int = Field(128, ge=0)
     """Images that wait for admission; beyond them the answer is 429."""
-    cache_entries: int = Field(10_000, ge=0)
-    """Scores remembered by image, prompt, weights and preprocessing; 0 turns the cache off."""
+    max_cache_bytes: int = Field(8 * 2**20, ge=0)
+    """Memory for scores that were given already; 0 turns the cache off."""
 
     fetch: Mode = "public"
     """Which URLs are fetched: `off`, `allowlist`, or `public` plus the allowlist."""

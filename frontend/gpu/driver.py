@@ -11,11 +11,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import DeadlineExceeded, ModelUnavailable
+from frontend.errors import DeadlineExceeded
 from frontend.gpu.decide import Action, Decision, Observation, Standing, decide, is_over
 from frontend.gpu.errors import GpuUnavailable
 from frontend.gpu.ledger import Claim
 from frontend.triton import calls
+from frontend.triton.errors import TimedOut, Unavailable
 from frontend.triton.state import ModelState
 from reward.contract import NETWORK
 
@@ -47,13 +48,13 @@ class Driver:
         *,
         is_wanted: Callable[[], bool],
         on_step: Callable[[Observation, Decision], None],
-        on_failure: Callable[[ServiceError | GpuUnavailable], None],
+        on_failure: Callable[[ServiceError], None],
     ) -> None:
         """Prepare; `on_step` hears of every step, `on_failure` why waiting requests wait in vain."""
         self.is_closing = False
         self.looks = 0
         """How many observations have begun."""
-        self.trouble: ModelUnavailable | None = None
+        self.trouble: Unavailable | None = None
         """Why Triton did not say where the model stands."""
         self.is_unloading = False
         self._tenure = tenure
@@ -127,7 +128,7 @@ class Driver:
         timeout_s = max(0.5, min(2.0, self._options.ttl_s / 6))
         try:
             model = await self._control.look(timeout_s)
-        except ModelUnavailable as error:
+        except Unavailable as error:
             self.trouble = error
             return ModelState.DOWN if calls.is_nobody_there(error) else ModelState.SILENT
         self.trouble = None
@@ -136,7 +137,7 @@ class Driver:
     @property
     def has_timed_out(self) -> bool:
         """Whether Triton is only late: it may be loading."""
-        return self.trouble is not None and isinstance(self.trouble.__cause__, DeadlineExceeded)
+        return self.trouble is not None and isinstance(self.trouble.__cause__, (DeadlineExceeded, TimedOut))
 
     async def _look_for_use(self) -> None:
         """See whether the model was used, at whatever door: Triton counts that."""
@@ -148,7 +149,7 @@ class Driver:
             return
         try:
             ran_at_ms = await self._control.last_inference_ms(0.5)
-        except ModelUnavailable:
+        except Unavailable:
             return
         if ran_at_ms != self._ran_at_ms:
             self._ran_at_ms, self._used_at_s, self._is_in_use = ran_at_ms, time.monotonic(), True
@@ -180,7 +181,7 @@ class Driver:
     async def _reserve(self) -> None:
         try:
             claim = await self._claim()
-        except ModelUnavailable as error:
+        except Unavailable as error:
             self.trouble = error
             self._on_failure(error)
             return
@@ -222,7 +223,7 @@ class Driver:
         try:
             work.result()
             self.is_unloading = False
-        except ModelUnavailable as error:
+        except Unavailable as error:
             _LOG.warning("lease %s: %s; %s", self._lease_id, error, error.internal)
             self._work_again_at_s = time.monotonic() + _AGAIN_S
             if self._tenure.standing is Standing.RESERVED:

@@ -1,26 +1,29 @@
-"""Everything that `frontend.gpu` raises on purpose.
+"""Why a shared GPU does not have the model.
 
 GpuError
-├── GpuUnavailable      no memory was granted, or the model was not loaded, within the wait
+├── GpuUnavailable      no memory was granted, or nothing loaded, within the wait
 ├── LedgerUnavailable   whoever gives the memory out cannot be reached
 └── LedgerRefuses       it answers, and will not grant this claim however long one waits
 """
 
 from __future__ import annotations
 
+from typing import Final
 
-class GpuError(Exception):
+from frontend.errors import ServiceError
+
+RETRY_AFTER_S: Final = 5.0
+
+
+class GpuError(ServiceError):
     """Root of the tree."""
 
 
 class GpuUnavailable(GpuError):
     """No memory was granted, or the model was not loaded, within the wait."""
 
-    def __init__(self, detail: str, *, internal: str | None = None, retry_after_s: float = 5.0) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.internal = internal
-        self.retry_after_s = retry_after_s
+    def __init__(self, detail: str, *, internal: str | None = None) -> None:
+        super().__init__(detail, internal=internal, retry_after_s=RETRY_AFTER_S)
 
 
 class LedgerUnavailable(GpuError):

@@ -15,11 +15,12 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from frontend.errors import DeadlineExceeded, ModelNotLoaded, ModelUnavailable, ServiceError
+from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.decide import Action, Standing
 from frontend.gpu.driver import Driver
 from frontend.gpu.errors import GpuUnavailable, LedgerUnavailable
 from frontend.gpu.tenure import Tenure
+from frontend.triton.errors import NotLoaded, Unavailable
 from frontend.triton.state import ModelState
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
 _FAILURE_KEPT_S: Final = 1.0
 _AGAIN_S: Final = 1.0
-_CANCEL_S: Final = 5.0
+CLOSE_S: Final = 8.0  # with the grace of requests, less than a supervisor waits
+CANCEL_S: Final = 2.0
 
 
 class State(StrEnum):
@@ -52,18 +54,21 @@ class State(StrEnum):
 class KeeperOptions:
     """What an operator chose."""
 
+    coordination: str
+    """Whose ledger it is."""
     gpu: str
     holder: str
     """This frontend's name among those of its Triton."""
     ttl_s: float
     priority: int
     vram_mb: Callable[[], int]
-    """What the version that would be loaded takes; raises `ModelUnavailable` where there is none."""
+    """What the version that would be loaded takes; raises `Unavailable` where there is none."""
     wait_s: float
     idle_release_s: float
     """0: never."""
     fail_open: bool
-    shutdown_grace_s: float
+    close_s: float = CLOSE_S
+    """How long an end may take: to hand the model over, or to unload it."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +158,20 @@ class Keeper:
         self._driver.is_closing = True
         self._driver.stir()
         # What hangs is left to the lease's expiry.
-        await asyncio.wait({self._task}, timeout=max(1.0, self._options.shutdown_grace_s))
+        await asyncio.wait({self._task}, timeout=self._options.close_s)
         self._task.cancel()
-        await asyncio.wait({self._task}, timeout=_CANCEL_S)
+        await asyncio.wait({self._task}, timeout=CANCEL_S)
         await self._ledger.aclose()
 
     @property
     def state(self) -> State:
         """Return where the model stands."""
         return self._state
+
+    @property
+    def coordination(self) -> str:
+        """Return whose ledger it is."""
+        return self._options.coordination
 
     @property
     def is_ready(self) -> bool:
@@ -195,16 +205,16 @@ class Keeper:
         """Tell whether the model is loaded, and a request of this frontend used it within the last seconds."""
         return self.is_ready and time.monotonic() - self._requested_at_s < within_s
 
-    def explains(self, error: ModelUnavailable) -> bool:
+    def explains(self, error: Unavailable) -> bool:
         """Tell whether a request failed only because the model is not loaded: then it may be woken."""
-        return isinstance(error, ModelNotLoaded) or not self.is_ready
+        return isinstance(error, NotLoaded) or not self.is_ready
 
     async def wake(self, deadline: Deadline) -> bool:
         """Have the model loaded; tell whether it had to be waited for.
 
         Raises:
             GpuUnavailable: no memory was granted, or nothing loaded, within the wait; says when to come back.
-            ModelUnavailable: Triton cannot be reached, or cannot load the model.
+            Unavailable: Triton cannot be reached, or cannot load the model.
             DeadlineExceeded: the request's deadline passed before that.
         """
         if self._failure is not None and time.monotonic() - self._failure[0] < _FAILURE_KEPT_S:
@@ -239,7 +249,7 @@ class Keeper:
         try:
             claimed_mb = self._options.vram_mb()
             room_mb = (await self._ledger.table()).room_mb
-        except ModelUnavailable as error:
+        except Unavailable as error:
             return error.detail
         except LedgerUnavailable:
             return "the GPU's ledger cannot be reached"
@@ -294,7 +304,7 @@ class Keeper:
             return State.LOADING
         return State.RESERVING if seen.is_wanted and seen.model is ModelState.ABSENT else State.UNLOADED
 
-    def _fail(self, error: ServiceError | GpuUnavailable) -> None:
+    def _fail(self, error: ServiceError) -> None:
         if self._turns:
             _LOG.warning("no model: %s", error.internal or error.detail)
             self._failure = (time.monotonic(), error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import ModelUnavailable
+from frontend.triton.errors import NotReady
 from reward import manifest
 from reward.contract import NETWORK
 from reward.errors import VersionError
@@ -20,10 +20,10 @@ def measured_mb(repository: Path) -> int:
     """Read what the manifest of the version that would be loaded measured; a number where it did not.
 
     Raises:
-        ModelUnavailable: no version is promoted.
+        NotReady: no version is promoted.
     """
     try:
         content = manifest.read(repository / NETWORK.name / str(served_version(repository)))
     except VersionError as error:
-        raise ModelUnavailable("no version is promoted", internal=str(error), retry_after_s=5.0) from error
+        raise NotReady("no version is promoted", internal=str(error)) from error
     return content.vram_mb or _UNMEASURED_MB

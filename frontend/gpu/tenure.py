@@ -207,7 +207,7 @@ class Tenure:
             raise
         except (LedgerUnavailable, TimeoutError) as error:
             self._note_outage(error)
-            raise LedgerUnavailable(self.outage) from error
+            raise LedgerUnavailable("the GPU's ledger cannot be reached") from error
         if self.outage is not None:
             _LOG.info("the GPU's ledger is back")
         self.outage = None

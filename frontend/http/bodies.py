@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from frontend.errors import DeadlineExceeded, InvalidRequest
+from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded
 from frontend.http import schemas
+from frontend.http.errors import InvalidRequest
+from frontend.http.long_strings import LongStrings
 from frontend.http.problem import describe_validation
-from frontend.images.sources import Source, too_large
+from frontend.images.base64_text import Base64Text
+from frontend.images.errors import too_large
+from frontend.images.sources import Source
 from reward.contract import MAX_PROMPT_CHARACTERS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from frontend.deadline import Deadline
-    from frontend.settings import Settings
-
 Body = TypeVar("Body", bound=BaseModel)
 Value = TypeVar("Value")
 
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+_QUICK_BYTES: Final = 2**18
+"""JSON this short is parsed in less than a millisecond."""
 
-async def read_score(
-    request: Request, settings: Settings, deadline: Deadline
-) -> tuple[str, Source, float | None]:
-    """Read the body of `/score`: prompt, source and min_score.
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """What a body asks for; `ids` are the caller's own, as many as there are sources."""
+
+    prompt: str
+    sources: list[Source]
+    ids: list[str | None]
+    min_score: float | None
+
+
+def read_deadline(request: Request, limits: schemas.Limits) -> Deadline:
+    """Read X-Request-Timeout-Ms, bounded by the server's own limit.
+
+    Raises:
+        InvalidRequest: not a positive whole number of milliseconds.
+    """
+    value = request.headers.get(TIMEOUT_HEADER)
+    if value is None:
+        return Deadline.after(limits.request_timeout_s)
+    if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value)):
+        raise InvalidRequest(f"{TIMEOUT_HEADER} must be a positive whole number of milliseconds")
+    return Deadline.after(min(int(value) / 1000, limits.max_request_timeout_s))
+
+
+async def read_score(request: Request, limits: schemas.Limits, deadline: Deadline) -> ScoringRequest:
+    """Read the body of `/score`.
 
     Raises:
         InvalidRequest: it does not keep the schema.
@@ -36,31 +65,30 @@ async def read_score(
         DeadlineExceeded: it did not arrive in time.
     """
     if _content_type(request) == "multipart/form-data":
-        return await _upload(request, settings, deadline)
-    body = await _json(request, schemas.ScoreRequest, deadline)
-    return body.prompt, Source(url=body.image_url, base64=body.image_base64), body.min_score
+        return await _upload(request, limits, deadline)
+    body, strings = await _json(request, schemas.ScoreRequest, deadline)
+    return ScoringRequest(body.prompt, [_source(body, strings)], [None], body.min_score)
 
 
-async def read_batch(request: Request, settings: Settings, deadline: Deadline) -> schemas.BatchRequest:
+async def read_batch(request: Request, limits: schemas.Limits, deadline: Deadline) -> ScoringRequest:
     """Read the body of `/score-batch`.
 
     Raises:
         InvalidRequest: it does not keep the schema, or has more candidates than allowed.
         DeadlineExceeded: it did not arrive in time.
     """
-    body = await _json(request, schemas.BatchRequest, deadline)
-    if len(body.candidates) > settings.max_candidates:
+    body, strings = await _json(request, schemas.BatchRequest, deadline)
+    if len(body.candidates) > limits.max_candidates:
         raise InvalidRequest(
-            f"candidates: {len(body.candidates)} were sent, {settings.max_candidates} are allowed"
+            f"candidates: {len(body.candidates)} were sent, {limits.max_candidates} are allowed"
         )
-    return body
+    sources = [_source(candidate, strings) for candidate in body.candidates]
+    return ScoringRequest(body.prompt, sources, [item.id for item in body.candidates], body.min_score)
 
 
-async def _upload(
-    request: Request, settings: Settings, deadline: Deadline
-) -> tuple[str, Source, float | None]:
+async def _upload(request: Request, limits: schemas.Limits, deadline: Deadline) -> ScoringRequest:
     try:
-        async with asyncio.timeout(deadline.remaining_s()):
+        async with deadline.timeout():
             form = await request.form(max_files=1, max_fields=2, max_part_size=4 * MAX_PROMPT_CHARACTERS)
     except TimeoutError as error:
         raise _late() from error
@@ -77,30 +105,46 @@ async def _upload(
         image = fields["image"]
         if not isinstance(image, UploadFile):
             raise InvalidRequest("image must be an uploaded file")
-        if (image.size or 0) > settings.max_image_bytes:
-            raise too_large(settings.max_image_bytes)
+        if (image.size or 0) > limits.max_image_bytes:
+            raise too_large(limits.max_image_bytes)
         prompt = _validated(TypeAdapter(schemas.Prompt), fields["prompt"], "prompt")
         min_score = _validated(TypeAdapter(schemas.MinScore), fields.get("min_score"), "min_score")
-        return prompt, Source(data=await image.read()), min_score
+        return ScoringRequest(prompt, [Source(data=await image.read())], [None], min_score)
     finally:
         await form.close()
 
 
-async def _json(request: Request, model: type[Body], deadline: Deadline) -> Body:
+async def _json(request: Request, model: type[Body], deadline: Deadline) -> tuple[Body, LongStrings]:
     content_type = _content_type(request)
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise InvalidRequest(
             "the Content-Type must be application/json (or, for /score, multipart/form-data)"
         )
+    content = bytearray()  # grows in place, where joining many parts would copy them all at once
     try:
-        async with asyncio.timeout(deadline.remaining_s()):
-            content = await request.body()
+        async with deadline.timeout():
+            async for chunk in request.stream():
+                content += chunk
     except TimeoutError as error:
         raise _late() from error
+    strings = LongStrings()
     try:
-        return model.model_validate_json(content)
+        if len(content) <= _QUICK_BYTES:
+            return model.model_validate_json(content), strings
+        return await asyncio.to_thread(_parse_large, content, model, strings), strings
     except ValidationError as error:
         raise InvalidRequest(describe_validation(error)) from error
+
+
+def _parse_large(content: bytearray, model: type[Body], strings: LongStrings) -> Body:
+    # The parser holds the interpreter for as long as it runs, in whatever thread: it gets what is short.
+    return model.model_validate_json(strings.cut(content, "image_base64"))
+
+
+def _source(body: schemas.ImageSource, strings: LongStrings) -> Source:
+    if body.image_base64 is None:
+        return Source(url=body.image_url)
+    return Source(base64=Base64Text(strings.get(body.image_base64)))
 
 
 def _validated(adapter: TypeAdapter[Value], value: object, name: str) -> Value:

@@ -28,11 +28,11 @@ def key_line(name: str, key: str) -> str:
     """Compose the file's line for a key.
 
     Raises:
-        KeysInvalid: the name has letters that it may not have.
+        KeysInvalid: the name has characters that it may not have.
     """
     line = f"{name}:{_digest(key.encode())}"
     if not _LINE.fullmatch(line):
-        raise KeysInvalid("a name is 1 to 64 of the letters A-Z a-z 0-9 . _ -")
+        raise KeysInvalid("a name is 1 to 64 of the characters A-Z a-z 0-9 . _ -")
     return line
 
 

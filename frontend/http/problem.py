@@ -1,50 +1,89 @@
-"""Errors -> application/problem+json (RFC 9457), in one place."""
+"""Errors -> application/problem+json (RFC 9457). The one place that knows their statuses and codes."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi.responses import JSONResponse
 
-from frontend.errors import InvalidRequest, ServiceError, Unauthorized
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.gpu.errors import GpuUnavailable
+from frontend.http import errors as http
 from frontend.http.schemas import Problem
+from frontend.images import errors as images
+from frontend.scoring import errors as scoring
+from frontend.triton import errors as triton
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from frontend.http.schemas import FailedCandidate
-
 _TYPE_PREFIX: Final = "urn:imajin-aesthetic:error:"
 
 
-class AllFailed(InvalidRequest):
-    """Every candidate of a batch failed; the list of them goes with the error."""
+class Kind(NamedTuple):
+    """How the interface names a kind of error."""
 
-    def __init__(self, detail: str, failed: list[FailedCandidate]) -> None:
-        super().__init__(detail)
-        self.failed = failed
+    status: int
+    code: str
+    title: str
+
+
+_INVALID: Final = Kind(422, "invalid_request", "The request is not valid")
+_OVERLOADED: Final = Kind(429, "overloaded", "The service is overloaded")  # + Retry-After
+_GPU: Final = Kind(503, "gpu_unavailable", "No GPU memory is available")  # + Retry-After
+_MODEL: Final = Kind(503, "model_unavailable", "The model is not available")  # + Retry-After
+_DEADLINE: Final = Kind(504, "deadline_exceeded", "The deadline passed")
+_INTERNAL: Final = Kind(500, "internal", "The service failed")
+
+# A class that is not here is answered as its nearest base, and as a defect where it has none.
+KINDS: Final[dict[type[ServiceError], Kind]] = {
+    ServiceError: _INTERNAL,
+    DeadlineExceeded: _DEADLINE,
+    http.InvalidRequest: _INVALID,
+    http.PayloadTooLarge: Kind(413, "payload_too_large", "The payload is too large"),
+    http.BodiesTooLarge: _OVERLOADED,
+    http.Unauthorized: Kind(401, "unauthorized", "A valid API key is needed"),
+    http.NotFound: Kind(404, "not_found", "There is nothing here"),
+    http.MethodNotAllowed: Kind(405, "method_not_allowed", "The method is not allowed here"),
+    images.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
+    images.ImageUndecodable: Kind(422, "image_undecodable", "The image cannot be decoded"),
+    images.ImageUrlForbidden: Kind(422, "image_url_forbidden", "The image URL is not allowed"),
+    images.ImageUnreachable: Kind(422, "image_unreachable", "The image cannot be fetched"),
+    scoring.PromptInvalid: _INVALID,
+    scoring.Overloaded: _OVERLOADED,
+    GpuUnavailable: _GPU,
+    triton.Unavailable: _MODEL,
+    triton.QueueFull: _OVERLOADED,
+    triton.TimedOut: _DEADLINE,
+}
+
+
+def kind(error: ServiceError) -> Kind:
+    """Find an error's row in the table."""
+    return next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
 
 
 def problem(error: ServiceError, request_id: str) -> JSONResponse:
     """Write an error's public side; its internal side stays here."""
+    status, code, title = kind(error)
     content = Problem(
-        type=_TYPE_PREFIX + error.code,
-        title=error.title,
-        status=error.status,
-        code=error.code,
+        type=_TYPE_PREFIX + code,
+        title=title,
+        status=status,
+        code=code,
         detail=error.detail,
         request_id=request_id,
-        failed=error.failed if isinstance(error, AllFailed) else None,
+        failed=error.failed if isinstance(error, http.AllFailed) else None,
     )
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if isinstance(error, Unauthorized):
+    if isinstance(error, http.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 wants it with every 401
     return JSONResponse(
         content.model_dump(exclude={"failed"} if content.failed is None else None),
-        status_code=error.status,
+        status_code=status,
         media_type="application/problem+json",
         headers=headers,
     )

@@ -10,36 +10,38 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from frontend.deadline import HEADER as TIMEOUT_HEADER
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
 from frontend.http import bodies, schemas
-from frontend.http.problem import AllFailed
-from frontend.images.decode import FORMATS
-from frontend.images.sources import Source
+from frontend.http.bodies import TIMEOUT_HEADER
+from frontend.http.errors import AllFailed
+from frontend.http.problem import kind
 from frontend.scoring import ranking
-from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
+from reward.contract import MAX_PROMPT_CHARACTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from frontend.gpu.keeper import Keeper
-    from frontend.images.decode import Decoded
     from frontend.metrics import Metrics
-    from frontend.scoring.health import HealthProbe
-    from frontend.scoring.pipeline import Judgement, Pipeline
-    from frontend.settings import Settings
-    from frontend.triton.client import Scorer, Served
+    from frontend.scoring.health import HealthMonitor
+    from frontend.scoring.pipeline import Pipeline, ScoredImage, ScoreResult
+    from frontend.triton.client import ServedVersion, TritonClient
+
+    _Read = Callable[[Request, schemas.Limits, Deadline], Awaitable[bodies.ScoringRequest]]
 
 
 @dataclass(frozen=True)
 class Services:
     """The parts that endpoints use, built at start-up."""
 
-    settings: Settings
+    limits: schemas.Limits
     pipeline: Pipeline
-    scorer: Scorer
-    health: HealthProbe
+    client: TritonClient
+    monitor: HealthMonitor
     metrics: Metrics
     keeper: Keeper | None
+    log_prompts: bool = False
 
 
 def _services(request: Request) -> Services:
@@ -93,20 +95,15 @@ def _body(name: str, **others: dict[str, Any]) -> dict[str, Any]:
 async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     """Score one image, by URL, base64 or upload, against its prompt."""
     started = time.perf_counter()
-    deadline = _deadline(request, parts.settings)
-    prompt, source, min_score = await bodies.read_score(request, parts.settings, deadline)
-    _note(request, parts.settings, prompt, images=1)
-    verdict = await parts.pipeline.judge(
-        prompt, [source], deadline=deadline, request_id=request.state.request_id
-    )
-    judgement = verdict.images[0]
-    if isinstance(judgement, ServiceError):
-        raise judgement
+    body, result = await _score(request, parts, bodies.read_score)
+    image = result.images[0]
+    if isinstance(image, ServiceError):
+        raise image
     return schemas.ScoreResponse(
-        **_scored(judgement, min_score),
-        prompt_tokens=verdict.prompt_tokens,
-        prompt_truncated=verdict.prompt_truncated,
-        model=_model(verdict.served),
+        **_scored(image, body.min_score),
+        prompt_tokens=result.prompt_tokens,
+        prompt_truncated=result.prompt_truncated,
+        model=_model(result.served),
         processing_time_ms=_since_ms(started),
     )
 
@@ -121,23 +118,17 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
 async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     """Rank the candidates of one prompt, best first; one that fails does not fail the others."""
     started = time.perf_counter()
-    deadline = _deadline(request, parts.settings)
-    body = await bodies.read_batch(request, parts.settings, deadline)
-    _note(request, parts.settings, body.prompt, images=len(body.candidates))
-    sources = [Source(url=item.image_url, base64=item.image_base64) for item in body.candidates]
-    verdict = await parts.pipeline.judge(
-        body.prompt, sources, deadline=deadline, request_id=request.state.request_id
-    )
-    results, failed = _ranked(body, verdict.images)
+    body, result = await _score(request, parts, bodies.read_batch)
+    results, failed = _ranked(body, result.images)
     if not results:
         raise AllFailed("no candidate could be scored", failed)
     return schemas.BatchResponse(
         best_candidate=results[0],
         results=results,
         failed=failed,
-        prompt_tokens=verdict.prompt_tokens,
-        prompt_truncated=verdict.prompt_truncated,
-        model=_model(verdict.served),
+        prompt_tokens=result.prompt_tokens,
+        prompt_truncated=result.prompt_truncated,
+        model=_model(result.served),
         processing_time_ms=_since_ms(started),
     )
 
@@ -150,8 +141,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
 )
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
-    settings = parts.settings
-    served = await parts.pipeline.served(Deadline.after(settings.request_timeout_s))
+    served = await parts.pipeline.served(Deadline.after(parts.limits.request_timeout_s))
     return schemas.InfoResponse(
         service="imajin-aesthetic",
         service_version=version("imajin-aesthetic"),
@@ -161,20 +151,9 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         device=served.device,
         published_at=served.manifest.created_at,
         triton_version=served.triton_version,
-        gpu_coordination="none" if parts.keeper is None else settings.gpu_ledger or "model-boss",
+        gpu_coordination="none" if parts.keeper is None else parts.keeper.coordination,
         gpu=_gpu(parts.keeper),
-        limits=schemas.Limits(
-            max_candidates=settings.max_candidates,
-            max_image_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_pixels,
-            max_body_bytes=settings.max_body_bytes,
-            max_prompt_characters=MAX_PROMPT_CHARACTERS,
-            max_prompt_tokens=MAX_TOKENS,
-            request_timeout_s=settings.request_timeout_s,
-            max_request_timeout_s=settings.max_request_timeout_s,
-            formats=list(FORMATS),
-            fetch=settings.fetch,
-        ),
+        limits=parts.limits,
         scale=schemas.Scale(
             raw_score="reward, about -2 to +2; mean 0 and standard deviation 1 on the model's own test set",
             normalized_score="sigmoid(raw_score), 0 to 1",
@@ -205,11 +184,11 @@ _HEALTH_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {503: {"model": sche
     responses=_HEALTH_RESPONSES,
 )
 async def ready(parts: Parts) -> JSONResponse:
-    """Score a one-pixel image through every part; 503 while one of them fails.
+    """Say what the last look at every part has found, a moment ago; 503 while one of them fails.
 
-    On a shared GPU the model is neither loaded nor kept for it.
+    A look scores a one-pixel image. On a shared GPU the model is neither loaded nor kept for it.
     """
-    found = await parts.health.check()
+    found = parts.monitor.health
     troubles = {"decode": found.decode, "triton": found.triton, "model": found.model}
     details = dict.fromkeys(troubles, "ok")
     if parts.keeper is not None:
@@ -236,63 +215,63 @@ async def metrics(parts: Parts) -> Response:
     return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _deadline(request: Request, settings: Settings) -> Deadline:
-    return Deadline.of_header(
-        request.headers.get(TIMEOUT_HEADER),
-        default_s=settings.request_timeout_s,
-        max_s=settings.max_request_timeout_s,
+async def _score(request: Request, parts: Services, read: _Read) -> tuple[bodies.ScoringRequest, ScoreResult]:
+    deadline = bodies.read_deadline(request, parts.limits)
+    body = await read(request, parts.limits, deadline)
+    request.state.notes["images"] = len(body.sources)
+    if parts.log_prompts:
+        request.state.notes["prompt"] = body.prompt
+    result = await parts.pipeline.score(
+        body.prompt, body.sources, deadline=deadline, request_id=request.state.request_id
     )
-
-
-def _note(request: Request, settings: Settings, prompt: str, *, images: int) -> None:
-    request.state.notes["images"] = images
-    if settings.log_prompts:
-        request.state.notes["prompt"] = prompt
+    for image in result.images:
+        if isinstance(image, ServiceError):
+            parts.metrics.failed_images.labels(kind(image).code).inc()
+    return body, result
 
 
 def _ranked(
-    body: schemas.BatchRequest, images: list[Judgement | ServiceError]
+    body: bodies.ScoringRequest, images: list[ScoredImage | ServiceError]
 ) -> tuple[list[schemas.RankedCandidate], list[schemas.FailedCandidate]]:
     scored = [(index, image) for index, image in enumerate(images) if not isinstance(image, ServiceError)]
     results = []
-    for place in ranking.rank([judgement.raw_score for _, judgement in scored]):
-        index, judgement = scored[place.index]
+    for place in ranking.rank([image.raw_score for _, image in scored]):
+        index, image = scored[place.index]
         results.append(
             schemas.RankedCandidate(
                 rank=place.rank,
                 index=index,
-                id=body.candidates[index].id,
-                **_scored(judgement, body.min_score),
+                id=body.ids[index],
+                **_scored(image, body.min_score),
             )
         )
     failed = [
         schemas.FailedCandidate(
             index=index,
-            id=body.candidates[index].id,
-            error=schemas.ErrorInfo(code=image.code, detail=image.detail),
+            id=body.ids[index],
+            error=schemas.ErrorInfo(code=kind(error).code, detail=error.detail),
         )
-        for index, image in enumerate(images)
-        if isinstance(image, ServiceError)
+        for index, error in enumerate(images)
+        if isinstance(error, ServiceError)
     ]
     return results, failed
 
 
-def _scored(judgement: Judgement, min_score: float | None) -> dict[str, Any]:
+def _scored(scored: ScoredImage, min_score: float | None) -> dict[str, Any]:
+    image = scored.image
     return {
-        "raw_score": judgement.raw_score,
-        "normalized_score": ranking.sigmoid(judgement.raw_score),
-        "percentile": ranking.percentile(judgement.raw_score),
-        "passed": None if min_score is None else judgement.raw_score >= min_score,
-        "image": _image(judgement.image),
-        "cached": judgement.cached,
+        "raw_score": scored.raw_score,
+        "normalized_score": ranking.sigmoid(scored.raw_score),
+        "percentile": ranking.percentile(scored.raw_score),
+        "passed": None if min_score is None else scored.raw_score >= min_score,
+        "image": schemas.ImageInfo(
+            width=image.width, height=image.height, format=image.format, sha256=image.sha256
+        ),
+        "cached": scored.cached,
     }
 
 
-def _image(image: Decoded) -> schemas.ImageInfo:
-    return schemas.ImageInfo(width=image.width, height=image.height, format=image.format, sha256=image.sha256)
-
-
-def _model(served: Served) -> schemas.ModelInfo:
+def _model(served: ServedVersion) -> schemas.ModelInfo:
     return schemas.ModelInfo(
         name=served.manifest.name,
         version=served.version,

@@ -33,7 +33,9 @@ MinScore = Annotated[
 ]
 
 
-class _Source(BaseModel):
+class ImageSource(BaseModel):
+    """Where an image comes from."""
+
     model_config = ConfigDict(extra="forbid")
 
     image_url: ImageUrl = None
@@ -46,14 +48,14 @@ class _Source(BaseModel):
         return self
 
 
-class ScoreRequest(_Source):
+class ScoreRequest(ImageSource):
     """One image and its prompt."""
 
     prompt: Prompt
     min_score: MinScore = None
 
 
-class Candidate(_Source):
+class Candidate(ImageSource):
     """One of the images to be ranked."""
 
     id: Annotated[str | None, Field(max_length=200, description="Yours; it comes back with the score.")] = (
@@ -178,6 +180,8 @@ class LiveResponse(BaseModel):
 
 class Limits(BaseModel):
     """What a request may ask for."""
+
+    model_config = ConfigDict(frozen=True)
 
     max_candidates: int
     max_image_bytes: int

@@ -22,15 +22,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from frontend.errors import (
-    DeadlineExceeded,
-    ImageTooLarge,
-    ImageUnreachable,
-    ImageUrlForbidden,
-    ServiceError,
-)
+from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.images import addresses
 from frontend.images.addresses import Address, AllowEntry, Gate, Mode, Reason, Refused, Target
+from frontend.images.errors import ImageUnreachable, ImageUrlForbidden, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -188,9 +183,8 @@ class Fetcher:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         max_bytes = self._policy.max_bytes
-        too_large = f"the image has more than the {max_bytes} bytes allowed"
         if (response.content_length or 0) > max_bytes:  # a hint that spares the transfer, no more
-            raise ImageTooLarge(too_large)
+            raise too_large(max_bytes)
         inflater = _inflater(response.headers.get("Content-Encoding", ""))
         body = bytearray()
         received = 0
@@ -201,7 +195,7 @@ class Fetcher:
             except zlib.error as error:
                 raise _unreachable("the image's content encoding is damaged", error) from error
             if max(received, len(body)) > max_bytes:
-                raise ImageTooLarge(too_large)
+                raise too_large(max_bytes)
         if inflater and not inflater.eof:
             raise ImageUnreachable("the image's host ended its answer early")
         return bytes(body)

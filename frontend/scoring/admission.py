@@ -8,7 +8,8 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import DeadlineExceeded, Overloaded
+from frontend.errors import DeadlineExceeded
+from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,7 +61,7 @@ class Admission:
         self._waiting.append(entry)
         self.queued += images
         try:
-            async with asyncio.timeout(deadline.remaining_s()):
+            async with deadline.timeout():
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # admitted in the same moment: give it back

@@ -1,43 +1,49 @@
-"""Is the service able to score? Answered by a real one-pixel inference, or by a real request just before.
+"""Is the service able to score? A monitor finds out in the background; whoever asks reads what it found last.
 
-On a shared GPU a probe neither loads the model nor keeps it: while the model is not loaded, ready means that
-a request could have it loaded, and a model that is loaded and unused is not run for a probe, because
-whatever runs counts as use.
+It sends one grey pixel the way that a request goes, unless a real request has just gone it. On a shared GPU it
+neither loads the model nor keeps it: while the model is not loaded, ready means that a request could have it
+loaded, and a model that is loaded and unused is not run, because whatever runs counts as use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
 
 from PIL import Image
 
 from frontend.deadline import Deadline
-from frontend.errors import ServiceError
+from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.keeper import State
+from frontend.images.decode import DecodeLimits, decode_image
 from reward.tokenise import tokenise
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from frontend.gpu.keeper import Keeper
     from frontend.images.decode import DecodePool
-    from frontend.triton.client import Scorer
+    from frontend.triton.client import TritonClient
 
-_FRESH_S: Final = 1.0
-_IN_USE_S: Final = 5.0
-_FRESH_FACTOR: Final = 10.0
+_LOG: Final = logging.getLogger("imajin_aesthetic.health")
+_PAUSE_S: Final = 1.0
+_PAUSE_FACTOR: Final = 10.0
 """A probe that takes long is repeated less often: probing takes a tenth of the machine at most."""
+_IN_USE_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Health:
     """The state of each part: None is well, anything else says what is wrong, publicly."""
 
-    decode: str | None
-    triton: str | None
-    model: str | None
+    decode: str | None = None
+    triton: str | None = None
+    model: str | None = None
     gpu: str | None = None
 
     @property
@@ -46,72 +52,105 @@ class Health:
         return self.decode is None and self.triton is None and self.model is None and self.gpu is None
 
 
-@dataclass(frozen=True)
-class _Finding:
-    health: Health
-    at_s: float
-    took_s: float
-    failures: int
-    """Of the scorer, at the time."""
+def pause_s(health: Health, took_s: float) -> float:
+    """Say how long to wait before the next probe: after trouble a second, however long it took to find it."""
+    return max(_PAUSE_S, _PAUSE_FACTOR * took_s) if health.ready else _PAUSE_S
 
 
-class HealthProbe:
-    """Probes the service through the parts that requests use; concurrent askers share one probe."""
+class HealthMonitor:
+    """Publishes `health`; use as an async context manager."""
 
     def __init__(
-        self, pool: DecodePool, scorer: Scorer, keeper: Keeper | None = None, *, timeout_s: float
+        self, pool: DecodePool, client: TritonClient, keeper: Keeper | None = None, *, timeout_s: float
     ) -> None:
+        """Prepare; what has not answered a probe within `timeout_s` fails."""
+        self.health = Health(triton="nothing is known yet")
         self._pool = pool
-        self._scorer = scorer
+        self._client = client
         self._keeper = keeper
         self._timeout_s = timeout_s
-        self._lock = asyncio.Lock()
-        self._last: _Finding | None = None
+        self._request_failed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
+        self._pixels = decode_image(self._pixel, DecodeLimits()).pixels
 
-    async def check(self) -> Health:
-        """Return the present state, at most about a second old."""
-        async with self._lock:
-            if self._last is not None and self._is_fresh(self._last):
-                return self._last.health
+    async def __aenter__(self) -> Self:
+        self._client.on_failure = self._request_failed.set
+        self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def look(self) -> None:
+        """Probe every part, and publish what was found."""
+        started = time.monotonic()
+        decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
+        if self._client.succeeded_at_s > started:  # only busy: others were scored meanwhile
+            health = replace(health, triton=None, model=None)
+        self.health = replace(health, decode=decode)
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Start again after a defect of ours: an old state must not stand for ever."""
+        if task is self._task and not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("the health monitor failed", exc_info=error)
+            self.health = Health(decode="the health monitor failed")
+            asyncio.get_running_loop().call_later(_PAUSE_S, self._start_again, task)
+
+    def _start_again(self, ended: asyncio.Task[None]) -> None:
+        if self._task is ended:
+            self._start()
+
+    async def _watch(self) -> None:
+        while True:
             started = time.monotonic()
-            health = await self._probe()
-            if self._scorer.succeeded_at_s > started:  # only busy: others were scored meanwhile
-                health = Health(decode=health.decode, triton=None, model=None, gpu=health.gpu)
-            finished = time.monotonic()
-            self._last = _Finding(health, finished, finished - started, self._scorer.failures)
-            return health
+            await self.look()
+            self._request_failed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s(self.health, time.monotonic() - started)):
+                    # A request that fails knows better than a good state that is a moment old.
+                    await (self._request_failed.wait() if self.health.ready else asyncio.Event().wait())
 
-    def _is_fresh(self, last: _Finding) -> bool:
-        if not last.health.ready:
-            return time.monotonic() - last.at_s < _FRESH_S
-        if self._scorer.failures > last.failures:  # a request has found out since
-            return False
-        return time.monotonic() - last.at_s < max(_FRESH_S, _FRESH_FACTOR * last.took_s)
+    async def _decoder_trouble(self) -> str | None:
+        try:
+            await self._pool.decode(self._pixel, timeout_s=self._timeout_s)
+        except DeadlineExceeded:
+            return None  # every worker is busy; one that hangs is replaced by the pool itself
+        except ServiceError as error:
+            return error.detail
+        return None
 
-    async def _probe(self) -> Health:
+    async def _ask_triton(self) -> Health:
         deadline = Deadline.after(self._timeout_s)
+        keeper = self._keeper
+        if keeper is not None and keeper.state is State.LOADING:
+            return Health()  # Triton hardly answers meanwhile
+        gpu = None if keeper is None else await keeper.find_trouble()
         try:
-            pixel = await self._pool.decode(self._pixel, timeout_s=self._timeout_s)
+            if keeper is not None and not keeper.is_in_use(_IN_USE_S):
+                await self._client.promised(deadline)
+                return Health(gpu=gpu)
+            if self._client.has_succeeded_within(_PAUSE_S):
+                return Health(gpu=gpu)
+            served = await self._client.served(deadline)
         except ServiceError as error:
-            return Health(decode=error.detail, triton=None, model=None)
-        if self._keeper is not None and self._keeper.state is State.LOADING:
-            return Health(decode=None, triton=None, model=None)  # Triton hardly answers meanwhile
-        gpu = None if self._keeper is None else await self._keeper.find_trouble()
-        try:
-            if self._keeper is not None and not self._keeper.is_in_use(_IN_USE_S):
-                await self._scorer.promised(deadline)
-                return Health(decode=None, triton=None, model=None, gpu=gpu)
-            served = await self._scorer.served(deadline)
-        except ServiceError as error:
-            return Health(decode=None, triton=error.detail, model=None, gpu=gpu)
+            return Health(triton=error.detail, gpu=gpu)
         tokens = tokenise([""])
         try:
-            await self._scorer.score(
-                pixel.pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
+            await self._client.score(
+                self._pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
             )
         except ServiceError as error:
-            return Health(decode=None, triton=None, model=error.detail, gpu=gpu)
-        return Health(decode=None, triton=None, model=None, gpu=gpu)
+            return Health(model=error.detail, gpu=gpu)
+        return Health(gpu=gpu)

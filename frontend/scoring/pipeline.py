@@ -1,15 +1,17 @@
-"""One request from its sources to its scores: admission, images, tokens, cache, the GPU, Triton."""
+"""One request from its sources to its scores: admission, tokens, images, cache, the GPU, Triton."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from frontend.errors import DeadlineExceeded, InvalidRequest, ModelNotLoaded, ModelUnavailable, ServiceError
-from frontend.scoring.cache import Key, ScoreCache
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.scoring.cache import ScoreCache, score_key
+from frontend.scoring.errors import PromptInvalid
+from frontend.triton.errors import NotLoaded, Unavailable
 from reward.errors import InvalidPrompt
 from reward.tokenise import Tokens, tokenise
 
@@ -18,30 +20,34 @@ if TYPE_CHECKING:
 
     from frontend.deadline import Deadline
     from frontend.gpu.keeper import Keeper
-    from frontend.images.decode import Decoded
+    from frontend.images.decode import DecodedImage
     from frontend.images.sources import ImageLoader, Source
+    from frontend.images.workers import WorkerPool
     from frontend.metrics import Metrics
     from frontend.scoring.admission import Admission
-    from frontend.triton.client import Scorer, Served
+    from frontend.triton.client import ServedVersion, TritonClient
+
+_QUICK_CHARACTERS: Final = 256
+"""A prompt this long takes less than a millisecond, whatever it holds; 10,000 combining marks take 86."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ScoredImage:
     """One image and its score."""
 
-    image: Decoded
+    image: DecodedImage
     raw_score: float
     cached: bool
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ScoreResult:
     """The answer to one request, in the order of its images."""
 
-    images: list[Judgement | ServiceError]
+    images: list[ScoredImage | ServiceError]
     prompt_tokens: int
     prompt_truncated: bool
-    served: Served
+    served: ServedVersion
 
 
 class Pipeline:
@@ -51,74 +57,82 @@ class Pipeline:
         self,
         admission: Admission,
         loader: ImageLoader,
-        scorer: Scorer,
+        workers: WorkerPool,
+        client: TritonClient,
         cache: ScoreCache,
         metrics: Metrics,
         keeper: Keeper | None = None,
     ) -> None:
         self._admission = admission
         self._loader = loader
-        self._scorer = scorer
+        self._workers = workers
+        self._client = client
         self._cache = cache
         self._metrics = metrics
         self._keeper = keeper
 
-    async def judge(
+    async def score(
         self, prompt: str, sources: Sequence[Source], *, deadline: Deadline, request_id: str
-    ) -> Verdict:
+    ) -> ScoreResult:
         """Score one prompt's images, all that decode in a single request to Triton.
 
         Raises:
             ServiceError: whatever concerns the whole request; an image's own failure stands in its place.
         """
-        try:
-            tokens = tokenise([prompt])
-        except InvalidPrompt as error:
-            raise InvalidRequest(f"prompt: {error}") from error
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
             self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
             # Before any work is done for nothing. A model that is not loaded yet is not loaded for
             # pictures that cannot be read, or are known.
+            if self._keeper is None or self._keeper.is_ready:
+                self._client.check()
             served = await self.served(deadline)
+            tokens = await self._tokenise(prompt, deadline)
             images = await self._loader.load(sources, deadline)
             for image in images:
                 if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
                     raise image
             decoded = [image for image in images if not isinstance(image, ServiceError)]
-            work = _Work(prompt, tokens, decoded, deadline, request_id)
-            scored = await self._score(work, served)
-        judged = iter(scored.judgements)
-        return Verdict(
-            images=[image if isinstance(image, ServiceError) else next(judged) for image in images],
+            scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
+        in_order = iter(scored)
+        return ScoreResult(
+            images=[image if isinstance(image, ServiceError) else next(in_order) for image in images],
             prompt_tokens=int(tokens.lengths[0]),
             prompt_truncated=bool(tokens.truncated[0]),
-            served=scored.served,
+            served=served,
         )
 
-    async def served(self, deadline: Deadline) -> Served:
+    async def served(self, deadline: Deadline) -> ServedVersion:
         """Say which version is served, or would be once it is loaded.
 
         Raises:
-            ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
+            Unavailable: Triton is down, or that version is not one that this frontend can use.
         """
         if self._keeper is None:
-            return await self._scorer.served(deadline)
+            return await self._client.served(deadline)
         if self._keeper.is_ready:
             try:
-                return await self._scorer.served(deadline)
-            except ModelUnavailable as error:
+                return await self._client.served(deadline)
+            except Unavailable as error:
                 if not self._keeper.explains(error):
                     raise
-        return await self._scorer.promised(deadline)
+        return await self._client.promised(deadline)
 
-    async def _score(self, work: _Work, served: Served) -> _Scored:
+    async def _tokenise(self, prompt: str, deadline: Deadline) -> Tokens:
+        try:
+            if len(prompt) <= _QUICK_CHARACTERS:
+                return tokenise([prompt])
+            return await self._workers.run(tokenise, [prompt], timeout_s=deadline.remaining_s())
+        except InvalidPrompt as error:
+            raise PromptInvalid(f"prompt: {error}") from error
+
+    async def _score(self, work: _Work, served: ServedVersion) -> _Scored:
         """Score; a model that is not loaded is woken, and asked again."""
         is_first = True
         while True:
             try:
                 return await self._score_once(work, served)
-            except ModelUnavailable as error:
+            except Unavailable as error:
                 if self._keeper is None or not self._keeper.explains(error):
                     raise
                 if not await self._keeper.wake(work.deadline) and not is_first:
@@ -126,7 +140,7 @@ class Pipeline:
             is_first = False
             served = await self.served(work.deadline)  # promotion may have changed it meanwhile
 
-    async def _score_once(self, work: _Work, served: Served) -> _Scored:
+    async def _score_once(self, work: _Work, served: ServedVersion) -> _Scored:
         keys = _keys(work, served)
         known = self._recall(keys)
         self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
@@ -135,21 +149,24 @@ class Pipeline:
         scores = dict(known)
         if missing:
             scores |= await self._infer(work, missing, served)
-        judgements = [
-            Judgement(image, scores[key], key in known) for key, image in zip(keys, work.images, strict=True)
+        images = [
+            ScoredImage(image, scores[key], key in known)
+            for key, image in zip(keys, work.images, strict=True)
         ]
-        return _Scored(judgements, served)
+        return images, served
 
-    def _recall(self, keys: list[Key]) -> dict[Key, float]:
+    def _recall(self, keys: list[bytes]) -> dict[bytes, float]:
         return {key: score for key in keys if (score := self._cache.get(key)) is not None}
 
-    async def _infer(self, work: _Work, missing: dict[Key, Decoded], served: Served) -> dict[Key, float]:
+    async def _infer(
+        self, work: _Work, missing: dict[bytes, DecodedImage], served: ServedVersion
+    ) -> dict[bytes, float]:
         if self._keeper is not None and not self._keeper.is_ready:
-            raise ModelNotLoaded("the model is not loaded")  # while it loads, Triton hardly answers
+            raise NotLoaded("the model is not loaded")  # while it loads, Triton hardly answers
         self._metrics.cache.labels("miss").inc(len(missing))
         self._metrics.batch_images.observe(len(missing))
         with self._metrics.stage("infer"):
-            rewards = await self._scorer.score(
+            rewards = await self._client.score(
                 np.stack([image.pixels for image in missing.values()]),
                 np.repeat(work.tokens.input_ids, len(missing), axis=0),
                 np.repeat(work.tokens.attention_mask, len(missing), axis=0),
@@ -170,21 +187,15 @@ class Pipeline:
 class _Work:
     """What of a request is to be scored."""
 
-    prompt: str
     tokens: Tokens
-    images: list[Decoded]
+    images: list[DecodedImage]
     deadline: Deadline
     request_id: str
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """The images of a `_Work` in their order, and by which version."""
-
-    judgements: list[Judgement]
-    served: Served
+_Scored = tuple[list[ScoredImage], "ServedVersion"]
+"""The images of a `_Work` in their order, and the version that scored them."""
 
 
-def _keys(work: _Work, served: Served) -> list[Key]:
-    weights, preprocessing = served.manifest.checkpoint_sha256, served.manifest.preprocessing
-    return [Key(image.sha256, work.prompt, weights, preprocessing) for image in work.images]
+def _keys(work: _Work, served: ServedVersion) -> list[bytes]:
+    return [score_key(image.sha256, work.tokens.input_ids, served.manifest) for image in work.images]

@@ -6,32 +6,30 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import ModelNotLoaded, ModelUnavailable
+from frontend.triton.errors import NotLoaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FAILURES: Final = 5  # in a row
+_MAX_FAILURES: Final = 5  # in a row
 _OPEN_S: Final = 1.0
 
 
 class Circuit:
-    """Counts `ModelUnavailable`; any other error says nothing about whether Triton lives.
+    """Counts `Unavailable`; any other error says nothing about whether Triton lives, `NotLoaded` that it does.
 
-    `ModelNotLoaded` says that it does.
-
-    closed --`failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
-                                      ^------------------------failure----------------'
+    closed --`max_failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
+                                          ^--------------------------failure----------------'
     """
 
     def __init__(
         self,
         *,
-        failures: int = _FAILURES,
+        max_failures: int = _MAX_FAILURES,
         open_s: float = _OPEN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit = failures
+        self._max_failures = max_failures
         self._open_s = open_s
         self._clock = clock
         self._failures = 0
@@ -47,10 +45,10 @@ class Circuit:
         """Refuse before work is done for nothing.
 
         Raises:
-            ModelUnavailable: the circuit is open.
+            Unavailable: the circuit is open.
         """
         if self.is_open:
-            raise ModelUnavailable(
+            raise Unavailable(
                 "the inference server failed repeatedly and is given time to come back",
                 internal="the circuit is open",
                 retry_after_s=self._open_s,
@@ -61,25 +59,25 @@ class Circuit:
         """Let the block through, or not, and learn from how it ends.
 
         Raises:
-            ModelUnavailable: the circuit is open.
+            Unavailable: the circuit is open.
         """
         self.check()
-        half_open = self._open_until is not None
-        self._trying = half_open
+        is_half_open = self._open_until is not None
+        self._trying = is_half_open
         try:
             yield
-        except ModelNotLoaded:  # said by a server that lives
+        except NotLoaded:
             self._failures = 0
             self._open_until = None
             raise
-        except ModelUnavailable:
+        except Unavailable:
             self._failures += 1
-            if half_open or self._failures >= self._limit:
+            if is_half_open or self._failures >= self._max_failures:
                 self._open_until = self._clock() + self._open_s
             raise
         else:
             self._failures = 0
             self._open_until = None
         finally:
-            if half_open:
+            if is_half_open:
                 self._trying = False

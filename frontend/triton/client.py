@@ -15,16 +15,16 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, Internal, ModelUnavailable
 from frontend.triton import calls
 from frontend.triton.circuit import Circuit
+from frontend.triton.errors import NotReady, Rejected, TimedOut, Unavailable, Unreachable
 from reward import manifest, preprocess
 from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
 from reward.errors import VersionError
 from reward.repository import served_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -38,7 +38,7 @@ _CONNECTIONS: Final = 256
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedVersion:
     """The version of the network that answers, at present or once it is loaded."""
 
     version: str
@@ -48,19 +48,20 @@ class Served:
     triton_version: str
 
 
-class Scorer:
+class TritonClient:
     """A pool of connections to one Triton server; use as an async context manager."""
 
     def __init__(self, url: str, repository: Path) -> None:
         self._url = url
         self._repository = repository
         self._client: InferenceServerClient | None = None
-        self._served: tuple[float, Served] | None = None
-        self._asking: asyncio.Task[Served] | None = None
+        self._served: tuple[float, ServedVersion] | None = None
+        self._asking: asyncio.Task[ServedVersion] | None = None
         self._metadata = Circuit()
         self._inference = Circuit()  # apart: a server whose model is dead still answers about it
-        self.failures = 0
-        """How often Triton was found unavailable so far."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called whenever Triton is found unavailable."""
+        self._failed_at_s = -math.inf
         self.succeeded_at_s = -math.inf
         """When it last gave scores, by the monotonic clock."""
 
@@ -82,29 +83,37 @@ class Scorer:
         """Tell whether Triton is being left alone after repeated failures."""
         return self._metadata.is_open or self._inference.is_open
 
-    async def served(self, deadline: Deadline) -> Served:
+    def check(self) -> None:
+        """Refuse a request before work is done for nothing.
+
+        Raises:
+            Unavailable: inferences have failed repeatedly a moment ago.
+        """
+        self._inference.check()
+
+    async def served(self, deadline: Deadline) -> ServedVersion:
         """Say which version is served: Triton's own word, remembered for a second.
 
         Raises:
-            ModelUnavailable: Triton is down, or serves no version that this frontend can use.
+            Unavailable: Triton is down, or serves no version that this frontend can use.
+            TimedOut: the deadline passed before it answered.
         """
-        self._inference.check()
         if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
             return self._served[1]
         if self._asking is None or self._asking.done():  # all who need it meanwhile share the answer
             self._asking = asyncio.create_task(self._ask_in_time())
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            async with asyncio.timeout_at(calls.loop_time(deadline)):
+            async with deadline.timeout():
                 return await asyncio.shield(self._asking)
         except TimeoutError as error:
-            raise DeadlineExceeded("the deadline passed while the inference server was asked") from error
+            raise TimedOut("the deadline passed while the inference server was asked") from error
 
-    async def promised(self, deadline: Deadline) -> Served:
+    async def promised(self, deadline: Deadline) -> ServedVersion:
         """Say which version will be served once the model is loaded: the repository's configuration.
 
         Raises:
-            ModelUnavailable: Triton is down, or that version is not one that this frontend can use.
+            Unavailable: Triton is down, or that version is not one that this frontend can use.
         """
         with self._watched(), self._metadata.attempt():
             # A connection that was kept alive would hang while another frontend has the model loaded.
@@ -113,10 +122,12 @@ class Scorer:
         try:
             version = str(served_version(self._repository))
         except VersionError as error:
-            raise ModelUnavailable(
-                "no version is promoted", internal=str(error), retry_after_s=calls.RETRY_AFTER_S
-            ) from error
-        return Served(version, self._usable(version), None, server["version"])
+            raise NotReady("no version is promoted", internal=str(error)) from error
+        return ServedVersion(version, self._usable(version), None, server["version"])
+
+    def has_succeeded_within(self, seconds: float) -> bool:
+        """Tell whether scores were given so lately, and nothing has failed since."""
+        return self.succeeded_at_s > max(self._failed_at_s, time.monotonic() - seconds)
 
     def start_afresh(self) -> None:
         """Forget what was found out about a model that has been loaded anew."""
@@ -129,16 +140,17 @@ class Scorer:
         input_ids: NDArray[np.int64],
         attention_mask: NDArray[np.int64],
         *,
-        served: Served,
+        served: ServedVersion,
         deadline: Deadline,
         request_id: str = "",
     ) -> list[float]:
         """Score a batch in one request: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
 
         Raises:
-            Overloaded: Triton's queue is full.
-            DeadlineExceeded: the deadline passed in Triton or on the way.
-            ModelUnavailable: Triton is down, or the version is not ready.
+            QueueFull: Triton holds as many requests as it may.
+            TimedOut: the deadline passed in Triton or on the way.
+            Unavailable: Triton is down, or the version is not ready.
+            Rejected: Triton refuses the tensors, or the model gives no finite score.
         """
         inputs = []
         arrays: tuple[NDArray[Any], ...] = (pixels, input_ids, attention_mask)
@@ -162,21 +174,19 @@ class Scorer:
         self.succeeded_at_s = time.monotonic()
         rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
         if not np.isfinite(rewards).all():
-            raise Internal("the model gave no finite score", internal=f"rewards: {rewards}")
+            raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
         return rewards
 
-    async def _ask_in_time(self) -> Served:
+    async def _ask_in_time(self) -> ServedVersion:
         with self._watched(), self._metadata.attempt():
             try:
                 served = await calls.call(self._ask, Deadline.after(_ASK_TIMEOUT_S))
-            except DeadlineExceeded as error:
-                raise ModelUnavailable(
-                    "the inference server does not answer", retry_after_s=calls.RETRY_AFTER_S
-                ) from error
+            except TimedOut as error:
+                raise Unreachable("the inference server does not answer") from error
         self._served = (time.monotonic(), served)
         return served
 
-    async def _ask(self) -> Served:
+    async def _ask(self) -> ServedVersion:
         client = self._connection()
         # The ensemble's step names the served version: it is what promotion changes.
         ensemble = await client.get_model_config(ENSEMBLE.name)
@@ -185,7 +195,7 @@ class Scorer:
         network = await client.get_model_config(NETWORK.name, version)
         server = await client.get_server_metadata()
         kinds = {group["kind"] for group in network.get("instance_group", [])}
-        return Served(
+        return ServedVersion(
             version, self._usable(version), "gpu" if "KIND_GPU" in kinds else "cpu", server["version"]
         )
 
@@ -193,16 +203,11 @@ class Scorer:
         try:
             content = manifest.read(self._repository / NETWORK.name / version)
         except VersionError as error:
-            raise ModelUnavailable(
-                "the served version has no readable manifest",
-                internal=str(error),
-                retry_after_s=calls.RETRY_AFTER_S,
-            ) from error
+            raise NotReady("the served version has no readable manifest", internal=str(error)) from error
         if content.preprocessing != preprocess.digest():
-            raise ModelUnavailable(
+            raise NotReady(
                 "the served version was published for another preprocessing",
                 internal=f"{content.preprocessing} is published, {preprocess.digest()} is installed",
-                retry_after_s=calls.RETRY_AFTER_S,
             )
         return content
 
@@ -210,12 +215,13 @@ class Scorer:
     def _watched(self) -> Iterator[None]:
         try:
             yield
-        except ModelUnavailable:
-            self.failures += 1
+        except Unavailable:
+            self._failed_at_s = time.monotonic()
             self._served = None
+            self.on_failure()
             raise
 
     def _connection(self) -> InferenceServerClient:
         if self._client is None:
-            raise RuntimeError("the Scorer has not been entered")
+            raise RuntimeError("the TritonClient has not been entered")
         return self._client

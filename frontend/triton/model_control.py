@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tritonclient.http.aio import InferenceServerClient
 
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, ModelUnavailable, ServiceError
+from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
+from frontend.triton.errors import NotReady, TimedOut, TritonError, Unavailable, Unreachable
 from frontend.triton.state import ModelState
 from reward.contract import ENSEMBLE, NETWORK
 
@@ -42,7 +43,7 @@ class ModelControl:
         """Return what Triton was started with as `--id`.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached.
         """
         metadata = await self._ask(lambda client: client.get_server_metadata())
         name: str = metadata["name"]
@@ -52,7 +53,7 @@ class ModelControl:
         """See where the network stands, and the ensemble over it.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or refuses to be administered.
+            Unavailable: Triton cannot be reached, or refuses to be administered.
         """
         return await self._look(Deadline.after(timeout_s))
 
@@ -60,7 +61,7 @@ class ModelControl:
         """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or the network is not loaded.
+            Unavailable: Triton cannot be reached, or the network is not loaded.
         """
         deadline = Deadline.after(timeout_s)
         answer = await self._ask(lambda client: client.get_inference_statistics(NETWORK.name), deadline)
@@ -70,7 +71,7 @@ class ModelControl:
         """Load both and return when they are ready; what is loaded already stays as it is.
 
         Raises:
-            ModelUnavailable: Triton cannot be reached, or could not load them.
+            Unavailable: Triton cannot be reached, or could not load them.
         """
         deadline = Deadline.after(self._load_timeout_s)
         await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
@@ -81,7 +82,7 @@ class ModelControl:
         """Unload both and return when their memory is free; what is not loaded is no error, nor a Triton that ended.
 
         Raises:
-            ModelUnavailable: Triton does not answer, or does not let go: the model may still be loaded.
+            Unavailable: Triton does not answer, or does not let go: the model may still be loaded.
         """
         deadline = Deadline.after(self._load_timeout_s)
 
@@ -93,7 +94,7 @@ class ModelControl:
             await self._ask(both, deadline)
             # Loading: another frontend has it loaded anew already, so what was to go is gone.
             await self._wait(lambda state: state in (ModelState.ABSENT, ModelState.LOADING), deadline)
-        except ModelUnavailable as error:
+        except Unavailable as error:
             if not calls.is_nobody_there(error):
                 raise
 
@@ -125,19 +126,13 @@ class ModelControl:
         try:
             async with self._connected() as client:
                 return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))
-        except DeadlineExceeded as error:
-            raise ModelUnavailable(
-                "the inference server does not answer",
-                internal=error.internal,
-                retry_after_s=calls.RETRY_AFTER_S,
-            ) from error
-        except ModelUnavailable:
+        except (TimedOut, DeadlineExceeded) as error:
+            raise Unreachable("the inference server does not answer", internal=error.internal) from error
+        except Unavailable:
             raise
-        except ServiceError as error:
-            raise ModelUnavailable(
-                "the inference server refuses to be administered",
-                internal=error.internal,
-                retry_after_s=calls.RETRY_AFTER_S,
+        except TritonError as error:
+            raise NotReady(
+                "the inference server refuses to be administered", internal=error.internal
             ) from error
 
     @asynccontextmanager

@@ -41,7 +41,7 @@ class RunningStack:
         self._arguments = arguments
         self._environment = {
             **os.environ,
-            "AESTHETIC_CACHE_ENTRIES": "0",  # every request of a test is really scored
+            "AESTHETIC_MAX_CACHE_BYTES": "0",  # every request of a test is really scored
             "AESTHETIC_FETCH_ALLOW": "127.0.0.1",
             "AESTHETIC_DECODE_WORKERS": "2",
             **environment,

@@ -12,17 +12,20 @@ import os
 import resource
 import struct
 import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 import reward.errors
-from frontend.errors import ImageTooLarge, ImageUndecodable, ServiceError
-from frontend.images.decode import Decoded, DecodeLimits, DecodePool, decode_image
+from frontend.images.decode import DecodedImage, DecodeLimits, DecodePool, decode_image
+from frontend.images.errors import ImageTooLarge, ImageUndecodable
 from reward.preprocess import prepare
 from tests.integration.frontend.broken_images import FORMATS, mutant, valid, with_png_checksums
+
+if TYPE_CHECKING:
+    from frontend.errors import ServiceError
 
 IMAGES: Final = int(os.environ.get("AESTHETIC_FUZZ_IMAGES", "10000"))
 SEED: Final = os.environ.get("AESTHETIC_FUZZ_SEED", "0")
@@ -77,8 +80,8 @@ async def test_broken_images_through_the_pool() -> None:
         answers = await asyncio.gather(
             *(pool.decode(data, timeout_s=120) for data in images), return_exceptions=True
         )
-    assert {type(answer) for answer in answers} <= {Decoded, ImageTooLarge, ImageUndecodable}
-    assert sum(isinstance(answer, Decoded) for answer in answers) > 0
+    assert {type(answer) for answer in answers} <= {DecodedImage, ImageTooLarge, ImageUndecodable}
+    assert sum(isinstance(answer, DecodedImage) for answer in answers) > 0
     assert lost == []
 
 

@@ -84,6 +84,17 @@ class Frontend(Process):
         self.start([sys.executable, "-m", "frontend"], self.environment)
         await until(self._is_live)
 
+    async def health(self, status: int) -> httpx.Response:
+        """What `/health/ready` says, once the monitor has seen what this status is for."""
+        answers: list[httpx.Response] = []
+
+        async def is_told() -> bool:
+            answers.append(await self.client.get("/health/ready"))
+            return answers[-1].status_code == status and "nothing is known yet" not in answers[-1].text
+
+        await until(is_told)
+        return answers[-1]
+
     async def score(self, prompt: str = "a red square", **body: Any) -> httpx.Response:
         """Score a small picture, or what `body` names."""
         return await self.client.post(
@@ -179,7 +190,7 @@ class SharedGpu:
             "MODEL_BOSS_TTL_S": TTL_S,
             "IDLE_RELEASE_S": 0,
             "GPU_WAIT_S": 20,
-            "CACHE_ENTRIES": 0,
+            "MAX_CACHE_BYTES": 0,
             "DECODE_WORKERS": 1,
             **{name.upper(): value for name, value in settings.items()},
         }

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
-from frontend.errors import ModelNotLoaded, ModelUnavailable
 from frontend.gpu.keeper import Keeper, KeeperOptions
 from frontend.gpu.ledger import ModelBossLedger
 from frontend.metrics import Metrics
+from frontend.triton.errors import NotLoaded, Unavailable
 from frontend.triton.model_control import ModelControl
 from frontend.triton.state import ModelState
 from model_boss import Ledger, LedgerOptions
@@ -41,7 +41,7 @@ class StandInTriton:
     async def infer(self, for_s: float = 0.0) -> None:
         """Run; an unload waits for it."""
         if not self.is_loaded:
-            raise ModelNotLoaded("the stand-in has no model")
+            raise NotLoaded("the stand-in has no model")
         self._running += 1
         await asyncio.sleep(for_s)
         self._running -= 1
@@ -104,7 +104,7 @@ class StandInControl(ModelControl):
     async def load(self) -> None:
         self._check()
         if self.fails_to_load:
-            raise ModelUnavailable("the stand-in was told to fail")
+            raise Unavailable("the stand-in was told to fail")
         await self._triton.load()
 
     async def unload(self) -> None:
@@ -113,7 +113,7 @@ class StandInControl(ModelControl):
 
     def _check(self) -> None:
         if self.is_cut:
-            raise ModelUnavailable("the stand-in does not answer")
+            raise Unavailable("the stand-in does not answer")
 
 
 class StandInFrontend(Keeper):
@@ -136,6 +136,7 @@ class StandInFrontend(Keeper):
         vram_mb = settings.pop("vram_mb", CLAIMED_MB)
         assert isinstance(vram_mb, int)
         values: dict[str, object] = {
+            "coordination": "a test",
             "gpu": GPU,
             "holder": name or f"frontend-{id(self)}",
             "ttl_s": ledger.ttl_s,
@@ -144,7 +145,7 @@ class StandInFrontend(Keeper):
             "wait_s": 20.0,
             "idle_release_s": 0.0,
             "fail_open": False,
-            "shutdown_grace_s": 20.0,
+            "close_s": 20.0,
             **settings,
         }
         options = KeeperOptions(**values)  # type: ignore[arg-type]
@@ -160,7 +161,7 @@ class StandInFrontend(Keeper):
                     await self.wake(deadline)
                     fence = self.status().fence
                 await self.triton.infer(for_s)
-            except ModelNotLoaded:
+            except NotLoaded:
                 await self.wake(deadline)
             else:
                 return fence

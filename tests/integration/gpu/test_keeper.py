@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.errors import ModelUnavailable
 from frontend.gpu.decide import Standing
 from frontend.gpu.errors import GpuUnavailable
 from frontend.gpu.keeper import State
+from frontend.triton.errors import Unavailable
 from frontend.triton.state import ModelState
 from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions, Phase
 from model_boss.keys import Keys
@@ -76,7 +76,7 @@ async def test_a_newcomer_whom_triton_does_not_answer(
         fence = await first.use()
         second.control.is_cut = True
         await until(lambda: _has_trouble(second))
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(Unavailable):
             await second.wake(Deadline.after(5))
         await asyncio.sleep(1.5 * TTL_S)
         assert triton.unloads == 0
@@ -92,7 +92,7 @@ async def test_a_frontend_that_cannot_load_gives_the_memory_back(
     """Its requests are told so; another that can load is granted next."""
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         second.control.fails_to_load = True
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(Unavailable):
             await second.use()
         await until(lambda: _is_free(ledger))
         fence = await first.use()
@@ -285,7 +285,7 @@ async def test_an_end_during_trouble_leaves_the_others_alone(
 ) -> None:
     """A keeper that ends while Redis fails cannot hand over, and unloads nothing under the others."""
     async with Proxy(redis.port) as proxy, StandInFrontend(triton, redis.url) as staying:
-        async with StandInFrontend(triton, proxy.url, shutdown_grace_s=1.0) as ending:
+        async with StandInFrontend(triton, proxy.url, close_s=1.0) as ending:
             await ending.use()
             await until(lambda: _stands(staying, Standing.OTHERS))
             await until(lambda: _knows_of_others(ending))
@@ -367,7 +367,7 @@ async def test_an_end_while_the_model_is_loaded(
 ) -> None:
     """A frontend that ends while Triton loads waits no longer than its grace, and gives no memory back that is used."""
     triton.load_s = 30
-    frontend = StandInFrontend(triton, redis.url, shutdown_grace_s=1.0)
+    frontend = StandInFrontend(triton, redis.url, close_s=1.0)
     async with frontend:
         using = asyncio.create_task(frontend.use())
         await until(lambda: _is_in(frontend, State.LOADING))

@@ -38,8 +38,7 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
     before = (await first.client.get("/info")).json()
     assert before["gpu_coordination"] == "model-boss"
     assert (before["gpu"]["state"], before["gpu"]["fence"], before["device"]) == ("unloaded", None, None)
-    health = await first.client.get("/health/ready")
-    assert health.status_code == 200
+    health = await first.health(200)
     assert health.json()["parts"]["gpu"]["detail"] == "unloaded; a request has it loaded"
     assert not await shared.is_loaded()
 
@@ -145,7 +144,7 @@ async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> 
 
 async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGpu) -> None:
     """What is in the cache is answered, and what cannot be decoded refused, while the model is unloaded."""
-    frontend = await shared.start_frontend(idle_release_s=0.5, cache_entries=10)
+    frontend = await shared.start_frontend(idle_release_s=0.5, max_cache_bytes=10_000)
     scored = (await frontend.score()).json()
     await until(lambda: _is_unloaded(shared))
     again = (await frontend.score()).json()

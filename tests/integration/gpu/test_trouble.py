@@ -55,8 +55,7 @@ async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None
     answer = await frontend.score()
     assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
     assert answer.json()["detail"] == "the GPU's ledger cannot be reached"
-    health = await frontend.client.get("/health/ready")
-    assert health.status_code == 503
+    health = await frontend.health(503)
     assert health.json()["parts"]["gpu"] == {
         "status": "failing",
         "detail": "the GPU's ledger cannot be reached",
@@ -65,7 +64,7 @@ async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None
     shared.redis.start()
     await shared.ledger.set_capacity(GPU, CAPACITY)
     await until(lambda: _is_scored(frontend))
-    assert (await frontend.client.get("/health/ready")).status_code == 200
+    await frontend.health(200)
 
 
 async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> None:
@@ -76,8 +75,7 @@ async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> No
     await until(lambda: _is_unprotected(frontend))
     assert (await frontend.score()).status_code == 200
     assert await frontend.metric("aesthetic_gpu_unprotected") == 1
-    health = await frontend.client.get("/health/ready")
-    assert health.status_code == 200
+    health = await frontend.health(200)
     assert "without a lease (fail_open)" in health.json()["parts"]["gpu"]["detail"]
     shared.redis.start()
     await shared.ledger.set_capacity(GPU, CAPACITY)
@@ -198,8 +196,7 @@ async def test_a_model_that_cannot_be_loaded(
 async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
     """It is refused at once, and `/health` says what is wrong before any request."""
     frontend = await shared.start_frontend(vram_mb=100_000)
-    health = await frontend.client.get("/health/ready")
-    assert health.status_code == 503
+    health = await frontend.health(503)
     assert "100000 MiB" in health.json()["parts"]["gpu"]["detail"]
     answer = await frontend.score()
     assert (answer.status_code, answer.json()["code"]) == (503, "gpu_unavailable")
@@ -209,8 +206,7 @@ async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
 async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
     """With a wrong key nothing can be loaded: `/health` says so before any request."""
     frontend = await shared.start_frontend(triton_admin_key="wrong")
-    health = await frontend.client.get("/health/ready")
-    assert health.status_code == 503
+    health = await frontend.health(503)
     assert health.json()["parts"]["gpu"]["detail"] == "the inference server refuses to be administered"
     answer = await frontend.score()
     assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")

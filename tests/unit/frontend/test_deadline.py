@@ -5,24 +5,18 @@ from __future__ import annotations
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, InvalidRequest
-
-
-def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
-    """Without the header the default holds; with it the header, up to the server's own limit."""
-    for value, seconds in ((None, 60), ("1500", 1.5), ("300000", 300), ("999999999", 300)):
-        deadline = Deadline.of_header(value, default_s=60, max_s=300)
-        assert seconds - 1 < deadline.remaining_s() <= seconds
-
-
-@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "1e3", " 5", "soon", "٣", "1" * 10, "0x10"])
-def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
-    """Anything else than ASCII digits of a positive number is an invalid request."""
-    with pytest.raises(InvalidRequest):
-        Deadline.of_header(value, default_s=60, max_s=300)
+from frontend.errors import DeadlineExceeded
 
 
 def test_a_deadline_that_has_passed() -> None:
     """Asking for the rest of a deadline that has passed raises."""
     with pytest.raises(DeadlineExceeded):
         Deadline.after(-1).remaining_s()
+
+
+async def test_a_block_within_a_deadline() -> None:
+    """A block may take what is left of a deadline, and does not begin when nothing is."""
+    async with Deadline.after(60).timeout() as scope:
+        assert scope.when() is not None
+    with pytest.raises(DeadlineExceeded):
+        Deadline.after(-1).timeout()

@@ -77,7 +77,7 @@ async def test_a_download_ends_with_its_client(tmp_path: Path) -> None:
             await asyncio.wait_for(asked.wait(), 20)
             writer.close()
             await asyncio.wait_for(left.wait(), 20)
-        assert triton.inferences == []
+        assert not any("id" in inference for inference in triton.inferences)  # health's own has none
     images.close()
 
 

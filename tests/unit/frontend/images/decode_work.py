@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from frontend.images.decode import Decoded, decode_image
+from frontend.images.decode import DecodedImage, decode_image
 from reward.contract import IMAGE_SIZE
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from frontend.images.decode import DecodeLimits
 
 
-def play(data: bytes, limits: DecodeLimits) -> Decoded:
+def play(data: bytes, limits: DecodeLimits) -> DecodedImage:
     """Do as the first word of `data` says; decode it where it is no such word."""
     word, _, argument = data.partition(b" ")
     action = _ACTIONS.get(word)
     if action is None:
         return decode_image(data, limits)
     text = action(argument)
-    return Decoded(np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8), 1, 1, str(text), "")
+    return DecodedImage(np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8), 1, 1, str(text), "")
 
 
 def _die(argument: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import os
@@ -14,8 +15,10 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from frontend.errors import DeadlineExceeded, ImageTooLarge, ImageUndecodable, Internal
+from frontend.errors import DeadlineExceeded
+from frontend.images.base64_text import Base64Text
 from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
 from reward.preprocess import prepare
 from tests.unit.frontend.images.decode_work import play
 
@@ -255,5 +258,33 @@ async def test_leaving_finishes_what_runs() -> None:
         task = asyncio.create_task(pool.decode(b"nap 0.3", timeout_s=20))
         await asyncio.sleep(0.1)
     assert (await task).format == "None"
-    with pytest.raises(Internal):
+    with pytest.raises(DecoderStopped):
         await pool.decode(b"pid", timeout_s=1)
+
+
+async def test_leaving_does_not_wait_for_what_nobody_waits_for() -> None:
+    """Work that goes on after a moment is ended with its worker: the service has to end in time."""
+    async with DecodePool(DecodeLimits(workers=1, task_timeout_s=600), work=play) as pool:
+        task = asyncio.create_task(pool.decode(b"nap 500", timeout_s=600))
+        await asyncio.sleep(0.1)
+    with pytest.raises(DecoderStopped):
+        await asyncio.wait_for(task, 20)
+
+
+async def test_other_work_leaves_the_event_loop_free(decoder: DecodePool) -> None:
+    """A worker does whatever function it is given, in a process of its own, and its errors come out as they are."""
+    assert await decoder.run(os.getpid, timeout_s=10) != os.getpid()
+    with pytest.raises(ValueError, match="invalid literal"):
+        await decoder.run(int, "x", timeout_s=10)
+
+
+async def test_base64_is_decoded_by_the_worker(decoder: DecodePool) -> None:
+    """Base64, as text or as what stood in a JSON string, gives the image; too much of it is too large."""
+    data = encoded("PNG")
+    text = base64.b64encode(data).decode()
+    for source in (Base64Text(text), Base64Text(text.replace("/", "\\/").encode())):
+        assert (await decoder.decode(source, timeout_s=10)).sha256 == hashlib.sha256(data).hexdigest()
+    with pytest.raises(ImageUndecodable, match="not valid base64"):
+        await decoder.decode(Base64Text("!"), timeout_s=10)
+    with pytest.raises(ImageTooLarge, match="20971520 bytes"):
+        await decoder.decode(Base64Text("A" * 28_000_000), timeout_s=30)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frontend.errors import ImageUnreachable, ImageUrlForbidden
 from frontend.images.addresses import Reason, parse_allow
+from frontend.images.errors import ImageUnreachable, ImageUrlForbidden
 from frontend.images.fetch import Fetcher, FetchPolicy
 from tests.unit.frontend.images.spellings import DENIED_ADDRESSES, FORBIDDEN, SERVED
 from tests.unit.frontend.images.stand_ins import IMAGE, Net, fetching, http, redirect, standing

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frontend.errors import DeadlineExceeded, ImageTooLarge, ImageUnreachable, ServiceError
+from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.images.addresses import parse_allow
+from frontend.images.errors import ImageTooLarge, ImageUnreachable
 from tests.unit.frontend.images.stand_ins import IMAGE, Net, fetching, http, redirect, standing
 
 if TYPE_CHECKING:

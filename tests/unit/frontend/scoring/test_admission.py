@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.errors import DeadlineExceeded, Overloaded
+from frontend.errors import DeadlineExceeded
 from frontend.scoring.admission import Admission
+from frontend.scoring.errors import Overloaded
 
 LONG = Deadline.after(3600)
 

@@ -37,6 +37,8 @@ class TritonStandIn:
     held: set[str] = field(default_factory=set)
     """Ids of requests that are never answered."""
     reward: float = 0.5
+    kind: str = "KIND_CPU"
+    """Of the network's instances."""
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -47,7 +49,7 @@ class TritonStandIn:
         if request.path.endswith(f"{ENSEMBLE.name}/config"):
             step = {"model_name": NETWORK.name, "model_version": 3}
             return web.json_response({"ensemble_scheduling": {"step": [step]}})
-        return web.json_response({"version": "stand-in", "instance_group": [{"kind": "KIND_CPU"}]})
+        return web.json_response({"version": "stand-in", "instance_group": [{"kind": self.kind}]})
 
     async def infer(self, request: web.Request) -> web.Response:
         body = await request.read()

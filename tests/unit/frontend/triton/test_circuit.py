@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frontend.errors import DeadlineExceeded, ModelUnavailable, Overloaded
 from frontend.triton.circuit import Circuit
+from frontend.triton.errors import NotReady, QueueFull, TimedOut, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,20 +26,20 @@ class Clock:
 @contextmanager
 def _failing(circuit: Circuit) -> Iterator[None]:
     """Run the block within an attempt that then fails."""
-    with suppress(ModelUnavailable), circuit.attempt():
+    with suppress(Unavailable), circuit.attempt():
         yield
-        raise ModelUnavailable("dead")
+        raise NotReady("dead")
 
 
 def _fail(circuit: Circuit, error: Exception | None = None) -> None:
-    error = error or ModelUnavailable("dead")
+    error = error or NotReady("dead")
     with pytest.raises(type(error)), circuit.attempt():
         raise error
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
     """Three failures in a row open it; a success between them starts the count anew."""
-    circuit = Circuit(failures=3, open_s=1, clock=Clock())
+    circuit = Circuit(max_failures=3, open_s=1, clock=Clock())
     _fail(circuit)
     _fail(circuit)
     with circuit.attempt():
@@ -49,22 +49,22 @@ def test_it_opens_after_failures_in_a_row() -> None:
     circuit.check()
     _fail(circuit)
     assert circuit.is_open
-    with pytest.raises(ModelUnavailable) as refused:
+    with pytest.raises(Unavailable) as refused:
         circuit.check()
     assert refused.value.retry_after_s == 1
-    with pytest.raises(ModelUnavailable), circuit.attempt():
+    with pytest.raises(Unavailable), circuit.attempt():
         pytest.fail("let through")
 
 
 def test_it_lets_one_attempt_through_after_a_while() -> None:
     """Half-open, it admits one and refuses the others meanwhile; success closes it, failure opens it anew."""
     clock = Clock()
-    circuit = Circuit(failures=1, open_s=1, clock=clock)
+    circuit = Circuit(max_failures=1, open_s=1, clock=clock)
     _fail(circuit)
     clock.now_s = 1.0
     with _failing(circuit):
         assert circuit.is_open
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(Unavailable):
             circuit.check()
     clock.now_s = 1.9
     assert circuit.is_open
@@ -74,11 +74,11 @@ def test_it_lets_one_attempt_through_after_a_while() -> None:
     circuit.check()
 
 
-@pytest.mark.parametrize("error", [Overloaded("full"), DeadlineExceeded("late"), KeyError("defect")])
+@pytest.mark.parametrize("error", [QueueFull("full"), TimedOut("late"), KeyError("defect")])
 def test_other_errors_say_nothing_about_triton(error: Exception) -> None:
     """A full queue, a deadline or a defect neither opens it nor counts, and frees a half-open one."""
     clock = Clock()
-    circuit = Circuit(failures=2, open_s=1, clock=clock)
+    circuit = Circuit(max_failures=2, open_s=1, clock=clock)
     for _ in range(5):
         _fail(circuit, error)
     assert not circuit.is_open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from frontend.errors import ModelUnavailable
+from frontend.triton.errors import Unavailable
 from frontend.triton.model_control import ModelControl
 from local.ports import free_ports
 from tests.unit.frontend.triton.stand_in import standing_in
@@ -23,5 +23,5 @@ async def test_a_triton_that_does_not_unload_may_hold_it_still(*, is_silent: boo
         triton.metadata_failure = (403, "expecting header")
         if is_silent:
             triton.open.clear()
-        with pytest.raises(ModelUnavailable):
+        with pytest.raises(Unavailable):
             await ModelControl(f"127.0.0.1:{triton.port}", None, load_timeout_s=0.3).unload()

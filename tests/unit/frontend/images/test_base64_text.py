@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.errors import ImageTooLarge, ImageUndecodable
-from frontend.images.sources import decode_base64
+from frontend.images.base64_text import Base64Text, decode_base64
+from frontend.images.errors import ImageTooLarge, ImageUndecodable
 
 LIMIT = 1000
 
@@ -27,7 +27,7 @@ def test_every_usual_form(data: bytes) -> None:
         f"data:image/png;base64,{plain}",
         f"DATA:;charset=utf-8;BASE64,{plain}",
     ]
-    assert [decode_base64(form, LIMIT) for form in forms] == [data] * len(forms)
+    assert [decode_base64(Base64Text(form), LIMIT) for form in forms] == [data] * len(forms)
 
 
 @pytest.mark.parametrize(
@@ -45,20 +45,31 @@ def test_every_usual_form(data: bytes) -> None:
     ],
 )
 def test_what_is_no_base64(text: str) -> None:
-    """Foreign letters, the URL-safe alphabet, impossible lengths and other data: URIs are undecodable."""
+    """Foreign characters, the URL-safe alphabet, impossible lengths and other data: URIs are undecodable."""
     with pytest.raises(ImageUndecodable):
-        decode_base64(text, LIMIT)
+        decode_base64(Base64Text(text), LIMIT)
 
 
 def test_too_large_before_it_is_decoded() -> None:
     """The limit is on the decoded bytes: exactly as many are accepted, one more is not."""
-    assert len(decode_base64(base64.b64encode(bytes(LIMIT)).decode(), LIMIT)) == LIMIT
+    assert len(decode_base64(Base64Text(base64.b64encode(bytes(LIMIT)).decode()), LIMIT)) == LIMIT
     with pytest.raises(ImageTooLarge):
-        decode_base64(base64.b64encode(bytes(LIMIT + 1)).decode(), LIMIT)
+        decode_base64(Base64Text(base64.b64encode(bytes(LIMIT + 1)).decode()), LIMIT)
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_answered(text: str) -> None:
     """Whatever the text, it is bytes or undecodable."""
     with suppress(ImageUndecodable):
-        assert isinstance(decode_base64(text, LIMIT), bytes)
+        assert isinstance(decode_base64(Base64Text(text), LIMIT), bytes)
+
+
+def test_what_stood_between_the_quotes_of_a_json_string() -> None:
+    """Bytes are read as JSON: escaped line breaks and slashes count, and what is no JSON string is undecodable."""
+    wanted = b"\xff\xef\xbe\xfb\xff\xff"  # "/+++" and "////" in base64, more or less
+    text = base64.b64encode(wanted).decode()
+    escaped = text.replace("/", "\\/").encode() + b"\\n"
+    assert decode_base64(Base64Text(escaped), LIMIT) == wanted
+    for wrong in (b"AA\nAA", b"AA\\xAA", b"\xff\xfe"):
+        with pytest.raises(ImageUndecodable):
+            decode_base64(Base64Text(wrong), LIMIT)

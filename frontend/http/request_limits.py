@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
 
-from frontend.errors import Internal, Overloaded, PayloadTooLarge, ServiceError, Unauthorized
+from frontend.errors import ServiceError
+from frontend.http.errors import BodiesTooLarge, Internal, PayloadTooLarge, Unauthorized
 from frontend.http.problem import problem
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class BodyLimits:
         """Count bytes that have been received.
 
         Raises:
-            Overloaded: too many are held.
+            BodiesTooLarge: too many are held.
         """
         if self.buffered_bytes + count > self._max_buffered_bytes:
-            raise Overloaded("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
+            raise BodiesTooLarge("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
         self.buffered_bytes += count
 
     def give_back(self, count: int) -> None:
@@ -48,8 +49,8 @@ class BodyLimits:
         self.buffered_bytes -= count
 
 
-class Guard:
-    """ASGI middleware; nothing that a request raises passes it."""
+class RequestLimitsMiddleware:
+    """Refuses what may not pass; nothing that a request raises passes it either."""
 
     def __init__(self, app: ASGIApp, *, limits: BodyLimits, keys: KeyRing | None) -> None:
         self._app = app

@@ -32,8 +32,8 @@ _HEADERS: Final = {
 _CLIENT_GONE: Final = 499  # nginx's word for it: there was nobody left to answer
 
 
-class Edge:
-    """ASGI middleware.
+class AccessLogMiddleware:
+    """Gives every request an id, every answer its headers, and the log a line for both.
 
     Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log line.
     """

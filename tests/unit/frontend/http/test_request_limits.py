@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frontend.http.edge import Edge
-from frontend.http.guard import BodyLimits, Guard
+from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
 from frontend.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -81,9 +81,10 @@ class Reader:
             raise
 
 
-def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[Edge, BodyLimits]:
+def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[AccessLogMiddleware, BodyLimits]:
     limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together)
-    return Edge(Guard(app, limits=limits, keys=None), metrics=Metrics()), limits
+    guarded = RequestLimitsMiddleware(app, limits=limits, keys=None)
+    return AccessLogMiddleware(guarded, metrics=Metrics()), limits
 
 
 async def test_a_body_at_its_limit_and_above() -> None:

@@ -1,0 +1,61 @@
+"""What is wrong with a request before it is worked on.
+
+HttpError
+├── InvalidRequest     it does not keep the schema
+│   └── AllFailed      no candidate of a batch could be scored
+├── PayloadTooLarge    its body is above its limit
+├── BodiesTooLarge     all bodies that are being received are above theirs
+├── Unauthorized       API keys are configured and none valid was sent
+├── NotFound
+├── MethodNotAllowed
+└── Internal           whatever nobody expected
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from frontend.errors import ServiceError
+
+if TYPE_CHECKING:
+    from frontend.http.schemas import FailedCandidate
+
+
+class HttpError(ServiceError):
+    """Root of the tree."""
+
+
+class InvalidRequest(HttpError):
+    """The request does not keep the schema."""
+
+
+class AllFailed(InvalidRequest):
+    """Every candidate of a batch failed; the list of them goes with the error."""
+
+    def __init__(self, detail: str, failed: list[FailedCandidate]) -> None:
+        super().__init__(detail)
+        self.failed = failed
+
+
+class PayloadTooLarge(HttpError):
+    """The body has more bytes than allowed."""
+
+
+class BodiesTooLarge(HttpError):
+    """Too many large bodies are being received at once."""
+
+
+class Unauthorized(HttpError):
+    """API keys are configured and none valid was sent."""
+
+
+class NotFound(HttpError):
+    """No such path."""
+
+
+class MethodNotAllowed(HttpError):
+    """The path exists, but not for this method."""
+
+
+class Internal(HttpError):
+    """A defect of ours."""

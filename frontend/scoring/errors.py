@@ -1,0 +1,22 @@
+"""Why a request is not scored, apart from its images, Triton and the GPU.
+
+ScoringError
+├── PromptInvalid  not Unicode text, or too long
+└── Overloaded     as many images wait for admission as may
+"""
+
+from __future__ import annotations
+
+from frontend.errors import ServiceError
+
+
+class ScoringError(ServiceError):
+    """Root of the tree."""
+
+
+class PromptInvalid(ScoringError):
+    """The prompt cannot be tokenised."""
+
+
+class Overloaded(ScoringError):
+    """The admission queue is full."""

@@ -1,0 +1,132 @@
+"""What is read from a request, and what of it the parser never sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from frontend.http import bodies, schemas
+from frontend.http.errors import InvalidRequest
+from frontend.http.long_strings import _MIN_BYTES, LongStrings
+
+if TYPE_CHECKING:
+    from starlette.types import Message
+
+LIMITS = schemas.Limits(
+    max_candidates=10,
+    max_image_bytes=1,
+    max_pixels=1,
+    max_body_bytes=1,
+    max_prompt_characters=1,
+    max_prompt_tokens=1,
+    request_timeout_s=60,
+    max_request_timeout_s=300,
+    formats=[],
+    fetch="off",
+)
+LONG = "QUJD" * (_MIN_BYTES // 2)
+
+
+def _request(content: bytes = b"", **headers: str) -> Request:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content}
+
+    found = [
+        (name.lower().replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()
+    ]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": found}, receive)
+
+
+async def _read(content: bytes) -> bodies.ScoringRequest:
+    request = _request(content, content_type="application/json")
+    return await bodies.read_batch(request, LIMITS, bodies.read_deadline(request, LIMITS))
+
+
+def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
+    """Without the header the default holds; with it the header, up to the server's own limit."""
+    assert 59 < bodies.read_deadline(_request(), LIMITS).remaining_s() <= 60
+    for value, seconds in (("1500", 1.5), ("300000", 300), ("999999999", 300)):
+        deadline = bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
+        assert seconds - 1 < deadline.remaining_s() <= seconds
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "1e3", " 5", "soon", "\xb2", "1" * 10, "0x10"])
+def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
+    """Anything else than ASCII digits of a positive number is an invalid request."""
+    with pytest.raises(InvalidRequest):
+        bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
+
+
+async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Off the event loop, and with a short word where each long image stood; the images come out whole."""
+    threads: list[object] = []
+    in_thread = asyncio.to_thread
+
+    async def to_thread(function: Any, *arguments: Any) -> Any:
+        threads.append(function)
+        return await in_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    candidates = [{"id": str(n), "image_base64": f"{n}{LONG}"} for n in range(3)]
+    content = json.dumps({"prompt": "x", "candidates": [*candidates, {"image_base64": "AAAA"}]}).encode()
+    assert len(content) > bodies._QUICK_BYTES
+    body = await _read(content)
+    assert threads == [bodies._parse_large]
+    texts = [source.base64.text for source in body.sources if source.base64 is not None]
+    assert texts == [*(f"{n}{LONG}".encode() for n in range(3)), "AAAA"]
+    assert body.ids == ["0", "1", "2", None]
+
+
+async def test_a_small_body_is_parsed_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is troubled for what takes less than a millisecond."""
+    monkeypatch.setattr(asyncio, "to_thread", None)
+    body = await _read(b'{"prompt": "x", "candidates": [{"image_base64": "AAAA"}]}')
+    assert body.prompt == "x"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"prompt": "x", "image_base64": "%s"}' % LONG.encode(),
+        b'{"prompt": "x", "candidates": [{"image_base64": "%s"' % LONG.encode(),
+        b'{"prompt": "x", "candidates": [{"image_base64": "%s' % LONG.encode(),
+        b'{"prompt": "x", "candidates": ["image_base64", "%s"]}' % LONG.encode(),
+        b'{"prompt": "%s", "candidates": [{"image_base64": "AAAA"}]}' % LONG.encode(),
+        b'{"prompt": "x", "candidates": [{"image_base64": ["%s"]}]}' % LONG.encode(),
+    ],
+)
+async def test_large_bodies_that_do_not_keep_the_schema(content: bytes) -> None:
+    """A long image changes nothing about what is refused, nor does any of it come back in the message."""
+    with pytest.raises(InvalidRequest) as caught:
+        await _read(content.ljust(bodies._QUICK_BYTES + 1))
+    assert "QUJD" not in caught.value.detail
+
+
+@given(
+    st.lists(st.text('AB\\"/ ü', max_size=5), max_size=4),
+    st.sampled_from(["image_base64", "image_url", "x"]),
+    st.booleans(),
+    st.integers(0, 3),
+)
+def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: bool, indent: int) -> None:
+    """Whatever a body holds, parsing it cut and uncut gives the same; the field's long values were cut."""
+    value = [{name: text + (LONG if is_long else "")} for text in texts]
+    content = bytearray(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
+    strings = LongStrings()
+    cut = json.loads(strings.cut(content, "image_base64"))
+
+    def whole(text: str) -> str:
+        found = strings.get(text)
+        return found if isinstance(found, str) else str(json.loads(b'"' + found + b'"'))
+
+    assert [{key: whole(text) for key, text in item.items()} for item in cut] == value
+    if name == "image_base64":  # base64 has no quotes: what has some is left to the parser
+        assert all(len(item[name]) < len(LONG) or '"' in item[name] for item in cut)

@@ -1,0 +1,64 @@
+"""The error codes of the interface, and where they are written down."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+
+import frontend
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.gpu.errors import GpuUnavailable
+from frontend.http.problem import KINDS, kind, problem
+from frontend.images.errors import DecoderStopped, ImageTooLarge
+from frontend.triton.errors import NotReady, Rejected, TimedOut, Unreachable
+from tests.repository import CHECKOUT
+
+
+def _tree(root: type[ServiceError]) -> set[type[ServiceError]]:
+    return {root}.union(*(_tree(child) for child in root.__subclasses__()))
+
+
+def test_the_readme_names_every_error() -> None:
+    """Its table has a row for each code that is answered and no other, with the status."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d{3})[ ,]", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
+    assert {code: int(status) for code, status in rows} == {row.code: row.status for row in KINDS.values()}
+
+
+def test_every_error_has_a_row_or_is_a_defect_on_purpose() -> None:
+    """Whatever a package raises is in the table by itself or by a base; only these few are answered 500."""
+    for package in pkgutil.iter_modules(frontend.__path__, "frontend."):
+        if package.ispkg:
+            importlib.import_module(f"{package.name}.errors")
+    ours = {error for error in _tree(ServiceError) if error.__module__.startswith("frontend.")}
+    defects = {error.__name__ for error in ours if kind(error.__new__(error)).code == "internal"}
+    assert defects == {
+        *("ServiceError", "ImageError", "TritonError", "GpuError", "ScoringError", "HttpError"),
+        *("DecoderStopped", "Rejected", "LedgerRefuses", "LedgerUnavailable", "Internal"),
+    }
+
+
+def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
+    """Each package's own words become one of the codes, by the class or its nearest base."""
+    expected = [
+        (Unreachable("x"), 503, "model_unavailable"),
+        (NotReady("x"), 503, "model_unavailable"),
+        (TimedOut("x"), 504, "deadline_exceeded"),
+        (DeadlineExceeded("x"), 504, "deadline_exceeded"),
+        (GpuUnavailable("x"), 503, "gpu_unavailable"),
+        (ImageTooLarge("x"), 413, "image_too_large"),
+        (Rejected("x"), 500, "internal"),
+        (DecoderStopped("x"), 500, "internal"),
+    ]
+    for error, status, code in expected:
+        assert kind(error)[:2] == (status, code)
+
+
+def test_only_the_public_side_is_written() -> None:
+    """The body has `detail`, never `internal`; a time to come back becomes Retry-After, rounded up."""
+    answer = problem(NotReady("public words", internal="private words", retry_after_s=1.2), "abc")
+    body = json.loads(bytes(answer.body))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert (body["detail"], body["request_id"]) == ("public words", "abc")
+    assert b"private" not in bytes(answer.body)

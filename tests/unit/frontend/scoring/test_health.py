@@ -1,0 +1,202 @@
+"""What the monitor publishes, and how often it looks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.images.decode import DecodeLimits, decode_image
+from frontend.images.errors import DecoderStopped
+from frontend.scoring import health
+from frontend.scoring.health import Health, HealthMonitor, pause_s
+from frontend.triton.circuit import Circuit
+from frontend.triton.client import TritonClient
+from frontend.triton.errors import NotReady
+from reward.tokenise import tokenise
+from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+DEAD = (500, "Stub process 'image_reward_network_0_0' is not healthy.")
+
+
+class Pool:
+    """A decode pool that hands out one pixel, or fails."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked = 0
+
+    async def decode(self, source: bytes, *, timeout_s: float) -> Any:
+        del timeout_s
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return decode_image(source, DecodeLimits())
+
+
+@pytest.fixture
+async def triton() -> AsyncIterator[TritonStandIn]:
+    async with standing_in() as triton:
+        yield triton
+
+
+@pytest.fixture
+async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonClient]:
+    async with TritonClient(f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)) as client:
+        yield client
+
+
+def _monitor(client: TritonClient, pool: Pool | None = None, timeout_s: float = 5) -> HealthMonitor:
+    return HealthMonitor(pool or Pool(), client, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+
+async def _found(monitor: HealthMonitor) -> Health:
+    await monitor.look()
+    return monitor.health
+
+
+async def _score(client: TritonClient, request_id: str = "somebody") -> None:
+    deadline = Deadline.after(10)
+    served = await client.served(deadline)
+    tokens = tokenise([""])
+    pixels = decode_image(_monitor(client)._pixel, DecodeLimits()).pixels[None]
+    await client.score(
+        pixels,
+        tokens.input_ids,
+        tokens.attention_mask,
+        served=served,
+        deadline=deadline,
+        request_id=request_id,
+    )
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what changes has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_it_looks_by_itself_and_reading_costs_nothing(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """Nothing is ready before the first look; then whoever reads gets what was found, without an inference."""
+    monitor = _monitor(client)
+    assert not monitor.health.ready
+    async with monitor:
+        await _until(lambda: monitor.health.ready)
+        assert all(monitor.health.ready for _ in range(100))
+        assert len(triton.inferences) == 1
+
+
+async def test_it_names_the_part_that_fails(client: TritonClient, triton: TritonStandIn) -> None:
+    """Triton gone, the model dead and the decoder dead are told apart."""
+    assert await _found(_monitor(client)) == Health()
+    triton.failure = DEAD
+    with pytest.raises(NotReady):
+        await _score(client)
+    found = await _found(_monitor(client))
+    assert (found.decode, found.triton) == (None, None)
+    assert found.model is not None
+    client._served = None
+    triton.metadata_failure = (503, "Server exiting")
+    found = await _found(_monitor(client))
+    assert (found.decode, found.model) == (None, None)
+    assert found.triton is not None
+    pool = Pool()
+    pool.error = DecoderStopped("no decoder")
+    assert (await _found(_monitor(client, pool))).decode == "no decoder"
+
+
+async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, triton: TritonStandIn) -> None:
+    """While inferences are not even tried, Triton itself answers, and the model is what health names."""
+    triton.failure = DEAD
+    client._inference = Circuit(open_s=60)
+    for _ in range(5):
+        with pytest.raises(NotReady):
+            await _score(client)
+    assert client.is_cut_off
+    found = await _found(_monitor(client))
+    assert found.triton is None
+    assert found.model is not None
+
+
+async def test_busy_decode_workers_are_not_failing(client: TritonClient) -> None:
+    """A pixel that gets no worker in time says that they work."""
+    pool = Pool()
+    pool.error = DeadlineExceeded("the deadline passed before the image was decoded")
+    assert await _found(_monitor(client, pool)) == Health()
+
+
+async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn) -> None:
+    """A look that is late while others are being scored is no failure; late and alone, it is one."""
+    triton.held.add("")  # the look's own request has no id
+    monitor = _monitor(client, timeout_s=3)
+    late = asyncio.create_task(_found(monitor))
+    await _until(lambda: bool(triton.inferences))
+    await _score(client)
+    assert (await late).ready
+    client.start_afresh()
+    client.succeeded_at_s -= 60
+    assert (await _found(_monitor(client, timeout_s=0.2))).model is not None
+
+
+async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """Nothing is inferred for health while requests are; the decode workers are still looked at."""
+    await _score(client)
+    pool = Pool()
+    assert (await _found(_monitor(client, pool))).ready
+    assert (len(triton.inferences), pool.asked) == (1, 1)
+
+
+async def test_a_request_that_fails_is_noticed_at_once(
+    client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good state ends with the first request that finds Triton unavailable, however long it was to last."""
+    monkeypatch.setattr(health, "_PAUSE_S", 3600.0)
+    monitor = _monitor(client)
+    async with monitor:
+        await _until(lambda: monitor.health.ready)
+        triton.failure = DEAD
+        with pytest.raises(NotReady):
+            await _score(client)
+        await _until(lambda: not monitor.health.ready)
+
+
+def test_how_often_it_looks() -> None:
+    """Ready: a second, or ten times what the look took; not ready: a second, so that an end is soon seen."""
+    assert pause_s(Health(), took_s=0.0) == 1.0
+    assert pause_s(Health(), took_s=0.5) == 5.0
+    assert pause_s(Health(model="dead"), took_s=0.5) == 1.0
+    assert pause_s(Health(gpu="away"), took_s=60.0) == 1.0
+
+
+async def test_it_survives_its_own_defects(
+    client: TritonClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected exception is logged, told as a failure, and followed by another look."""
+    monkeypatch.setattr(health, "_PAUSE_S", 0.01)
+    pool = Pool()
+    pool.error = KeyError("a defect of ours")
+    monitor = _monitor(client, pool)
+    async with monitor:
+        await _until(lambda: monitor.health.decode == "the health monitor failed")
+        assert "a defect of ours" in caplog.text
+        pool.error = None
+        await _until(lambda: monitor.health.ready)
+
+
+def test_what_fails_is_not_ready() -> None:
+    """Each part alone is enough."""
+    assert Health().ready
+    for part in ("decode", "triton", "model", "gpu"):
+        assert not Health(**{part: "away"}).ready
+    assert issubclass(DecoderStopped, ServiceError)
