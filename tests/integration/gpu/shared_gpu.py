@@ -66,6 +66,11 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def check_alive(self) -> None:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-3000:]
