@@ -1,1 +1,4 @@
-"""The REST door on port 8006; `python -m frontend`. Requests pass `routes`, `pipeline`, `scorer`."""
+"""The REST door on port 8006; `python -m frontend`.
+
+docs/architecture.md tells a request's way through it.
+"""

@@ -1,4 +1,4 @@
-"""The outermost layer: every answer's request id and security headers, every request's line in the log."""
+"""The outermost layer: the request id and security headers of every answer, and its line in the log."""
 
 from __future__ import annotations
 

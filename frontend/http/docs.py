@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI over the OpenAPI document; its files come from a package, nothing from another host."""
+"""`/docs`: Swagger UI over the OpenAPI document; its files come from a package, none from a host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frontend.http.errors import NotFound
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-# `style-src` and `img-src` as Swagger UI needs them: it writes styles on elements, and has its icons in its CSS.
+# Swagger UI writes styles on elements, and has its icons in its CSS: hence `style-src`, `img-src`.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

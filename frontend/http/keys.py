@@ -1,7 +1,8 @@
 """API keys: a file of names and SHA-256 digests, read again when it changes.
 
-One `name:digest` a line; `#` begins a comment. A name may stand on two lines while its key is being changed.
-The digest is plain SHA-256, because keys are random: `python -m frontend hash-key NAME` makes them 256 bits long.
+One `name:digest` a line; `#` begins a comment. A name may stand on two lines while its key is being
+changed. The digest is plain SHA-256, because keys are random: `python -m frontend hash-key NAME`
+makes them 256 bits long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors -> application/problem+json (RFC 9457). The one place that knows their statuses and codes."""
+"""Errors -> application/problem+json (RFC 9457): the one place that knows their statuses and codes."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ class WorkerPool:
         preload: Sequence[str],
         on_worker_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; each worker starts by `initialise` (function, arguments), from a process with `preload` imported."""
+        """Prepare; a worker starts by `initialise`, a function and its arguments.
+
+        It is forked from a process that has imported the modules of `preload`.
+        """
         self._task_timeout_s = task_timeout_s
         self._preload = preload
         self._on_worker_lost = on_worker_lost

@@ -1,1 +1,1 @@
-"""The way of a request: admission, images, tokens, cache, Triton, ranking; and health, which walks the same way."""
+"""A request's way: admission, tokens, images, cache, Triton, ranking; and health, which goes it too."""

@@ -46,7 +46,7 @@ def test_triton_killed_is_started_again(published_repository: Path, tmp_path: Pa
             assert meanwhile.status_code == 503
             assert meanwhile.json()["code"] == "model_unavailable"
             assert int(meanwhile.headers["retry-after"]) >= 1
-            assert client.get("/health/ready").status_code == 503
+            _wait(lambda: client.get("/health/ready").status_code == 503)  # seen at once, and not by asking
             assert client.get("/health/live").status_code == 200
             _wait(lambda: client.get("/health/ready").status_code == 200)
             after = client.post("/score", json=BODY).json()["raw_score"]
