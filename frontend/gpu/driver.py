@@ -94,6 +94,7 @@ class Driver:
         finally:
             if self._work is not None:
                 self._work.cancel()
+                self._work = None
 
     async def _observe(self) -> Observation:
         self.looks += 1
