@@ -1,7 +1,7 @@
-"""What the keeper of a model does next, from what it sees: the whole policy, and no call to anybody.
+"""What the keeper of a model does next, from what it sees: the whole policy, and no call.
 
-The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A frontend that
-only stands by goes through the same table: it is in the rows of `others'`.
+The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A frontend
+that only stands by goes through the same table: it is in the rows of `others'`.
 
     | lease           | model in Triton | and                                        | action    |
     |-----------------|-----------------|--------------------------------------------|-----------|
@@ -74,7 +74,7 @@ class Standing(StrEnum):
     YIELDING = "yielding"
     """Ours, and somebody asks for the memory."""
     DOUBTFUL = "doubtful"
-    """Ours by our own clock; but others were not heard of for so long that one of them may hold it."""
+    """Ours; but the ledger was silent for so long that another frontend may hold it."""
     UNPROTECTED = "unprotected"
     """Over by our own clock, and gone on without (`fail_open`)."""
     LOST = "lost"
@@ -98,13 +98,13 @@ class Observation:
     others_stand_by: bool = False
     """Another frontend asked for the same lease lately."""
     handed_over: bool = False
-    """This frontend ends and has handed the lease over; whether anybody follows is not known yet."""
+    """This frontend ends and has handed the lease over; nobody knows yet who follows."""
     has_failed: bool = False
     """The last load under this lease failed."""
     is_due: bool = True
     """It is time to ask the ledger."""
     is_unproven: bool = False
-    """The ledger is away for longer than a lease lasts; `fail_closed`, and nothing was unloaded since."""
+    """The ledger is away for longer than a lease lasts (`fail_closed`), nothing unloaded since."""
 
 
 @dataclass(frozen=True)

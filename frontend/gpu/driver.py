@@ -1,7 +1,7 @@
 """Observes, decides, carries out, and observes again: the one place that moves the model.
 
-A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever state a
-crash leaves behind, of this frontend, of Triton or of the ledger, is one that `decide` has a row for.
+A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever state
+a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Driver:
         on_step: Callable[[Observation, Decision], None],
         on_failure: Callable[[ServiceError], None],
     ) -> None:
-        """Prepare; `on_step` hears of every step, `on_failure` why waiting requests wait in vain."""
+        """Prepare; `on_step` hears of every step, `on_failure` why requests wait in vain."""
         self.is_closing = False
         self.looks = 0
         """How many observations have begun."""
@@ -263,7 +263,7 @@ class Driver:
 
 
 def _stop_if_cancelled() -> None:
-    """End where a cancellation was lost on the way: a Redis call that is answered in that moment keeps it."""
+    """End where a cancellation was lost: a Redis call answered in that moment may swallow it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

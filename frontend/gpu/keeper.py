@@ -110,7 +110,7 @@ class _Turn:
 
 
 class Keeper:
-    """Use as an async context manager; ends by handing the model over, or by giving its memory back."""
+    """Use as an async context manager; at its end the model is handed over, or unloaded."""
 
     def __init__(
         self,
@@ -202,18 +202,18 @@ class Keeper:
         self._requested_at_s = time.monotonic()
 
     def is_in_use(self, within_s: float) -> bool:
-        """Tell whether the model is loaded, and a request of this frontend used it within the last seconds."""
+        """Tell whether a request of this frontend used the model within the last seconds."""
         return self.is_ready and time.monotonic() - self._requested_at_s < within_s
 
     def explains(self, error: Unavailable) -> bool:
-        """Tell whether a request failed only because the model is not loaded: then it may be woken."""
+        """Tell whether a request failed only because the model is not loaded."""
         return isinstance(error, NotLoaded) or not self.is_ready
 
     async def wake(self, deadline: Deadline) -> bool:
         """Have the model loaded; tell whether it had to be waited for.
 
         Raises:
-            GpuUnavailable: no memory was granted, or nothing loaded, within the wait; says when to come back.
+            GpuUnavailable: no memory was granted, or nothing loaded, within the wait.
             Unavailable: Triton cannot be reached, or cannot load the model.
             DeadlineExceeded: the request's deadline passed before that.
         """
@@ -225,7 +225,7 @@ class Keeper:
         wait_s = min(remaining_s, self._options.wait_s)
         turn = _Turn(asyncio.get_running_loop().create_future(), self._driver.looks)
         self._turns.add(turn)
-        # Whoever is told 503 after the wait is told to come back: the place in the queue is kept as long again.
+        # Whoever is told 503 comes back: the place in the queue is kept as long again.
         self._wanted_until_s = time.monotonic() + 2 * self._options.wait_s
         self._driver.stir()
         try:
@@ -240,7 +240,7 @@ class Keeper:
             self._turns.discard(turn)
 
     async def find_trouble(self) -> str | None:
-        """Say what would keep a request from the GPU, other than its being in use; None: nothing."""
+        """Say what keeps requests from the GPU, other than its being in use; None: nothing."""
         if self.is_ready:
             return None
         trouble = self._driver.trouble
@@ -256,7 +256,7 @@ class Keeper:
         return _find_missing(claimed_mb, room_mb)
 
     async def _watch(self) -> None:
-        """Drive; what fails in an unexpected way is told and begins again, from what it finds then."""
+        """Drive; what fails unexpectedly is told, and begins again from what it finds."""
         while True:
             try:
                 await self._driver.run()

@@ -1,7 +1,7 @@
 """What the keeper needs of whoever gives out the GPU's memory, and how model-boss gives it.
 
-Another coordinator takes model-boss's place by `AESTHETIC_GPU_LEDGER=package.module:factory`: the factory is
-called with the GPU's name and returns a `GpuLedger`. `docs/gpu-sharing.md` shows one.
+Another coordinator takes model-boss's place by `AESTHETIC_GPU_LEDGER=package.module:factory`; the
+factory is called with the GPU's name and returns a `GpuLedger`. `docs/gpu-sharing.md` shows one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class GpuLedger(Protocol):
     ttl_s: float
 
     async def reserve(self, claim: Claim) -> Lease | Held | Queued:
-        """Ask for the lease, or for its place in the queue; the answer to who holds it is the lease.
+        """Ask for the lease, or keep its place in the queue; who holds it is answered the lease.
 
         Raises:
             LedgerRefuses: waiting would not help.
@@ -158,7 +158,7 @@ class ModelBossLedger:
                     raise
                 if not isinstance(error, ClaimConflict):
                     return Held(row.holder, row.fence)
-                # A frontend with other settings asked for another size: it is the same lease all the same.
+                # A frontend with other settings asked for another size of the same lease.
                 self._claim = replace(self._claim, vram_mb=row.vram_mb, priority=row.priority)
                 answer = await self._ledger.reserve(self._claim)
         if isinstance(answer, HeldInRedis):
@@ -228,7 +228,6 @@ class ModelBossLedger:
         return self._claim or self._read(claim)
 
     def _lease(self, fence: int, *, others_stand_by: bool = False) -> Lease:
-        # What was reserved and asked back at once may be committed, too: a holder that died had loaded it.
         is_committed = self._used_mb is not None
         return Lease(fence, is_committed, self._phase is Phase.YIELDING, others_stand_by)
 

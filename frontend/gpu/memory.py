@@ -17,7 +17,7 @@ _UNMEASURED_MB: Final = 2048
 
 
 def measured_mb(repository: Path) -> int:
-    """Read what the manifest of the version that would be loaded measured; a number where it did not.
+    """Read it in the manifest of the version that would be loaded; else take a number.
 
     Raises:
         NotReady: no version is promoted.

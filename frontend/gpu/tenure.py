@@ -3,7 +3,7 @@
 Three moments follow a heartbeat, for a time to live of 15 s and a safety margin of 1.5 s:
 
      0.0  a renewal is sent; the ledger counts from when it arrives
-     8.5  2/3 of 15 - 1.5: from 10.0 on another frontend may follow. Doubtful: this one loads nothing any more
+     8.5  2/3 of 15 - 1.5. From 10.0 on another frontend may follow. Doubtful: this one loads nothing now
     13.5  15 - 1.5: from 15.0 on the memory may be another's. Lost: the model has 1.5 s to be gone
           (`fail_open`: unprotected; it goes on)
 """
@@ -71,7 +71,7 @@ class Tenure:
 
     @property
     def expires_in_s(self) -> float | None:
-        """How long the memory is this frontend's, if no heartbeat succeeds any more; None: it is not."""
+        """How long the memory is ours if no heartbeat succeeds any more; None: it is not."""
         return None if self.lease is None else max(0.0, self._memory_term.left_s())
 
     @property
@@ -80,7 +80,7 @@ class Tenure:
         return 0.0 if self.outage is None else self._now_s() - self._outage_began_at_s
 
     def due_in_s(self, *, is_urgent: bool) -> float:
-        """How long until the ledger is to be asked again, or a term ends; urgent: a request waits."""
+        """How long until the ledger is asked again, or a term ends; urgent: a request waits."""
         due_at_s = self._due_at_s
         if is_urgent and not self.handed_over:
             due_at_s = min(due_at_s, self._told_at_s + _POLL_S)
@@ -133,7 +133,7 @@ class Tenure:
                 self._stand(Standing.SETTLING if answer.is_settling else Standing.QUEUED)
 
     async def commit(self) -> None:
-        """Say that the model is loaded; where the ledger has forgotten the lease, it is reminded first."""
+        """Say that the model is loaded; a ledger that forgot the lease is reminded first."""
         assert self.lease is not None
         sent_at_s, fence = self._now_s(), self.lease.fence
         try:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Triton answers 400, 404 and 503 about models and versions that it does not have, 400 and 404 to malformed
-# requests, too.
+# Triton answers 400, 404 and 503 about models that it does not have; 400 and 404 to malformed requests,
+# too.
 _NOT_LOADED: Final = re.compile(
     r"unknown model|not ready|not at ready state|not found|no available versions", re.IGNORECASE
 )

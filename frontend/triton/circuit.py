@@ -16,7 +16,7 @@ _OPEN_S: Final = 1.0
 
 
 class Circuit:
-    """Counts `Unavailable`; any other error says nothing about whether Triton lives, `NotLoaded` that it does.
+    """Counts `Unavailable`, but `NotLoaded`, which only a Triton that lives says.
 
     closed --`max_failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
                                           ^--------------------------failure----------------'
