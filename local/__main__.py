@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+from local.console import complain
 from local.demo import demo
 from local.errors import LocalError
 from local.ledger import TOTAL_MB, LedgerSettings
@@ -31,7 +32,7 @@ def main() -> int:
         else:
             asyncio.run(Stack(_settings(arguments)).run())
     except (LocalError, InvalidClaim) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 1
     return 0
 

@@ -57,9 +57,9 @@ class OwnLedger:
         self.url = server.configure(host=host, port=settings.port, reachable=reachable)
         self.url_file = directory / server.url_file.name
         self.address = f"{reachable}:{settings.port}"
-        self.log = directory / "redis.log"
-        self.log.unlink(missing_ok=True)
-        self.redis = Supervised("Redis", server.command(), {}, self.log)
+        log = directory / "redis.log"
+        log.unlink(missing_ok=True)
+        self.redis = Supervised("Redis", server.command(), {}, log, is_ready=self.is_told)
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
 
     async def is_told(self) -> bool:

@@ -11,13 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+STOP_GRACE_S: Final = 40.0
+"""More than the frontend takes at most: its grace for running requests, and its closing."""
 _FIRST_DELAY_S: Final = 0.5
-_LONGEST_DELAY_S: Final = 30.0
+_MAX_DELAY_S: Final = 30.0
 _HEALTHY_AFTER_S: Final = 60.0
-_STOP_GRACE_S: Final = 40.0  # more than the frontend's own grace, and its last decoding
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -31,16 +32,18 @@ class Supervised:
         environment: Mapping[str, str],
         log: Path | None,
         *,
+        is_ready: Callable[[], Awaitable[bool]],
         clean_up: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; nothing runs yet. `clean_up` is called whenever the process has ended."""
         self.name = name
+        self.log = log
+        self.is_ready = is_ready
+        self.started_s = 0.0
         self._command = command
         self._environment = {**os.environ, **environment}
-        self.log = log
         self._clean_up = clean_up
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
 
     @property
     def pid(self) -> int | None:
@@ -65,27 +68,24 @@ class Supervised:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+            self.started_s = time.monotonic()
         finally:
             if output is not None:
                 output.close()
 
     async def keep_alive(self, report: Callable[[str], None]) -> None:
-        """Restart the process whenever it ends, until `stop`."""
+        """Start the process again whenever it ends, until cancelled."""
         delay_s = _FIRST_DELAY_S
-        while not self._is_stopping():
-            assert self._process is not None
-            started = time.monotonic()
-            status = await self._process.wait()
-            self._end_group()
-            if self._is_stopping():
-                return
-            if time.monotonic() - started > _HEALTHY_AFTER_S:
-                delay_s = _FIRST_DELAY_S
-            report(f"{self.name} ended ({_describe(status)}); it is started again in {delay_s:g} s")
+        while True:
+            if self._process is not None:  # else the last start failed
+                status = await self._process.wait()
+                self._end_group()
+                if time.monotonic() - self.started_s > _HEALTHY_AFTER_S:
+                    delay_s = _FIRST_DELAY_S
+                report(f"{self.name} ended ({_describe(status)}); it is started again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-            if not self._is_stopping():
-                await self.start()
+            delay_s = min(2 * delay_s, _MAX_DELAY_S)
+            await self.start()
 
     def kill(self) -> None:
         """End the process by force; `keep_alive` starts it again."""
@@ -94,29 +94,42 @@ class Supervised:
 
     async def stop(self) -> None:
         """End the process and everything that it started; by force after a grace period."""
-        self._stopping = True
         if self._process is None:
             return
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _STOP_GRACE_S)
+        with suppress(ProcessLookupError, TimeoutError):
+            self._process.terminate()
+            await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
         self._kill_group()
         await self._process.wait()
         self._end_group()
 
-    def _is_stopping(self) -> bool:
-        return self._stopping  # changes at any await
-
     def _end_group(self) -> None:
         self._kill_group()  # a server's helpers do not outlive it
+        self._process = None  # its id may be another's from now on
         self._clean_up()
 
     def _kill_group(self) -> None:
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def keep_running(
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    report: Callable[[str], None],
+    *,
+    pause_s: float = 1.0,
+) -> None:
+    """Run what never ends, until cancelled: if it ends all the same, say so, and run it again."""
+    while True:
+        try:
+            await work()
+            reason = "without an error"
+        except Exception as error:  # noqa: BLE001 - the outermost frame: a supervisor does not end for it
+            reason = repr(error)
+        report(f"{name} stopped unexpectedly ({reason}); it goes on in {pause_s:g} s")
+        await asyncio.sleep(pause_s)
 
 
 def _describe(status: int) -> str:
