@@ -53,13 +53,13 @@ class OwnLedger:
         """
         self.gpu = settings.gpu
         self._options = settings.options
-        server = redisserver.find(directory.resolve())
-        self.url = server.configure(host=host, port=settings.port, reachable=reachable)
-        self.url_file = directory / server.url_file.name
+        self.url = redisserver.configure(
+            directory.resolve(), host=host, port=settings.port, reachable=reachable
+        )
+        self.url_file = directory / "redis.url"
         self.address = f"{reachable}:{settings.port}"
-        log = directory / "redis.log"
-        log.unlink(missing_ok=True)
-        self.redis = Supervised("Redis", server.command(), {}, log, is_ready=self.is_told)
+        command = [redisserver.find(), str(directory.resolve() / "redis.conf")]
+        self.redis = Supervised("Redis", command, {}, directory / "redis.log", self.is_told)
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
 
     async def is_told(self) -> bool:

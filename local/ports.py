@@ -31,7 +31,7 @@ def _is_free(port: int) -> bool:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return False
-        return True
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True

@@ -101,14 +101,8 @@ class Stack:
                     group.create_task(keep_running(f"the supervision of {part.name}", keep, complain))
                 if self.ledger is not None:
                     group.create_task(keep_running("the ledger's reminder", self.ledger.keep_told, complain))
-                watchdog = Watchdog(
-                    self.triton,
-                    self.frontend,
-                    self.url,
-                    unready_limit_s=self.settings.unready_limit_s,
-                    start_limit_s=self.settings.ready_timeout_s,
-                    report=complain,
-                )
+                limits = self.settings.unready_limit_s, self.settings.ready_timeout_s
+                watchdog = Watchdog(self.triton, self.frontend, self.url, complain, *limits)
                 for watch in (watchdog.watch_stubs, watchdog.watch_readiness):
                     group.create_task(keep_running("the watchdog", watch, complain))
 
@@ -137,7 +131,6 @@ class Stack:
 
     def _make_triton(self) -> Supervised:
         settings = self.settings
-        self._triton_log.unlink(missing_ok=True)
         server = tritonserver.find(settings.directory.resolve())
         command = server.command(
             settings.repository.resolve(),

@@ -7,7 +7,8 @@ import ctypes
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,28 +23,21 @@ _HEALTHY_AFTER_S: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
+@dataclass(eq=False)
 class Supervised:
     """A command in a process group of its own; what it starts ends with it."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path | None,
-        *,
-        is_ready: Callable[[], Awaitable[bool]],
-        clean_up: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Prepare; nothing runs yet. `clean_up` is called whenever the process has ended."""
-        self.name = name
-        self.log = log
-        self.is_ready = is_ready
-        self.started_s = 0.0
-        self._command = command
-        self._environment = {**os.environ, **environment}
-        self._clean_up = clean_up
-        self._process: asyncio.subprocess.Process | None = None
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Beside this process's own."""
+    log: Path | None
+    """None: where this process writes."""
+    is_ready: Callable[[], Awaitable[bool]]
+    clean_up: Callable[[], None] = lambda: None
+    """Called whenever the process has ended."""
+    started_s: float = field(default=0.0, init=False)
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     @property
     def pid(self) -> int | None:
@@ -56,12 +50,13 @@ class Supervised:
         return None if self._process is None else self._process.returncode
 
     async def start(self) -> None:
-        """Start the process, once."""
-        output = None if self.log is None else self.log.open("ab")
-        try:
+        """Start the process; at the first time with an empty log."""
+        if self.log is not None and not self.started_s:
+            self.log.unlink(missing_ok=True)
+        with nullcontext() if self.log is None else self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
+                *self.command,
+                env={**os.environ, **self.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -69,9 +64,6 @@ class Supervised:
                 preexec_fn=_end_with_parent,
             )
             self.started_s = time.monotonic()
-        finally:
-            if output is not None:
-                output.close()
 
     async def keep_alive(self, report: Callable[[str], None]) -> None:
         """Start the process again whenever it ends, until cancelled."""
@@ -106,7 +98,7 @@ class Supervised:
     def _end_group(self) -> None:
         self._kill_group()  # a server's helpers do not outlive it
         self._process = None  # its id may be another's from now on
-        self._clean_up()
+        self.clean_up()
 
     def _kill_group(self) -> None:
         assert self._process is not None
