@@ -1,4 +1,4 @@
-"""`python -m local`: Triton and the frontend on this machine, and a ledger of its GPU memory if asked for."""
+"""`python -m local`: Triton and the frontend on this machine, with a ledger of GPU memory if asked."""
 
 from __future__ import annotations
 

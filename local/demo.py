@@ -1,4 +1,4 @@
-"""`python -m local demo`: rank the example pictures through REST, on a stack of its own, and print the tables."""
+"""`python -m local demo`: rank the example pictures through REST, on a stack of its own."""
 
 from __future__ import annotations
 

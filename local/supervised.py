@@ -1,4 +1,4 @@
-"""One child process that is kept alive: started, restarted with back-off when it dies, stopped whole."""
+"""A child process that is kept alive: restarted with back-off when it dies, stopped whole."""
 
 from __future__ import annotations
 
@@ -88,12 +88,14 @@ class Supervised:
         """End the process and everything that it started; by force after a grace period."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError, TimeoutError):
-            self._process.terminate()
-            await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
-        self._kill_group()
-        await self._process.wait()
-        self._end_group()
+        try:
+            with suppress(ProcessLookupError, TimeoutError):
+                self._process.terminate()
+                await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
+            self._kill_group()
+            await self._process.wait()
+        finally:
+            self._end_group()
 
     def _end_group(self) -> None:
         self._kill_group()  # a server's helpers do not outlive it

@@ -98,7 +98,7 @@ class TritonServer:
 
 
 def _for_a_shell(path: Path) -> str:
-    """Return a path that needs no quotes: Triton starts its Python processes by a line for bash, and quotes nothing.
+    """Return a path that needs no quotes: Triton starts stubs by a line for bash, unquoted.
 
     Raises:
         NotInstalled: there is a space, or the like, even in the path from the current directory.
@@ -132,12 +132,12 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
 
 
 def region_prefix(server_id: str) -> str:
-    """Return what the names of a server's regions of shared memory begin with; no other server's do."""
+    """Return what the names of this server's regions of shared memory, and no other's, begin with."""
     return f"imajin_{hashlib.sha256(server_id.encode()).hexdigest()[:16]}_"
 
 
 def remove_regions(server_id: str) -> None:
-    """Give back the shared memory of a server that has ended: one that was killed leaves it behind."""
+    """Give back the shared memory of a server that has ended: a killed one leaves it behind."""
     for region in SHARED_MEMORY.glob(f"{region_prefix(server_id)}*"):
         region.unlink(missing_ok=True)
 

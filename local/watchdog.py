@@ -1,9 +1,9 @@
 """What `keep_alive` cannot see: a process that lives and does not work.
 
-A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring shows at
-the frontend's `/health/ready`. Being unready has one clock, whichever parts fail meanwhile: the one that fails
-when the limit is reached is ended. The clock stands while only the ledger of GPU memory is away, which is
-nobody's fault, and while the part that fails is being started.
+A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring shows
+at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail meanwhile: the one that
+fails when the limit is reached is ended. The clock stands still while only the ledger of GPU memory is away,
+which is nobody's fault, and while the part that fails is being started.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 _TIMEOUT_S: Final = 10.0
 """The frontend answers from memory; on a busy machine, too, that takes no longer."""
 NOTHING_KNOWN: Final = "nothing is known yet"
-"""What a frontend says of a part before it has looked for the first time: no word against that part."""
+"""What a frontend says of a part before its first look: no word against that part."""
 _OLDEST_NEWS_S: Final = 15.0
-"""The frontend looks seldom while all is well: so long it may be ready by the word of a Triton that is gone."""
+"""While all is well the frontend looks seldom: so long "ready" may be about a Triton that is gone."""
 _OF_TRITON: Final = frozenset({"triton", "model"})
 _OF_FRONTEND: Final = frozenset({"decode", "frontend"})
 
 
 @dataclass(eq=False)
 class Watchdog:
-    """Kills what does not work; `Supervised.keep_alive` starts it again. It begins when all have worked."""
+    """Kills what does not work; `Supervised.keep_alive` starts it again. Made once all have worked."""
 
     triton: Supervised
     frontend: Supervised
@@ -85,7 +85,7 @@ class Watchdog:
         return self.frontend if failing & _OF_FRONTEND else None
 
     def _is_starting(self, part: Supervised) -> bool:
-        """Tell whether it is not there, or has not worked yet and may still be loading its model."""
+        """Tell whether it is not there, or has not worked yet and may be loading its model."""
         if part.pid is None:
             return True
         age_s = self._looked_s - part.started_s
@@ -97,7 +97,7 @@ class Watchdog:
 
 
 def _failing_parts(status: int, body: bytes) -> frozenset[str]:
-    """Read what keeps the service from being ready; where no answer says so, it is the frontend itself."""
+    """Read what keeps the service from being ready; the frontend itself, where no answer says so."""
     if status == 200:
         return frozenset()
     try:

@@ -98,6 +98,19 @@ async def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
     await _until(lambda: not _is_running(helper))
 
 
+async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
+    """A process that does not heed SIGTERM is ended by force when nobody waits for it any longer."""
+    log = tmp_path / "log"
+    command = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
+    part = Supervised("It", command, {}, log, is_ready=_is_ready)
+    await part.start()
+    await _until(lambda: log.read_text().endswith("\n"))
+    async with _background(part.stop()):
+        await asyncio.sleep(0.3)
+        assert part.pid is not None
+    await _until(lambda: not _is_running(int(log.read_text())))
+
+
 def test_the_frontend_has_the_time_to_end() -> None:
     """The supervisor waits longer than the frontend may take: its grace for requests, and all that it closes."""
     names = {"_CLOSE_S", "_CANCEL_S", "_KILL_S"}
