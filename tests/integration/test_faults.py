@@ -112,7 +112,7 @@ async def test_a_stub_that_hangs(published_repository: Path, tmp_path: Path) -> 
         async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
             assert (await client.post("/score", json=BODY)).status_code == 503
         await _working(stack)
-        assert "Triton lives but has not worked for" in stack.output()
+        assert "Triton lives but is not ready after" in stack.output()
     finally:
         assert stack.stop() == 0
     assert stack.left_over() == []
