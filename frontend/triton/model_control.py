@@ -1,6 +1,6 @@
 """Triton's explicit model control: the network and the ensemble over it, loaded and unloaded as one.
 
-What Triton 2.51 was measured to do (docs/decisions/residency.md) decides the order of the calls here:
+What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls here:
 loading the ensemble loads the network with it; an unload returns at once and goes on; a load called
 meanwhile does not wait for it, and has two instances in memory; and while a load runs, connections that were
 kept alive hang, so that every call has one of its own.
