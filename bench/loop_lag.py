@@ -33,7 +33,7 @@ from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-REQUESTS = 64
+REQUESTS = int(__import__("os").environ.get("REQ", "64"))
 _TICK_S = 0.001
 
 

@@ -18,6 +18,7 @@ from frontend.http.long_strings import LongStrings
 from frontend.http.problem import describe_validation
 from frontend.images.base64_text import Base64Text
 from frontend.images.errors import too_large
+from frontend.images.shared_bytes import SharedBytes
 from frontend.images.sources import Source
 from reward.contract import MAX_PROMPT_CHARACTERS
 
@@ -120,23 +121,25 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
         raise InvalidRequest(
             "the Content-Type must be application/json (or, for /score, multipart/form-data)"
         )
-    content = bytearray()  # grows in place, where joining many parts would copy them all at once
+    content: bytearray | SharedBytes = bytearray()
     try:
         async with deadline.timeout():
             async for chunk in request.stream():
-                content += chunk
+                content.extend(chunk)
+                if isinstance(content, bytearray) and len(content) > _QUICK_BYTES:
+                    content = SharedBytes(content)
     except TimeoutError as error:
         raise _late() from error
     strings = LongStrings()
     try:
-        if len(content) <= _QUICK_BYTES:
+        if isinstance(content, bytearray):
             return model.model_validate_json(content), strings
         return await asyncio.to_thread(_parse_large, content, model, strings), strings
     except ValidationError as error:
         raise InvalidRequest(describe_validation(error)) from error
 
 
-def _parse_large(content: bytearray, model: type[Body], strings: LongStrings) -> Body:
+def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
     # The parser holds the interpreter for as long as it runs, in whatever thread: it gets what is short.
     return model.model_validate_json(strings.cut(content, "image_base64"))
 

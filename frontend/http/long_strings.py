@@ -9,59 +9,52 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
+from frontend.images.shared_bytes import Piece, SharedBytes
+
 _MIN_BYTES: Final = 2**16
 _MAX_FIELDS: Final = 256
 _MAX_GAP_BYTES: Final = 64  # of blanks around a colon
 _BLANKS: Final = b" \t\r\n"
-_SLICE_BYTES: Final = 2**20  # searched at a time: other threads run in between
 
 
 class LongStrings:
     """The strings that were cut out of one body, by the words that stand in their places."""
 
     def __init__(self) -> None:
-        self._strings: dict[str, bytes] = {}
+        self._strings: dict[str, Piece] = {}
         self._mark = secrets.token_hex(16)  # a word that no caller can have sent
 
-    def get(self, value: str) -> str | bytes:
+    def get(self, value: str) -> str | Piece:
         """Return a parsed value; of one that was cut out, what stood between its quotes."""
         return self._strings.get(value, value)
 
-    def cut(self, content: bytearray, name: str) -> bytes:
-        """Replace the long string values of the fields called `name`; the rest stays as it is."""
+    def cut(self, content: SharedBytes, name: str) -> bytes:
+        """Return `content` with a word for each long string value of a field called `name`."""
         key = f'"{name}"'.encode()
-        kept: list[bytes | bytearray] = []
+        kept: list[bytes] = []
         position = 0
         for _ in range(_MAX_FIELDS):
-            found = _find(content, key, position)
+            found = content.find(key, position)
             if found < 0:
                 break
             start = _value_start(content, found + len(key))
-            end = _find(content, b'"', start)
-            if end - start >= _MIN_BYTES and content[end - 1] != ord("\\"):
+            end = content.find(b'"', start)
+            if end - start >= _MIN_BYTES and content.read(end - 1, end) != b"\\":
                 word = f"{self._mark}{len(self._strings)}"
-                self._strings[word] = bytes(content[start:end])
-                kept += [content[position:start], word.encode()]
+                self._strings[word] = Piece(content, start, end)
+                kept += [content.read(position, start), word.encode()]
             else:  # short, or no base64: the parser will say what it is
                 end = found + len(key)
-                kept.append(content[position:end])
+                kept.append(content.read(position, end))
             position = end
-        kept.append(content[position:])
+        kept.append(content.read(position, len(content)))
         return b"".join(kept)
 
 
-def _value_start(content: bytearray, position: int) -> int:
+def _value_start(content: SharedBytes, position: int) -> int:
     """Return where a string begins behind a key, its quote excluded; the end of all where there is none."""
-    head = content[position : position + _MAX_GAP_BYTES]
+    head = content.read(position, position + _MAX_GAP_BYTES)
     colon = head.lstrip(_BLANKS)
     value = colon[1:].lstrip(_BLANKS)
     is_string = colon.startswith(b":") and value.startswith(b'"')
     return position + len(head) - len(value) + 1 if is_string else len(content)
-
-
-def _find(content: bytearray, wanted: bytes, position: int) -> int:
-    for begin in range(position, len(content), _SLICE_BYTES):
-        found = content.find(wanted, begin, begin + _SLICE_BYTES + len(wanted) - 1)
-        if found >= 0:
-            return found
-    return -1

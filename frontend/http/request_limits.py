@@ -35,7 +35,7 @@ class BodyLimits:
         self.buffered_bytes = 0
 
     def take(self, count: int) -> None:
-        """Count bytes that have been received.
+        """Count bytes that have been received, or announced.
 
         Raises:
             BodiesTooLarge: too many are held.
@@ -105,8 +105,7 @@ class _Exchange:
             self._received_bytes += count
             if self._received_bytes > self._limits.max_body_bytes:
                 raise self._too_large()
-            self._limits.take(count)
-            self._held_bytes += count
+            self._hold(self._received_bytes)
             if not message.get("more_body", False):
                 self._body_read.set()
         return message
@@ -130,8 +129,15 @@ class _Exchange:
 
     def _check_announced_size(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._limits.max_body_bytes:
+        size = int(announced) if announced.isdigit() else 0
+        if size > self._limits.max_body_bytes:
             raise self._too_large()
+        self._hold(size)  # bodies for which there is no room are refused before they arrive
+
+    def _hold(self, size: int) -> None:
+        if size > self._held_bytes:
+            self._limits.take(size - self._held_bytes)
+            self._held_bytes = size
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"the body has more than the {self._limits.max_body_bytes} bytes allowed")

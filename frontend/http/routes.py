@@ -44,7 +44,7 @@ class Services:
     log_prompts: bool = False
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # else FastAPI asks a thread
     return cast("Services", request.app.state.services)
 
 

@@ -7,9 +7,12 @@ import binascii
 import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from frontend.images.errors import ImageUndecodable, too_large
+
+if TYPE_CHECKING:
+    from frontend.images.shared_bytes import Piece
 
 _DATA_URI: Final = re.compile(r"data:(?P<type>[^,;]*)(?P<parameters>(?:;[^,;]*)*),", re.ASCII | re.IGNORECASE)
 _SPACE: Final = re.compile(r"[ \t\r\n]+")
@@ -17,9 +20,9 @@ _SPACE: Final = re.compile(r"[ \t\r\n]+")
 
 @dataclass(frozen=True)
 class Base64Text:
-    """Base64 or a data: URI; as bytes, what stands between the quotes of a JSON string."""
+    """Base64 or a data: URI; as a piece of a body, what stands between the quotes of a JSON string."""
 
-    text: str | bytes
+    text: str | Piece
 
 
 def decode_base64(source: Base64Text, max_bytes: int) -> bytes:
@@ -29,7 +32,7 @@ def decode_base64(source: Base64Text, max_bytes: int) -> bytes:
         ImageUndecodable: not base64.
         ImageTooLarge: more than `max_bytes` when decoded, found before decoding.
     """
-    text = source.text if isinstance(source.text, str) else _json_string(source.text)
+    text = source.text if isinstance(source.text, str) else _json_string(source.text.read())
     if text[:5].lower() == "data:":
         match = _DATA_URI.match(text[:1024])
         if match is None or ";base64" not in match["parameters"].lower():

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from frontend.http import bodies, schemas
 from frontend.http.errors import InvalidRequest
 from frontend.http.long_strings import _MIN_BYTES, LongStrings
+from frontend.images.shared_bytes import Piece, SharedBytes
 
 if TYPE_CHECKING:
     from starlette.types import Message
@@ -80,8 +81,11 @@ async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
     assert len(content) > bodies._QUICK_BYTES
     body = await _read(content)
     assert threads == [bodies._parse_large]
-    texts = [source.base64.text for source in body.sources if source.base64 is not None]
-    assert texts == [*(f"{n}{LONG}".encode() for n in range(3)), "AAAA"]
+    *pieces, short = [source.base64.text for source in body.sources if source.base64 is not None]
+    assert [piece.read() for piece in pieces if isinstance(piece, Piece)] == [
+        f"{n}{LONG}".encode() for n in range(3)
+    ]
+    assert short == "AAAA"
     assert body.ids == ["0", "1", "2", None]
 
 
@@ -119,13 +123,13 @@ async def test_large_bodies_that_do_not_keep_the_schema(content: bytes) -> None:
 def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: bool, indent: int) -> None:
     """Whatever a body holds, parsing it cut and uncut gives the same; the field's long values were cut."""
     value = [{name: text + (LONG if is_long else "")} for text in texts]
-    content = bytearray(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
+    content = SharedBytes(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
     strings = LongStrings()
     cut = json.loads(strings.cut(content, "image_base64"))
 
     def whole(text: str) -> str:
         found = strings.get(text)
-        return found if isinstance(found, str) else str(json.loads(b'"' + found + b'"'))
+        return found if isinstance(found, str) else str(json.loads(b'"' + found.read() + b'"'))
 
     assert [{key: whole(text) for key, text in item.items()} for item in cut] == value
     if name == "image_base64":  # base64 has no quotes: what has some is left to the parser

@@ -120,6 +120,23 @@ async def test_bodies_together_are_bounded() -> None:
     assert (first.status, third.status, limits.buffered_bytes) == (200, 200, 0)
 
 
+async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
+    """An announced body is refused before any of it arrives; one that is let in keeps its announced room."""
+    leave = asyncio.Event()
+    reader = Reader(leave.wait)
+    app, limits = _guarded(reader, one=100, together=150)
+    first = Connection(content_length="100")
+    running = asyncio.create_task(app(first.scope, first.receive, first.send))
+    await asyncio.sleep(0)
+    second = Connection(content_length="51")
+    await app(second.scope, second.receive, second.send)
+    assert (second.status, limits.buffered_bytes) == (429, 100)
+    first.put(_body(100))
+    leave.set()
+    await running
+    assert (first.status, limits.buffered_bytes) == (200, 0)
+
+
 async def test_a_client_that_goes_away_ends_its_request() -> None:
     """The work is cancelled where it waits, its bytes are given back, and nothing is sent."""
     reader = Reader(asyncio.Event().wait)

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from frontend.images.base64_text import Base64Text, decode_base64
 from frontend.images.errors import ImageTooLarge, ImageUndecodable
+from frontend.images.shared_bytes import Piece, SharedBytes
 
 LIMIT = 1000
+
+
+def _between_quotes(content: bytes) -> Base64Text:
+    return Base64Text(Piece(SharedBytes(content), 0, len(content)))
 
 
 @given(st.binary(min_size=1, max_size=300))
@@ -69,7 +74,7 @@ def test_what_stood_between_the_quotes_of_a_json_string() -> None:
     wanted = b"\xff\xef\xbe\xfb\xff\xff"  # "/+++" and "////" in base64, more or less
     text = base64.b64encode(wanted).decode()
     escaped = text.replace("/", "\\/").encode() + b"\\n"
-    assert decode_base64(Base64Text(escaped), LIMIT) == wanted
+    assert decode_base64(_between_quotes(escaped), LIMIT) == wanted
     for wrong in (b"AA\nAA", b"AA\\xAA", b"\xff\xfe"):
         with pytest.raises(ImageUndecodable):
-            decode_base64(Base64Text(wrong), LIMIT)
+            decode_base64(_between_quotes(wrong), LIMIT)

@@ -19,6 +19,7 @@ from frontend.errors import DeadlineExceeded
 from frontend.images.base64_text import Base64Text
 from frontend.images.decode import DecodeLimits, DecodePool
 from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
+from frontend.images.shared_bytes import Piece, SharedBytes
 from reward.preprocess import prepare
 from tests.unit.frontend.images.decode_work import play
 
@@ -282,7 +283,8 @@ async def test_base64_is_decoded_by_the_worker(decoder: DecodePool) -> None:
     """Base64, as text or as what stood in a JSON string, gives the image; too much of it is too large."""
     data = encoded("PNG")
     text = base64.b64encode(data).decode()
-    for source in (Base64Text(text), Base64Text(text.replace("/", "\\/").encode())):
+    content = text.replace("/", "\\/").encode()
+    for source in (Base64Text(text), Base64Text(Piece(SharedBytes(content), 0, len(content)))):
         assert (await decoder.decode(source, timeout_s=10)).sha256 == hashlib.sha256(data).hexdigest()
     with pytest.raises(ImageUndecodable, match="not valid base64"):
         await decoder.decode(Base64Text("!"), timeout_s=10)
