@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from frontend.gpu import keeper
-from frontend.images import workers
 from frontend.settings import Settings
 
 
@@ -49,12 +47,6 @@ def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files pass on what is not set as an empty string: that means no coordination."""
     monkeypatch.setenv("AESTHETIC_REDIS_URL", "")
     assert Settings().redis_url is None
-
-
-def test_the_end_comes_before_the_supervisor_loses_patience() -> None:
-    """Running requests, the model's memory and the workers together take less than the 40 s before SIGKILL."""
-    closing_s = keeper.CLOSE_S + keeper.CANCEL_S + workers._CLOSE_S + workers._KILL_S
-    assert Settings().shutdown_grace_s + closing_s < 40
 
 
 def test_priorities_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
