@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from frontend.errors import ServiceError
-from frontend.gpu.residency import Residency
+from frontend.gpu import memory
+from frontend.gpu.keeper import Keeper, KeeperOptions
+from frontend.gpu.ledger import GpuLedger, ModelBossLedger, load_ledger
 from frontend.http import schemas
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.docs import add_docs
@@ -31,7 +36,7 @@ from frontend.scoring.health import HealthMonitor
 from frontend.scoring.pipeline import Pipeline
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
-from model_boss import Ledger, LedgerOptions
+from model_boss import Ledger, LedgerOptions, OnOutage
 from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
 from reward.preprocess import FORMATS
 
@@ -115,19 +120,19 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
         )
     )
     client = await stack.enter_async_context(TritonClient(settings.triton_url, settings.model_repository))
-    residency = await _open_residency(settings, metrics, client, stack)
+    keeper = await _open_keeper(settings, metrics, client, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: client.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
     cache = ScoreCache(settings.max_cache_bytes)
-    pipeline = Pipeline(admission, loader, pool, client, cache, metrics, residency)
+    pipeline = Pipeline(admission, loader, pool, client, cache, metrics, keeper)
     monitor = await stack.enter_async_context(
-        HealthMonitor(pool, client, residency, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
+        HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
     )
     return Services(
-        _limits(settings), pipeline, client, monitor, metrics, residency, log_prompts=settings.log_prompts
+        _limits(settings), pipeline, client, monitor, metrics, keeper, log_prompts=settings.log_prompts
     )
 
 
@@ -146,22 +151,36 @@ def _limits(settings: Settings) -> schemas.Limits:
     )
 
 
-async def _open_residency(
+async def _open_keeper(
     settings: Settings, metrics: Metrics, client: TritonClient, stack: AsyncExitStack
-) -> Residency | None:
+) -> Keeper | None:
     """Take part in the sharing of the GPU, where a ledger is named."""
-    if settings.redis_url is None:
+    if settings.gpu_ledger is not None:
+        ledger: GpuLedger = load_ledger(settings.gpu_ledger, settings.gpu)
+    elif settings.redis_url is not None:
+        terms = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
+        ledger = ModelBossLedger(Ledger.connect(settings.redis_url.get_secret_value(), terms), settings.gpu)
+    else:
         return None
-    options = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
-    ledger = await stack.enter_async_context(Ledger.connect(settings.redis_url.get_secret_value(), options))
     key = settings.triton_admin_key
     control = ModelControl(
         settings.triton_url,
         None if key is None else key.get_secret_value(),
         load_timeout_s=settings.gpu_load_timeout_s,
     )
+    options = KeeperOptions(
+        coordination=settings.gpu_ledger or "model-boss",
+        gpu=settings.gpu,
+        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        ttl_s=ledger.ttl_s,
+        priority=settings.gpu_priority,
+        vram_mb=lambda: settings.vram_mb or memory.measured_mb(settings.model_repository),
+        wait_s=settings.gpu_wait_s,
+        idle_release_s=settings.idle_release_s,
+        fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,
+    )
     return await stack.enter_async_context(
-        Residency(settings, ledger, control, metrics, on_loaded=client.start_afresh)
+        Keeper(ledger, control, options, metrics, on_loaded=client.start_afresh)
     )
 
 

@@ -88,7 +88,7 @@ class Metrics:
         )
         self.gpu_endings = Counter(
             "aesthetic_gpu_endings",
-            "Stays of the model that ended: idle, yield, lost, gone, closing, failed",
+            "Why the model went, or did not come, at the keeper",
             ["reason"],
             registry=registry,
         )

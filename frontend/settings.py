@@ -6,19 +6,26 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frontend.images.addresses import Mode, parse_allow
-from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage
-from model_boss.claim import MOST_MB, MOST_PRIORITY
+from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority
+from model_boss.claim import MAX_MB, MAX_PRIORITY
 from model_boss.keys import Keys
-from model_boss.options import MOST_TTL_S
+from model_boss.options import MAX_TTL_S
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+def _read_priority(value: object) -> object:
+    try:
+        return Priority.parse(value) if isinstance(value, str) else value
+    except InvalidClaim as error:
+        raise ValueError(str(error)) from error
 
 
 class Settings(BaseSettings):
@@ -49,14 +56,16 @@ class Settings(BaseSettings):
     """Of model-boss's ledger; without it the GPU is not shared and the model stays loaded."""
     gpu: str = Field(default_factory=lambda: f"{socket.gethostname()}:0")
     """The ledger's name for the GPU: the device's UUID, or `host:index`."""
-    gpu_priority: int = Field(500, ge=0, le=MOST_PRIORITY)
-    """Of this service's claim; the higher is the more urgent."""
-    vram_mb: int | None = Field(None, ge=1, le=MOST_MB)
+    gpu_ledger: str | None = None
+    """`package.module:factory` of another coordinator, in the place of model-boss."""
+    gpu_priority: Annotated[int, BeforeValidator(_read_priority)] = Field(
+        int(Priority.NORMAL), ge=0, le=MAX_PRIORITY
+    )
+    """Of this service's claim: urgent, high, normal, low, batch, or 0 to 1000, the most urgent."""
+    vram_mb: int | None = Field(None, ge=1, le=MAX_MB)
     """What the model may use; by default what the version's manifest measured, or 2048 where none was."""
     gpu_wait_s: float = Field(30.0, gt=0)
     """How long a request waits for the model to be loaded; then the answer is 503 gpu_unavailable."""
-    gpu_yield_grace_s: float = Field(10.0, ge=0)
-    """How long running requests may go on when somebody asks for the memory."""
     gpu_load_timeout_s: float = Field(300.0, gt=0)
     """How long Triton may take to load the model, or to unload it."""
     idle_release_s: float = Field(300.0, ge=0)
@@ -64,7 +73,7 @@ class Settings(BaseSettings):
     gpu_on_outage: OnOutage = OnOutage.FAIL_CLOSED
     """Redis away for as long as the lease lasts: `fail_closed` unloads, `fail_open` goes on."""
     model_boss_prefix: str = "model-boss"
-    model_boss_ttl_s: float = Field(15.0, ge=1, le=MOST_TTL_S)
+    model_boss_ttl_s: float = Field(15.0, ge=1, le=MAX_TTL_S)
     """Time to live of a lease; the same for every client of the ledger."""
 
     max_image_bytes: int = Field(20 * 2**20, gt=0)
@@ -117,6 +126,13 @@ class Settings(BaseSettings):
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
         return value
+
+    @field_validator("gpu_ledger")
+    @classmethod
+    def _names_a_factory(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"[\w.]+:\w+", value):
+            raise ValueError(f"{value!r} is not package.module:factory")
+        return value or None
 
     @field_validator("fetch_allow")
     @classmethod

@@ -1,4 +1,4 @@
-"""`python -m local`: Triton and the frontend on this machine, and a ledger of its GPU memory if asked for."""
+"""`python -m local`: Triton and the frontend on this machine, with a ledger of GPU memory if asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+from local.console import complain
 from local.demo import demo
 from local.errors import LocalError
 from local.ledger import TOTAL_MB, LedgerSettings
@@ -31,19 +32,18 @@ def main() -> int:
         else:
             asyncio.run(Stack(_settings(arguments)).run())
     except (LocalError, InvalidClaim) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 1
     return 0
 
 
 def _settings(arguments: argparse.Namespace) -> StackSettings:
-    ports = Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port)
     return StackSettings(
         repository=arguments.repository,
         directory=arguments.directory,
         host=arguments.host,
         port=arguments.port,
-        triton=ports,
+        triton=Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port),
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
         ledger=_ledger(arguments) if arguments.redis else None,
@@ -71,44 +71,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start Triton and the frontend, until Ctrl-C")
     examples = commands.add_parser("demo", help="rank the example pictures through REST, and end")
-    examples.add_argument("--examples", type=Path, default=Path("examples"), help="(default: %(default)s)")
+    shown = "(default: %(default)s)"
+    examples.add_argument("--examples", type=Path, default=Path("examples"), help=shown)
     for command in (up, examples):
-        command.add_argument(
-            "--repository", type=Path, default=Path("model_repository"), help="(default: %(default)s)"
-        )
-        command.add_argument(
-            "--directory", type=Path, default=Path(".cache/local"), help="for logs (default: %(default)s)"
-        )
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    up.add_argument("--port", type=int, default=8006, help="REST (default: %(default)s)")
-    up.add_argument("--triton-http-port", type=int, default=8000, help="(default: %(default)s)")
-    up.add_argument("--triton-grpc-port", type=int, default=8001, help="(default: %(default)s)")
-    up.add_argument("--triton-metrics-port", type=int, default=8002, help="(default: %(default)s)")
-    up.add_argument("--ready-timeout-s", type=float, default=300.0, help="(default: %(default)s)")
-    up.add_argument(
-        "--unready-limit-s",
-        type=float,
-        default=60.0,
-        help="after so long without working, what still runs is started again (default: %(default)s)",
+        command.add_argument("--repository", type=Path, default=Path("model_repository"), help=shown)
+        command.add_argument("--directory", type=Path, default=Path(".cache/local"), help=f"for logs {shown}")
+    up.add_argument("--host", default="127.0.0.1", help=f"address to listen on {shown}")
+    up.add_argument("--port", type=int, default=8006, help=f"REST {shown}")
+    up.add_argument("--triton-http-port", type=int, default=8000, help=shown)
+    up.add_argument("--triton-grpc-port", type=int, default=8001, help=shown)
+    up.add_argument("--triton-metrics-port", type=int, default=8002, help=shown)
+    up.add_argument("--ready-timeout-s", type=float, default=300.0, help=shown)
+    restarts = f"after so long without being ready, what fails is started again {shown}"
+    up.add_argument("--unready-limit-s", type=float, default=60.0, help=restarts)
+    up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
+    up.add_argument("--redis-port", type=int, default=6379, help=shown)
+    gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
+    up.add_argument("--gpu", metavar="NAME", help=gpu)
+    total_mb = (
+        "with --redis: how much the ledger may give, in MiB "
+        f"(default: the GPU's memory, or {TOTAL_MB} where none is seen)"
     )
-    up.add_argument(
-        "--redis",
-        action="store_true",
-        help="start a Redis, too, through which services share the GPU",
-    )
-    up.add_argument("--redis-port", type=int, default=6379, help="(default: %(default)s)")
-    up.add_argument(
-        "--gpu",
-        metavar="NAME",
-        help="with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)",
-    )
-    up.add_argument(
-        "--gpu-total-mb",
-        type=int,
-        metavar="N",
-        help="with --redis: how much the ledger may give, in MiB "
-        f"(default: the GPU's memory, or {TOTAL_MB} where none is seen)",
-    )
+    up.add_argument("--gpu-total-mb", type=int, metavar="N", help=total_mb)
     return parser
 
 

@@ -1,13 +1,14 @@
-"""`python -m local demo`: rank the example pictures through REST, on a stack of its own, and print the tables."""
+"""`python -m local demo`: rank the example pictures through REST, on a stack of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-import urllib.request
 from typing import TYPE_CHECKING, Any, Final
 
+from local.errors import StartFailed
+from local.http_call import http_call
 from local.ports import free_ports
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
@@ -23,7 +24,7 @@ async def demo(repository: Path, examples: Path, directory: Path, *, redis_url: 
     """Start Triton and the frontend on free ports, rank every example and end both.
 
     Raises:
-        LocalError: nothing is published, or one of them does not start.
+        LocalError: nothing is published, or one of them does not start, or does not answer.
     """
     port, *triton_ports = free_ports(4)
     stack = Stack(
@@ -36,8 +37,7 @@ async def demo(repository: Path, examples: Path, directory: Path, *, redis_url: 
             redis_url=redis_url,
         )
     )
-    async with stack.stopping():
-        await stack.start()
+    async with stack.running():
         for example in json.loads((examples / INDEX_NAME).read_text()):
             answer = await asyncio.to_thread(_rank, stack.url, example, examples)
             print("\n".join(_table(example, answer)), flush=True)  # noqa: T201 - this is what the demo is for
@@ -51,12 +51,11 @@ def _rank(url: str, example: dict[str, Any], examples: Path) -> dict[str, Any]:
         }
         for candidate in example["candidates"]
     ]
-    body = json.dumps({"prompt": example["prompt"], "candidates": candidates}).encode()
-    request = urllib.request.Request(  # noqa: S310 - our own http address
-        f"{url}/score-batch", body, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310 - likewise
-        answer: dict[str, Any] = json.load(response)
+    body = json.dumps({"prompt": example["prompt"], "candidates": candidates})
+    status, text = http_call(f"{url}/score-batch", body, timeout_s=120)
+    if status != 200:
+        raise StartFailed(f"the frontend does not rank the examples (status {status}): {text.decode()}")
+    answer: dict[str, Any] = json.loads(text)
     return answer
 
 
@@ -68,5 +67,5 @@ def _table(example: dict[str, Any], answer: dict[str, Any]) -> Iterator[str]:
         departs = departures[result["id"]]
         yield (
             f"{result['rank']:>4}  {result['raw_score']:>9.3f}  {result['normalized_score']:>10.3f}"
-            f"  {result['id']:<9}  {'nothing: it fits' if departs is None else departs}"
+            f"  {result['id']:<9}  {departs or 'nothing: it fits'}"
         )

@@ -1,4 +1,4 @@
-"""The ledger of `local up --redis`: a Redis of the stack's own, and the GPU's memory that it is told."""
+"""The ledger of `local up --redis`: a Redis of the stack's own that gives the memory of one GPU."""
 
 from __future__ import annotations
 
@@ -53,22 +53,23 @@ class OwnLedger:
         """
         self.gpu = settings.gpu
         self._options = settings.options
-        server = redisserver.find(directory.resolve())
-        self.url = server.configure(host=host, port=settings.port, reachable=reachable)
-        self.url_file = directory / server.url_file.name
+        self.url = redisserver.configure(
+            directory.resolve(), host=host, port=settings.port, reachable=reachable
+        )
+        self.url_file = directory / "redis.url"
         self.address = f"{reachable}:{settings.port}"
-        self.log = directory / "redis.log"
-        self.log.unlink(missing_ok=True)
-        self.redis = Supervised("Redis", server.command(), {}, self.log)
+        command = [redisserver.find(), str(directory.resolve() / "redis.conf")]
+        self.redis = Supervised("Redis", command, {}, directory / "redis.log", self.is_told)
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
 
     async def is_told(self) -> bool:
-        """Begin the ledger, and tell it how much memory there is; False while it does not answer."""
+        """Begin the ledger, tell it how much memory there is; False while it does not answer."""
         claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
         async with Ledger.connect(self.url, self._options) as ledger:
             try:
                 await ledger.set_capacity(self.gpu, self.capacity)
-                # Nothing is granted for a time to live after the first claim. It need not be the first request's.
+                # Nothing is granted for a time to live after the first claim, which need not be the
+                # first request's.
                 await ledger.reserve(claim)
                 await ledger.cancel(claim)
             except LedgerUnavailable:

@@ -8,8 +8,8 @@ import socket
 from itertools import islice
 from typing import Final
 
-# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection of somebody
-# else may take a port that was found free before it is used.
+# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection of
+# somebody else may take a port that was found free before it is used.
 _RANGE: Final = range(10_000, 20_000)
 
 
@@ -31,7 +31,7 @@ def _is_free(port: int) -> bool:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return False
-        return True
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True

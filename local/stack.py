@@ -1,4 +1,4 @@
-"""Triton and the frontend together, with a ledger of GPU memory if asked for: from free ports to an orderly end."""
+"""Triton and the frontend, with a ledger of GPU memory if asked for: from start to orderly end."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
+from local.console import complain, say
 from local.errors import NothingPublished, PortTaken, StartFailed
+from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
-from local.supervised import Supervised
+from local.stubs import DeadStubs
+from local.supervised import Supervised, keep_running
 from local.tritonserver import Ports
-from local.watchdog import Watchdog, dead_stubs
+from local.watchdog import Watchdog
 from reward import manifest
 from reward.contract import MODELS, NETWORK, PREPROCESS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 _POLL_S: Final = 0.2
+_ANSWER_TIMEOUT_S: Final = 10.0
 _HARMLESS: Final = "CudaDriverHelper has not been initialized"
 """Triton's error on every machine without a GPU driver; it goes on."""
 
@@ -49,9 +51,9 @@ class StackSettings:
     triton: Ports = field(default_factory=Ports)
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
-    """How long a process that lives may fail to work before it is ended and started again."""
+    """So long the service may be unready before the process that fails is started again."""
     frontend_log: Path | None = None
-    """Where the frontend's log goes; None leaves it on standard error."""
+    """None leaves it on standard error."""
     ledger: LedgerSettings | None = None
     """Of a Redis to be started; the frontend then shares the GPU through it."""
     redis_url: str | None = None
@@ -64,97 +66,55 @@ class Stack:
     def __init__(self, settings: StackSettings) -> None:
         self.settings = settings
         settings.directory.mkdir(parents=True, exist_ok=True)
-        host, directory = _reachable(settings.host), settings.directory
-        self.ledger = (
-            None
-            if settings.ledger is None
-            else OwnLedger(settings.ledger, directory=directory, host=settings.host, reachable=host)
-        )
-        redis_url = settings.redis_url if self.ledger is None else self.ledger.url
-        self._is_gpu_shared = redis_url is not None
-        admin_key = secrets.token_urlsafe(24)  # for the frontend alone, where it loads and unloads
-        self.triton_log = directory / "triton.log"
-        self.triton_log.unlink(missing_ok=True)
-        server = tritonserver.find(directory.resolve())
+        self._host = _reachable(settings.host)
+        self.url = f"http://{self._host}:{settings.port}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
-        self.triton = Supervised(
-            "Triton",
-            server.command(
-                settings.repository.resolve(),
-                host=settings.host,
-                ports=settings.triton,
-                admin_key=admin_key,
-                server_id=self.server_id,
-                # On a shared GPU the frontend loads the network once the ledger grants the memory.
-                models=(PREPROCESS,) if self._is_gpu_shared else MODELS,
-            ),
-            server.environment,
-            self.triton_log,
-            clean_up=partial(tritonserver.remove_regions, self.server_id),
-        )
-        environment = {
-            "AESTHETIC_HOST": settings.host,
-            "AESTHETIC_PORT": str(settings.port),
-            "AESTHETIC_TRITON_URL": f"{host}:{settings.triton.http}",
-            "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
-        }
-        if redis_url is not None:
-            environment |= {
-                "AESTHETIC_REDIS_URL": redis_url,
-                "AESTHETIC_TRITON_ADMIN_KEY": admin_key,
-            }
-        if self.ledger is not None:
-            environment["AESTHETIC_GPU"] = self.ledger.gpu
-        self.frontend = Supervised(
-            "the frontend", [sys.executable, "-m", "frontend"], environment, settings.frontend_log
-        )
+        self._admin_key = secrets.token_urlsafe(24)  # for the frontend alone, where it loads and unloads
+        self.ledger: OwnLedger | None = None
+        if settings.ledger is not None:
+            self.ledger = OwnLedger(
+                settings.ledger, directory=settings.directory, host=settings.host, reachable=self._host
+            )
+        self._redis_url = self.ledger.url if self.ledger else settings.redis_url
+        self._triton_log = settings.directory / "triton.log"
+        self.triton = self._make_triton()
+        self.frontend = self._make_frontend()
+        # In the order of their start; each needs the earlier ones until it has ended.
+        self._parts = [*([self.ledger.redis] if self.ledger else []), self.triton, self.frontend]
 
     async def run(self) -> None:
-        """Start all, say where they are, keep them alive until SIGINT or SIGTERM, leave nothing behind.
+        """Start all, say where they are, keep them alive until SIGINT or SIGTERM, end all.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
         """
-        ending = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        this = asyncio.current_task()
+        assert this is not None
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ending.set)
-        async with self.stopping():
-            starting = asyncio.create_task(self.start())
-            stopped = asyncio.create_task(ending.wait())
-            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                return
-            starting.result()
-            _say(self._addresses())
-            alive = [asyncio.create_task(part.keep_alive(_complain)) for part in self._parts]
-            if self.ledger is not None:
-                alive.append(asyncio.create_task(self.ledger.keep_told()))
-            watchdog = Watchdog(
-                self.triton,
-                self.frontend,
-                self.url,
-                unready_limit_s=self.settings.unready_limit_s,
-                start_limit_s=self.settings.ready_timeout_s,
-                report=_complain,
-            )
-            alive.append(asyncio.create_task(watchdog.run()))
-            await stopped
-            for task in alive:
-                task.cancel()
+            # Only once: the end itself is not to be interrupted.
+            asyncio.get_running_loop().add_signal_handler(number, lambda: this.cancelling() or this.cancel())
+        with suppress(asyncio.CancelledError):
+            async with self.running(), asyncio.TaskGroup() as group:
+                say(self._addresses())
+                for part in self._parts:
+                    keep = partial(part.keep_alive, complain)
+                    group.create_task(keep_running(f"the supervision of {part.name}", keep, complain))
+                if self.ledger is not None:
+                    group.create_task(keep_running("the ledger's reminder", self.ledger.keep_told, complain))
+                watchdog = Watchdog(
+                    self.triton,
+                    self.frontend,
+                    self.url,
+                    complain,
+                    unready_limit_s=self.settings.unready_limit_s,
+                    start_limit_s=self.settings.ready_timeout_s,
+                )
+                for watch in (watchdog.watch_stubs, watchdog.watch_readiness):
+                    group.create_task(keep_running("the watchdog", watch, complain))
 
     @asynccontextmanager
-    async def stopping(self) -> AsyncIterator[None]:
-        """End all when the block ends, however it ends."""
-        try:
-            yield
-        finally:
-            for part in reversed(self._parts):  # each finishes what the earlier ones are still needed for
-                await part.stop()
-
-    async def start(self) -> None:
-        """Start all and return when the frontend is ready.
+    async def running(self) -> AsyncIterator[None]:
+        """Have all running for a block, which begins when the frontend is ready; then end all.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
@@ -163,59 +123,77 @@ class Stack:
         _check_ports(self.settings)
         tritonserver.remove_regions(self.server_id)  # of a stack that was killed; nobody listens on its ports
         tritonserver.check_shared_memory()
-        started = time.monotonic()
-        if self.ledger is not None:
-            _say("starting Redis …")
-            await self.ledger.redis.start()
-            await self._wait(self.ledger.is_told, self.ledger.redis, started)
-        if self._is_gpu_shared:
+        if self._redis_url is not None:
             tritonserver.compile_models(self.settings.repository)
-        _say("starting Triton …")
-        await self.triton.start()
-        triton_url = f"http://{_reachable(self.settings.host)}:{self.settings.triton.http}/v2/health/ready"
-        await self._wait(partial(_answers, triton_url), self.triton, started)
-        _say("starting the frontend …")
-        await self.frontend.start()
-        # Ready means that a real one-pixel image was scored, or that a first request would be: it has the
-        # model loaded where the GPU is shared.
-        await self._wait(partial(_answers, f"{self.url}/health/ready"), self.frontend, started)
-        _say(f"ready after {time.monotonic() - started:.1f} s")
+        started_s = time.monotonic()
+        async with AsyncExitStack() as stack:
+            for part in self._parts:
+                say(f"starting {part.name} …")
+                stack.push_async_callback(part.stop)
+                await part.start()
+                await self._wait_for(part, started_s)
+            say(f"ready after {time.monotonic() - started_s:.1f} s")
+            yield
 
-    @property
-    def _parts(self) -> list[Supervised]:
-        """In the order in which they start."""
-        redis = [] if self.ledger is None else [self.ledger.redis]
-        return [*redis, self.triton, self.frontend]
+    def _make_triton(self) -> Supervised:
+        settings = self.settings
+        server = tritonserver.find(settings.directory.resolve())
+        command = server.command(
+            settings.repository.resolve(),
+            host=settings.host,
+            ports=settings.triton,
+            admin_key=self._admin_key,
+            server_id=self.server_id,
+            # On a shared GPU the frontend loads the network once the ledger grants the memory.
+            models=MODELS if self._redis_url is None else (PREPROCESS,),
+        )
+        return Supervised(
+            "Triton",
+            command,
+            server.environment,
+            self._triton_log,
+            is_ready=partial(_is_200, f"http://{self._host}:{settings.triton.http}/v2/health/ready"),
+            clean_up=partial(tritonserver.remove_regions, self.server_id),
+        )
 
-    async def _wait(self, is_ready: Callable[[], Awaitable[bool]], part: Supervised, started: float) -> None:
-        suspects: frozenset[int] = frozenset()
-        while not await is_ready():
-            # Triton does not end when a stub dies at its start: it waits. It buries those that it ends itself.
-            dead = frozenset() if self.triton.pid is None else dead_stubs(self.triton.pid)
-            if suspects & dead:
-                raise StartFailed(
-                    f"Triton's Python process died at its start: {_last_words(self.triton_log)}"
-                )
-            suspects = dead
+    def _make_frontend(self) -> Supervised:
+        settings = self.settings
+        environment = {
+            "AESTHETIC_HOST": settings.host,
+            "AESTHETIC_PORT": str(settings.port),
+            "AESTHETIC_TRITON_URL": f"{self._host}:{settings.triton.http}",
+            "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
+        }
+        if self._redis_url is not None:
+            environment["AESTHETIC_REDIS_URL"] = self._redis_url
+            environment["AESTHETIC_TRITON_ADMIN_KEY"] = self._admin_key
+        if self.ledger is not None:
+            environment["AESTHETIC_GPU"] = self.ledger.gpu
+        command = [sys.executable, "-m", "frontend"]
+        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first request
+        # would have the model loaded.
+        is_ready = partial(_is_200, f"{self.url}/health/ready")
+        return Supervised("the frontend", command, environment, settings.frontend_log, is_ready=is_ready)
+
+    async def _wait_for(self, part: Supervised, started_s: float) -> None:
+        stubs = DeadStubs()
+        while not await part.is_ready():
+            if stubs.are_there(self.triton.pid):  # Triton would wait for it without an end
+                reason = _last_words(self._triton_log)
+                raise StartFailed(f"Triton's Python process died at its start: {reason}")
             for each in self._parts:
                 if each.exit_status is not None:
                     at_once = f" at once (status {each.exit_status})" if each is part else ""
-                    reason = "see its messages above" if each.log is None else _last_error(each.log)
-                    raise StartFailed(f"{each.name} ended{at_once}: {reason}")
-            if time.monotonic() - started > self.settings.ready_timeout_s:
+                    raise StartFailed(f"{each.name} ended{at_once}: {_last_error(each.log)}")
+            if time.monotonic() - started_s > self.settings.ready_timeout_s:
                 raise StartFailed(
                     f"{part.name} is not ready after {self.settings.ready_timeout_s:g} s; "
-                    f"see {part.log or self.triton_log}"
+                    f"see {part.log or self._triton_log}"
                 )
             await asyncio.sleep(_POLL_S)
 
-    @property
-    def url(self) -> str:
-        """Where the REST door is reached from this machine."""
-        return f"http://{_reachable(self.settings.host)}:{self.settings.port}"
-
     def _addresses(self) -> str:
-        host, ports = _reachable(self.settings.host), self.settings.triton
+        host, ports = self._host, self.settings.triton
         lines = [
             f"REST      {self.url}  (documentation: /docs)",
             f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}",
@@ -226,22 +204,18 @@ class Stack:
                 f"          {self.ledger.gpu}: {self.ledger.origin}",
                 f"          MODEL_BOSS_REDIS_URL=$(cat {self.ledger.url_file}) python -m model_boss status",
             ]
-        lines += [
-            f"Log       {self.triton_log}",
-            "Ctrl-C ends both." if self.ledger is None else "Ctrl-C ends all.",
-        ]
+        lines += [f"Log       {self._triton_log}", f"Ctrl-C ends {'all' if self.ledger else 'both'}."]
         return "\n".join(lines)
 
 
 def _check_published(repository: Path) -> None:
-    for entry in (repository / NETWORK.name).glob("*/" + manifest.FILE_NAME):
-        if entry.parent.name.isdecimal():
-            return
-    raise NothingPublished(
-        f"no model is published in {repository}: run 'make up' (without a network 'make up MODEL=demo'), "
-        "'make up CHECKPOINT=path/to/ImageReward.pt', "
-        "or 'python -m export publish --checkpoint FILE --name NAME'"
-    )
+    versions = (repository / NETWORK.name).glob("*/" + manifest.FILE_NAME)
+    if not any(version.parent.name.isdecimal() for version in versions):
+        raise NothingPublished(
+            f"no model is published in {repository}: run 'make up' (without a network 'make up MODEL=demo'), "
+            "'make up CHECKPOINT=path/to/ImageReward.pt', "
+            "or 'python -m export publish --checkpoint FILE --name NAME'"
+        )
 
 
 def _check_ports(settings: StackSettings) -> None:
@@ -253,8 +227,8 @@ def _check_ports(settings: StackSettings) -> None:
     }
     if settings.ledger is not None:
         wanted["--redis-port"] = settings.ledger.port
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     for option, port in wanted.items():
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -271,21 +245,16 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _answers(url: str) -> bool:
-    return await asyncio.to_thread(_is_200, url)
+async def _is_200(url: str) -> bool:
+    status, _ = await asyncio.to_thread(http_call, url, timeout_s=_ANSWER_TIMEOUT_S)
+    return status == 200
 
 
-def _is_200(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - our own http address
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def _last_error(log: Path) -> str:
-    """Return the most telling line of a log: why Triton did not load a model, else the last error, else the last."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+def _last_error(log: Path | None) -> str:
+    """Return why Triton did not load a model by its log, else the last error or line."""
+    if log is None:
+        return "see its messages above"
+    lines = log.read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith(("E", "error")) and _HARMLESS not in line]
     loading = [line for line in errors if "failed to load" in line]
     line = (loading[:1] or errors[-1:] or lines[-1:] or ["it wrote nothing"])[0]
@@ -296,15 +265,7 @@ def _last_error(log: Path) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last line of a log that Triton itself did not write: a dying stub's, or the dynamic loader's."""
+    """Return the last line that is not Triton's own: a dying stub's, or the dynamic loader's."""
     lines = log.read_text(errors="replace").splitlines()
     words = [line for line in lines if line.strip() and not _OF_TRITON.match(line)]
     return f"{words[-1].strip()} (log: {log})" if words else f"it wrote nothing; see {log}"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - this is what the person at the terminal reads
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - likewise

@@ -1,4 +1,4 @@
-"""One child process that is kept alive: started, restarted with back-off when it dies, stopped whole."""
+"""A child process that is kept alive: restarted with back-off when it dies, stopped whole."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ import ctypes
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+STOP_GRACE_S: Final = 40.0
+"""More than the frontend takes at most: its grace for running requests, and its closing."""
 _FIRST_DELAY_S: Final = 0.5
-_LONGEST_DELAY_S: Final = 30.0
+_MAX_DELAY_S: Final = 30.0
 _HEALTHY_AFTER_S: Final = 60.0
-_STOP_GRACE_S: Final = 40.0  # more than the frontend's own grace, and its last decoding
 _PR_SET_PDEATHSIG: Final = 1
 
 
+@dataclass(eq=False)
 class Supervised:
     """A command in a process group of its own; what it starts ends with it."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path | None,
-        *,
-        clean_up: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Prepare; nothing runs yet. `clean_up` is called whenever the process has ended."""
-        self.name = name
-        self._command = command
-        self._environment = {**os.environ, **environment}
-        self.log = log
-        self._clean_up = clean_up
-        self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Beside this process's own."""
+    log: Path | None
+    """None: where this process writes."""
+    is_ready: Callable[[], Awaitable[bool]]
+    clean_up: Callable[[], None] = lambda: None
+    """Called whenever the process has ended."""
+    started_s: float = field(default=0.0, init=False)
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     @property
     def pid(self) -> int | None:
@@ -53,39 +50,34 @@ class Supervised:
         return None if self._process is None else self._process.returncode
 
     async def start(self) -> None:
-        """Start the process, once."""
-        output = None if self.log is None else self.log.open("ab")
-        try:
+        """Start the process; at the first time with an empty log."""
+        if self.log is not None and not self.started_s:
+            self.log.unlink(missing_ok=True)
+        with nullcontext() if self.log is None else self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
+                *self.command,
+                env={**os.environ, **self.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        finally:
-            if output is not None:
-                output.close()
+            self.started_s = time.monotonic()
 
     async def keep_alive(self, report: Callable[[str], None]) -> None:
-        """Restart the process whenever it ends, until `stop`."""
+        """Start the process again whenever it ends, until cancelled."""
         delay_s = _FIRST_DELAY_S
-        while not self._is_stopping():
-            assert self._process is not None
-            started = time.monotonic()
-            status = await self._process.wait()
-            self._end_group()
-            if self._is_stopping():
-                return
-            if time.monotonic() - started > _HEALTHY_AFTER_S:
-                delay_s = _FIRST_DELAY_S
-            report(f"{self.name} ended ({_describe(status)}); it is started again in {delay_s:g} s")
+        while True:
+            if self._process is not None:  # else the last start failed
+                status = await self._process.wait()
+                self._end_group()
+                if time.monotonic() - self.started_s > _HEALTHY_AFTER_S:
+                    delay_s = _FIRST_DELAY_S
+                report(f"{self.name} ended ({_describe(status)}); it is started again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-            if not self._is_stopping():
-                await self.start()
+            delay_s = min(2 * delay_s, _MAX_DELAY_S)
+            await self.start()
 
     def kill(self) -> None:
         """End the process by force; `keep_alive` starts it again."""
@@ -94,29 +86,44 @@ class Supervised:
 
     async def stop(self) -> None:
         """End the process and everything that it started; by force after a grace period."""
-        self._stopping = True
         if self._process is None:
             return
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        try:
+            with suppress(ProcessLookupError, TimeoutError):
                 self._process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _STOP_GRACE_S)
-        self._kill_group()
-        await self._process.wait()
-        self._end_group()
-
-    def _is_stopping(self) -> bool:
-        return self._stopping  # changes at any await
+                await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
+            self._kill_group()
+            await self._process.wait()
+        finally:
+            self._end_group()
 
     def _end_group(self) -> None:
         self._kill_group()  # a server's helpers do not outlive it
-        self._clean_up()
+        self._process = None  # its id may be another's from now on
+        self.clean_up()
 
     def _kill_group(self) -> None:
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def keep_running(
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    report: Callable[[str], None],
+    *,
+    pause_s: float = 1.0,
+) -> None:
+    """Run what never ends, until cancelled: if it ends all the same, say so, and run it again."""
+    while True:
+        try:
+            await work()
+            reason = "without an error"
+        except Exception as error:  # noqa: BLE001 - the outermost frame: a supervisor does not end for it
+            reason = repr(error)
+        report(f"{name} stopped unexpectedly ({reason}); it goes on in {pause_s:g} s")
+        await asyncio.sleep(pause_s)
 
 
 def _describe(status: int) -> str:

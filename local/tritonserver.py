@@ -69,15 +69,9 @@ class TritonServer:
         server_id: str,
         models: Iterable[ModelSpec] = MODELS,
     ) -> list[str]:
-        """Compose the command line that serves the models of `repository`, loaded by name.
+        """Compose the command line that serves `repository`, with `models` loaded at the start.
 
-        Args:
-            repository: of models.
-            host: to listen on.
-            ports: likewise.
-            admin_key: who sends it may load and unload.
-            server_id: of this server among all; the lease of its GPU memory is under it.
-            models: to load at the start; others may be loaded later.
+        Who sends `admin_key` may load and unload. The lease of GPU memory is under `server_id`.
         """
         options = {
             "id": server_id,
@@ -104,7 +98,7 @@ class TritonServer:
 
 
 def _for_a_shell(path: Path) -> str:
-    """Return a path that needs no quotes: Triton starts its Python processes by a line for bash, and quotes nothing.
+    """Return a path that needs no quotes: Triton starts stubs by a line for bash, unquoted.
 
     Raises:
         NotInstalled: there is a space, or the like, even in the path from the current directory.
@@ -116,14 +110,12 @@ def _for_a_shell(path: Path) -> str:
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
-    """Find a tritonserver; `directory` is ours to lay out a backend directory in.
+    """Find a tritonserver in the wheel `package`, or on PATH.
 
-    Args:
-        directory: for the links that make the wheel's Python backend a backend directory.
-        package: of the wheel that carries a tritonserver.
+    The wheel's Python backend is laid out in `directory` as Triton wants it.
 
     Raises:
-        NotInstalled: neither in the wheel nor on PATH.
+        NotInstalled: there is none, or its Python backend does not start with this Python.
     """
     # The Python backend's stub takes its packages from the first `python3` on PATH: ours.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -140,12 +132,12 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
 
 
 def region_prefix(server_id: str) -> str:
-    """Return what the names of a server's regions of shared memory begin with; no other server's do."""
+    """Return what the names of this server's regions of shared memory, and no other's, begin with."""
     return f"imajin_{hashlib.sha256(server_id.encode()).hexdigest()[:16]}_"
 
 
 def remove_regions(server_id: str) -> None:
-    """Give back the shared memory of a server that has ended: one that was killed leaves it behind."""
+    """Give back the shared memory of a server that has ended: a killed one leaves it behind."""
     for region in SHARED_MEMORY.glob(f"{region_prefix(server_id)}*"):
         region.unlink(missing_ok=True)
 
@@ -171,9 +163,8 @@ def compile_models(repository: Path) -> None:
     Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that is a
     change of the model: the next call to load it would load it anew beside the first, in twice the memory.
     """
-    compileall.compile_dir(
-        repository / NETWORK.name, quiet=2
-    )  # where it may not write, Triton may not either
+    # Where it may not write, Triton may not either.
+    compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
 def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
@@ -204,8 +195,9 @@ def _check_stub(stub: Path, environment: dict[str, str]) -> None:
     )
     if trial.returncode == _NOT_LOADED:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        reason = trial.stderr.strip().rpartition(": error ")[2]
         raise NotInstalled(
-            f"Triton's Python backend does not start with this Python: {trial.stderr.strip().rpartition(': error ')[2]}; "
+            f"Triton's Python backend does not start with this Python: {reason}; "
             f"install it (Debian, Ubuntu: apt-get install libpython{version}), or let 'make' choose a Python: "
             "make clean, then the same command again"
         )

@@ -1,152 +1,108 @@
 """What `keep_alive` cannot see: a process that lives and does not work.
 
-Triton's Python backend runs each model in a process of its own, the stub. Triton 2.51 neither starts a dead
-one again nor ends, and says that it is ready: every request fails from then on. Dead stubs stay as zombies of
-Triton's, and are found within seconds. Whatever else keeps Triton from scoring (a stub that hangs, a server
-that does) shows at the frontend's `/health/ready`, a real inference; it is given much longer, because a busy
-machine may take long, too. Its answer names the parts that fail, and only whose part that is is ended: nobody,
-where the ledger of GPU memory alone is away.
+A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring shows
+at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail meanwhile: the one that
+fails when the limit is reached is ended. The clock stands still while only the ledger of GPU memory is away,
+which is nobody's fault, and while the part that fails is being started.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from local.http_call import http_call
+from local.stubs import DeadStubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from local.supervised import Supervised
 
-_LIVE_TIMEOUT_S: Final = 10.0
-_READY_TIMEOUT_S: Final = 330.0
-"""Longer than the frontend gives its own probe, so that it says which part did not answer."""
+_TIMEOUT_S: Final = 10.0
+"""The frontend answers from memory; on a busy machine, too, that takes no longer."""
+NOTHING_KNOWN: Final = "nothing is known yet"
+"""What a frontend says of a part before its first look: no word against that part."""
+_OLDEST_NEWS_S: Final = 15.0
+"""While all is well the frontend looks seldom: so long "ready" may be about a Triton that is gone."""
 _OF_TRITON: Final = frozenset({"triton", "model"})
-_OF_FRONTEND: Final = frozenset({"decode"})
-# The stub, of whose name the kernel keeps 15 characters, or the shell that could not start it.
-_STUBS: Final = ("triton_python_backend_stub"[:15], "bash")
+_OF_FRONTEND: Final = frozenset({"decode", "frontend"})
 
 
+@dataclass(eq=False)
 class Watchdog:
-    """Kills what does not work; `Supervised.keep_alive` starts it again."""
+    """Kills what does not work; `Supervised.keep_alive` starts it again. Made once all have worked."""
 
-    def __init__(
-        self,
-        triton: Supervised,
-        frontend: Supervised,
-        url: str,
-        *,
-        unready_limit_s: float,
-        start_limit_s: float,
-        report: Callable[[str], None],
-        stub_poll_s: float = 1.0,
-        ready_poll_s: float = 5.0,
-    ) -> None:
-        self._triton = triton
-        self._frontend = frontend
-        self._url = url
-        self._unready_limit_s = unready_limit_s
-        self._start_limit_s = start_limit_s
-        self._report = report
-        self._stub_poll_s = stub_poll_s
-        self._ready_poll_s = ready_poll_s
+    triton: Supervised
+    frontend: Supervised
+    url: str
+    """Of the frontend."""
+    report: Callable[[str], None]
+    unready_limit_s: float
+    start_limit_s: float
+    """So long a process that was started again may take until it works."""
+    stub_poll_s: float = 1.0
+    ready_poll_s: float = 5.0
+    _looked_s: float = field(default_factory=time.monotonic, init=False)
+    _worked_s: float = field(default_factory=time.monotonic, init=False)
+    """What was started before has worked."""
+    _unready_s: float = field(default=0.0, init=False)
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_stubs())
-            group.create_task(self._watch_readiness())
-
-    async def _watch_stubs(self) -> None:
-        suspects: frozenset[int] = frozenset()
+    async def watch_stubs(self) -> None:
+        """End Triton when a Python stub of it has died, until cancelled."""
+        stubs = DeadStubs()
         while True:
-            await asyncio.sleep(self._stub_poll_s)
-            # Triton itself buries the stubs of a model that it unloads: only those that stay are dead.
-            dead = frozenset() if self._triton.pid is None else dead_stubs(self._triton.pid)
-            if suspects & dead:
-                self._end(self._triton, "a Python stub of Triton's died")
-                dead = frozenset()
-            suspects = dead
+            await asyncio.sleep(self.stub_poll_s)
+            if stubs.are_there(self.triton.pid):
+                self._end(self.triton, "a Python stub of Triton's died")
 
-    async def _watch_readiness(self) -> None:
-        working: dict[Supervised, int | None] = {self._triton: None, self._frontend: None}
-        since: dict[Supervised, tuple[int, float]] = {}
+    async def watch_readiness(self) -> None:
+        """End what fails when the service has been unready for the limit, until cancelled."""
         while True:
-            await asyncio.sleep(self._ready_poll_s)
-            asked_at_s, asked_of = time.monotonic(), {part: part.pid for part in working}
-            culprit = await asyncio.to_thread(self._find_culprit)
-            if culprit is None:
-                working = {part: part.pid for part in working}
-                since.clear()
+            await asyncio.sleep(self.ready_poll_s)
+            since_s, self._looked_s = self._looked_s, time.monotonic()
+            health_url = f"{self.url}/health/ready"
+            failing = _failing_parts(*await asyncio.to_thread(http_call, health_url, timeout_s=_TIMEOUT_S))
+            if not failing:
+                self._unready_s = 0.0
+                self._worked_s = max(self._worked_s, self._looked_s - _OLDEST_NEWS_S)
                 continue
-            if culprit.pid is None or culprit.pid != asked_of[culprit]:  # it is being started again already
+            culprit = self._find_culprit(failing)
+            if culprit is None or self._is_starting(culprit):
                 continue
-            if since.get(culprit, (None, 0.0))[0] != culprit.pid:
-                since = {culprit: (culprit.pid, asked_at_s)}
-            # A process that has not worked yet may still be loading its model.
-            limit_s = self._unready_limit_s if working[culprit] == culprit.pid else self._start_limit_s
-            waited_s = time.monotonic() - since[culprit][1]
-            if waited_s > limit_s:
-                self._end(culprit, f"{culprit.name} lives but has not worked for {waited_s:.0f} s")
+            # At most what a look takes: this process itself may have been stopped.
+            self._unready_s += min(self._looked_s - since_s, self.ready_poll_s + _TIMEOUT_S)
+            if self._unready_s > self.unready_limit_s:
+                self._end(culprit, f"{culprit.name} lives but is not ready after {self._unready_s:.0f} s")
+                self._unready_s = 0.0
 
-    def _find_culprit(self) -> Supervised | None:
-        if not _is_200(f"{self._url}/health/live"):
-            return self._frontend
-        failing = _failing_parts(f"{self._url}/health/ready")
-        if failing is None:
-            return self._frontend
+    def _find_culprit(self, failing: frozenset[str]) -> Supervised | None:
         if failing & _OF_TRITON:
-            return self._triton
-        return self._frontend if failing & _OF_FRONTEND else None
+            return self.triton
+        return self.frontend if failing & _OF_FRONTEND else None
+
+    def _is_starting(self, part: Supervised) -> bool:
+        """Tell whether it is not there, or has not worked yet and may be loading its model."""
+        if part.pid is None:
+            return True
+        age_s = self._looked_s - part.started_s
+        return part.started_s > self._worked_s and age_s < self.start_limit_s
 
     def _end(self, part: Supervised, reason: str) -> None:
-        self._report(f"{reason}: {part.name} is ended")
+        self.report(f"{reason}: {part.name} is ended")
         part.kill()
 
 
-def dead_stubs(parent: int) -> frozenset[int]:
-    """Find the children of a Triton server that died and were not waited for: stubs, or the shells that start them."""
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            head, _, rest = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
-        except OSError:
-            continue  # it ended meanwhile
-        state, owner = rest.split()[:2]
-        if state == "Z" and int(owner) == parent and head.partition("(")[2] in _STUBS:
-            found.add(int(entry.name))
-    return frozenset(found)
-
-
-def _is_200(url: str) -> bool:
+def _failing_parts(status: int, body: bytes) -> frozenset[str]:
+    """Read what keeps the service from being ready; the frontend itself, where no answer says so."""
+    if status == 200:
+        return frozenset()
     try:
-        with urllib.request.urlopen(url, timeout=_LIVE_TIMEOUT_S) as response:  # noqa: S310 - our own http address
-            return bool(response.status == 200)
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def _failing_parts(url: str) -> frozenset[str] | None:
-    """Ask which parts keep the service from being ready; None where no answer says so."""
-    try:
-        with urllib.request.urlopen(url, timeout=_READY_TIMEOUT_S):  # noqa: S310 - our own http address
-            return frozenset()
-    except urllib.error.HTTPError as error:
-        with error:
-            return _read_failing(error)
-    except (OSError, http.client.HTTPException):
-        return None
-
-
-def _read_failing(answer: urllib.error.HTTPError) -> frozenset[str] | None:
-    try:
-        parts = json.load(answer)["parts"]
-        return frozenset(name for name, part in parts.items() if part["status"] != "ok")
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
-        return None
+        parts = json.loads(body)["parts"].items()
+        failing = [name for name, part in parts if part["status"] != "ok" and part["detail"] != NOTHING_KNOWN]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        failing = []
+    return frozenset(failing or ["frontend"])

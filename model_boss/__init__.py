@@ -4,7 +4,19 @@ Read `claim` first, then `ledger` (one method for each script) and `lease` (what
 protocol itself is in `scripts/`, for every other language too; `docs/model-boss.md` explains it.
 """
 
-from model_boss.claim import Answer, Capacity, Claim, Granted, Phase, Renewal, Shared, Waiting, WaitReason
+from model_boss.claim import (
+    Answer,
+    Capacity,
+    Claim,
+    Granted,
+    Held,
+    Phase,
+    Priority,
+    Renewal,
+    Waiting,
+    WaitReason,
+)
+from model_boss.clock import Term
 from model_boss.errors import (
     CapacityUnknown,
     ClaimConflict,
@@ -18,6 +30,7 @@ from model_boss.errors import (
     NotGranted,
     TtlMismatch,
 )
+from model_boss.gauge import Gauge
 from model_boss.lease import Ending, Lease
 from model_boss.ledger import Ledger
 from model_boss.memory import DeviceMemory, Meter, Nvml
@@ -34,7 +47,9 @@ __all__ = [
     "ClaimTooLarge",
     "DeviceMemory",
     "Ending",
+    "Gauge",
     "Granted",
+    "Held",
     "InvalidClaim",
     "InvalidUrl",
     "Lease",
@@ -49,10 +64,11 @@ __all__ = [
     "Nvml",
     "OnOutage",
     "Phase",
+    "Priority",
     "Renewal",
     "Row",
-    "Shared",
     "Table",
+    "Term",
     "TtlMismatch",
     "WaitReason",
     "Waiting",

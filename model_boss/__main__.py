@@ -15,7 +15,7 @@ import sys
 import uuid
 from typing import Final
 
-from model_boss.claim import Capacity, Claim
+from model_boss.claim import Capacity, Claim, Priority
 from model_boss.command import run_command
 from model_boss.errors import LedgerUnavailable, ModelBossError, NotGranted
 from model_boss.lease import Lease
@@ -70,7 +70,7 @@ async def _run(parsed: argparse.Namespace) -> int:
         owner=parsed.owner or f"{socket.gethostname()}:{os.getpid()}",
         model=parsed.model or os.path.basename(parsed.command[0]),  # noqa: PTH119 - a word, not a path
         vram_mb=parsed.vram_mb,
-        priority=parsed.priority,
+        priority=Priority.parse(parsed.priority),
     )
     on_outage = OnOutage.FAIL_OPEN if parsed.fail_open else OnOutage.FAIL_CLOSED
     options = LeaseOptions(
@@ -108,10 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_boss", description="Leases on GPU memory, in Redis."
     )
-    url = os.environ.get("MODEL_BOSS_REDIS_URL") or os.environ.get("AESTHETIC_REDIS_URL")
-    parser.add_argument(
-        "--redis-url", default=url, help="default: MODEL_BOSS_REDIS_URL or AESTHETIC_REDIS_URL"
-    )
+    url = os.environ.get("MODEL_BOSS_REDIS_URL")
+    parser.add_argument("--redis-url", default=url, help="default: MODEL_BOSS_REDIS_URL")
     parser.add_argument("--prefix", default="model-boss", help="of the keys (default: %(default)s)")
     parser.add_argument(
         "--ttl-s",
@@ -134,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--gpu", required=True)
     run.add_argument("--vram-mb", type=int, required=True, help="the most that the command will use, in MiB")
     run.add_argument(
-        "--priority", type=int, default=500, help="0 to 1000, the most urgent (default: %(default)s)"
+        "--priority",
+        default="normal",
+        help="urgent, high, normal, low, batch, or 0 to 1000, the most urgent (default: %(default)s)",
     )
     run.add_argument(
         "--wait-s", type=float, help="give up, with status 75, or 69 without Redis (default: wait for ever)"

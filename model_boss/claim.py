@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from model_boss.errors import InvalidClaim
 
-MOST_MB: Final = 2**31
-MOST_PRIORITY: Final = 1000
+MAX_MB: Final = 2**31
+MAX_PRIORITY: Final = 1000
 
 
 class Phase(StrEnum):
@@ -29,6 +29,30 @@ class Answer(StrEnum):
     LOST = "lost"
 
 
+class Priority(IntEnum):
+    """Names for numbers from 0 to 1000; any other number may be given as well."""
+
+    URGENT = 900
+    HIGH = 700
+    NORMAL = 500
+    LOW = 300
+    BATCH = 100
+
+    @classmethod
+    def parse(cls, text: str) -> int:
+        """Read a name or a number.
+
+        Raises:
+            InvalidClaim: it is neither, or out of range.
+        """
+        if text.upper() in cls.__members__:
+            return int(cls[text.upper()])
+        if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= MAX_PRIORITY):
+            names = ", ".join(name.lower() for name in cls.__members__)
+            raise InvalidClaim(f"{text!r} is no priority: {names}, or 0 to {MAX_PRIORITY}")
+        return int(text)
+
+
 class WaitReason(StrEnum):
     """Why a claim has to wait."""
 
@@ -42,10 +66,7 @@ class WaitReason(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """So much memory of one GPU, for one model of one owner.
-
-    Whoever uses the same `lease_id` and `owner` shares the lease.
-    """
+    """So much memory of one GPU, for one model of one owner."""
 
     gpu: str
     lease_id: str
@@ -53,16 +74,18 @@ class Claim:
     model: str
     vram_mb: int
     """The most that the model will use, in MiB."""
-    priority: int = 500
+    priority: int = Priority.NORMAL
     """0 to 1000; the higher is the more urgent."""
+    holder: str = ""
+    """The name of this process, where several ask for one lease: one of them holds it, the others stand by."""
 
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
             raise InvalidClaim("a claim needs a lease id and an owner")
-        if not 1 <= self.vram_mb <= MOST_MB:
-            raise InvalidClaim(f"vram_mb is {self.vram_mb}, expected 1 to {MOST_MB}")
-        if not 0 <= self.priority <= MOST_PRIORITY:
-            raise InvalidClaim(f"priority is {self.priority}, expected 0 to {MOST_PRIORITY}")
+        if not 1 <= self.vram_mb <= MAX_MB:
+            raise InvalidClaim(f"vram_mb is {self.vram_mb}, expected 1 to {MAX_MB}")
+        if not 0 <= self.priority <= MAX_PRIORITY:
+            raise InvalidClaim(f"priority is {self.priority}, expected 0 to {MAX_PRIORITY}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,7 @@ class Capacity:
     margin_mb: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.total_mb <= MOST_MB or not 0 <= self.margin_mb <= self.total_mb:
+        if not 1 <= self.total_mb <= MAX_MB or not 0 <= self.margin_mb <= self.total_mb:
             raise InvalidClaim(f"a capacity of {self.total_mb} MiB with a margin of {self.margin_mb} MiB")
 
 
@@ -91,11 +114,26 @@ class Granted:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Another process holds this lease; it hears with its next heartbeat that somebody asked."""
+
+    holder: str
+    fence: int
+    phase: Phase
+
+    def __str__(self) -> str:
+        return f"held by {self.holder}"
+
+
+@dataclass(frozen=True)
 class Waiting:
     """The claim stands in the queue; `position` counts from 0."""
 
     position: int
     reason: WaitReason
+
+    def __str__(self) -> str:
+        return f"{self.reason}, position {self.position}"
 
 
 @dataclass(frozen=True)
@@ -106,12 +144,5 @@ class Renewal:
     phase: Phase | None
     used_mb: int | None
     """What was committed; `None` where nothing was, or was forgotten."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The ledger's answer to one of those who share a lease."""
-
-    answer: Answer
-    others: int
-    """How many sharers are at work or unload besides this one; 0 where the lease is lost."""
+    wanted_s: float
+    """For so long it counts yet that another process asked for this very lease; 0: none did."""

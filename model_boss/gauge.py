@@ -9,7 +9,7 @@ from model_boss.clock import now_s
 
 if TYPE_CHECKING:
     from model_boss.ledger import Ledger
-    from model_boss.options import LeaseOptions
+    from model_boss.memory import Meter
 
 _LOG: Final = logging.getLogger("model_boss")
 
@@ -17,11 +17,11 @@ _LOG: Final = logging.getLogger("model_boss")
 class Gauge:
     """Tells the ledger how much memory everybody uses, if it has a meter."""
 
-    def __init__(self, ledger: Ledger, gpu: str, options: LeaseOptions) -> None:
+    def __init__(self, ledger: Ledger, gpu: str, meter: Meter | None, margin_mb: int) -> None:
         self._ledger = ledger
         self._gpu = gpu
-        self._meter = options.meter
-        self._margin_mb = options.margin_mb
+        self._meter = meter
+        self._margin_mb = margin_mb
         self._due_at_s = 0.0
 
     async def refresh(self) -> None:

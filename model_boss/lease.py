@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from model_boss.claim import Answer, Granted, Phase
 from model_boss.clock import Term, now_s
-from model_boss.errors import ClaimRefused, InvalidClaim, LeaseLost, LedgerUnavailable, NotGranted
+from model_boss.errors import ClaimRefused, LeaseLost, LedgerUnavailable, NotGranted
 from model_boss.gauge import Gauge
 from model_boss.options import LeaseOptions, OnOutage
-from model_boss.presence import Presence
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
     from types import TracebackType
 
     from model_boss.claim import Capacity, Claim, Renewal
@@ -50,15 +49,10 @@ class Ending(StrEnum):
 class Lease:
     """A claim on its way through the ledger. Serves one grant: after `lost` or `release`, make another.
 
-    `yield_asked` and `lost` are set once and stay set. Several holders of one lease id and owner each have
-    an object like this one and share what the ledger knows; the release by one is a loss to the others.
-    Whoever joins finds the phase `ACTIVE` where the model is loaded already. If it is not (a crash), or is
-    unloaded for whatever reason, release and claim anew: what is unloaded is not loaded again.
-
-    Where all of them have a `LeaseOptions.sharer`, each knows how many others are at work. Who is done
-    leaves: at 0 others, which only one is told, it unloads and releases, else it may `detach`. So does who
-    joins and is asked to yield before it was at work: at 0 the others have crashed, else one of them unloads,
-    and who is new asks again later.
+    `yield_asked` and `lost` are set once and stay set. Where several processes ask for one lease, each under
+    the name of a `Claim.holder` of its own, one is granted and the others wait until it is gone; who follows
+    finds the phase `ACTIVE` where the model was loaded. If it is not there, or is unloaded for whatever
+    reason, release and claim anew: what is unloaded is not loaded again under the same lease.
     """
 
     def __init__(self, ledger: Ledger, claim: Claim, options: LeaseOptions | None = None) -> None:
@@ -68,11 +62,12 @@ class Lease:
         self._ledger = ledger
         self._options = options or LeaseOptions()
         self._ttl_s = ledger.options.ttl_s
-        self._term = Term(self._ttl_s, self._options.safety_of(self._ttl_s))
-        self._gauge = Gauge(ledger, claim.gpu, self._options)
-        sharer = self._options.sharer
-        self._presence = Presence(ledger, claim, sharer) if sharer else None
+        # Where others stand by, one of them may hold the lease after two missed heartbeats.
+        held_s = self._ttl_s * 2 / 3 if claim.holder else self._ttl_s
+        self._term = Term(held_s, self._options.safety_of(self._ttl_s))
+        self._gauge = Gauge(ledger, claim.gpu, self._options.meter, self._options.margin_mb)
         self._keeper: asyncio.Task[None] | None = None
+        self._is_over = False
         self._calls = asyncio.Lock()  # one call at a time, so that answers come in the ledger's order
         self._settled = asyncio.Event()  # granted, refused or lost
         self._refusal: ClaimRefused | None = None
@@ -110,13 +105,6 @@ class Lease:
         return self._is_unprotected
 
     @property
-    def others(self) -> int | None:
-        """How many sharers are at work or unload besides this one, as last heard; `None`: nobody said so."""
-        if self._presence is None or self._fence is None or self._is_unprotected:
-            return None
-        return self._presence.others
-
-    @property
     def outage(self) -> LedgerUnavailable | None:
         """Why the last call did not reach the ledger; `None` where it did."""
         return self._outage
@@ -137,9 +125,9 @@ class Lease:
         Raises:
             NotGranted: `timeout_s` went by, caused by `LedgerUnavailable` where Redis was not there.
             ClaimRefused: waiting would not help.
-            LeaseLost: granted and lost before.
+            LeaseLost: granted and lost before, or given back.
         """
-        if self._keeper is None:
+        if self._keeper is None and not self._is_over:
             self._keeper = asyncio.create_task(self._keep(), name=f"lease {self.claim.lease_id}")
             self._keeper.add_done_callback(self._keeper_ended)
         try:
@@ -164,7 +152,6 @@ class Lease:
         self._used_mb = self.claim.vram_mb if used_mb is None else used_mb
         async with self._calls:
             self._check_own_clock()
-            self._held_fence()
             await self._reaching_ledger(self._commit())
         if self.lost.is_set():
             raise LeaseLost(f"lease {self.claim.lease_id} was lost while its model was loaded")
@@ -183,55 +170,18 @@ class Lease:
                 wait.cancel()
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
-    async def leave(self) -> int:
-        """Say that this sharer is done with the lease; return how many others are not.
-
-        At 0 the lease is yielding, and it is for this sharer to end it: unload, then release. Only one is
-        told 0; should it crash, another within a time to live. Else the lease is held on, and others may be
-        waited for by calling again. Where the holder goes on without a lease, nobody knows of others: 0.
-
-        Raises:
-            LeaseLost: the lease is not held, or was lost meanwhile: unload.
-            LedgerUnavailable: Redis is not there, and nobody knows of others: this sharer is still at work.
-            InvalidClaim: the options name no sharer.
-        """
-        if self._presence is None:
-            raise InvalidClaim(f"lease {self.claim.lease_id}: the options name no sharer")
-        async with self._calls:
-            self._check_own_clock()
-            self._held_fence()
-            self._presence.has_left = True
-            await self._reaching_ledger(self._share())
-            self._check_own_clock()
-            if self.lost.is_set():
-                raise LeaseLost(f"lease {self.claim.lease_id} was lost while others may have been at work")
-            if self._outage:
-                self._presence.has_left = False
-                raise LedgerUnavailable(f"lease {self.claim.lease_id}: not told") from self._outage
-            others = self._presence.others or 0
-            self._presence.is_ending = others == 0
-            return others
-
-    async def detach(self) -> None:
-        """Stop keeping the lease, or the place in the queue: the others keep it, or it expires."""
-        await self._end(gives_back=False)
-
     async def release(self) -> None:
         """Give the memory back, or leave the queue. Where Redis is not there, the lease expires by itself."""
-        await self._end(gives_back=True)
-
-    async def _end(self, *, gives_back: bool) -> None:
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper = self._keeper, None
+            self._is_over = True
+            self._settled.set()
             if keeper is None:
                 return
             keeper.cancel()
-            fence, is_over = self._fence, self.lost.is_set() or self._refusal is not None
+            fence, needs_no_word = self._fence, self.lost.is_set() or self._refusal is not None
             self._fence = self._phase = None
-            if is_over:
-                return
-            if not gives_back:
-                _LOG.info("lease %s: left to the others", self.claim.lease_id)
+            if needs_no_word:
                 return
             try:
                 if fence is None:
@@ -267,10 +217,8 @@ class Lease:
         try:
             async with asyncio.timeout(left_s):
                 await call
-        except LedgerUnavailable as error:
+        except (LedgerUnavailable, TimeoutError) as error:
             self._note_outage(error)
-        except TimeoutError:
-            self._note_outage(LedgerUnavailable("no answer for as long as the lease lasts"))
         except ClaimRefused as error:
             self._refuse(error)
         else:
@@ -282,16 +230,13 @@ class Lease:
         sent_at_s = now_s()
         answer = await self._ledger.reserve(self.claim)
         if isinstance(answer, Granted):
-            await self._hold(answer, sent_at_s)
+            self._hold(answer, sent_at_s)
             return
         if self._phase is None:
-            _LOG.info("lease %s: waits, %s, position %d", self.claim.lease_id, answer.reason, answer.position)
+            _LOG.info("lease %s: waits, %s", self.claim.lease_id, answer)
             self._phase = Phase.WAITING
 
     async def _renew(self) -> None:
-        if self._is_touched or self._options.is_always_in_use:
-            await self._ledger.touch(self.claim, self._held_fence())
-            self._is_touched = False
         sent_at_s = now_s()
         renewal = await self._renewal()
         if renewal.answer is Answer.LOST:
@@ -299,12 +244,12 @@ class Lease:
             return
         self._term.begin(sent_at_s)
         self._is_unprotected = False
+        self._is_touched = False
         self._follow(renewal.phase)
         if renewal.used_mb is not None:
             self._used_mb = renewal.used_mb
         elif self._used_mb is not None:  # a failover forgot it
             await self._commit()
-        await self._join()
 
     async def _renewal(self) -> Renewal:
         phase = self._phase or Phase.RESERVED
@@ -314,33 +259,20 @@ class Lease:
             self.claim,
             self._held_fence(),
             phase=phase,
+            in_use=self._is_touched or self._options.is_always_in_use,
             used_mb=self._used_mb,
             capacity=self._capacity,
         )
 
     async def _commit(self) -> None:
-        answer = await self._told(lambda fence: self._ledger.commit(self.claim, fence, self._used_mb))
-        if answer is not Answer.LOST:
-            self._follow(Phase.YIELDING if answer is Answer.YIELD else Phase.ACTIVE)
-
-    async def _join(self) -> None:
-        """Be counted among the sharers; only then the grant is told: nobody waits for whom it does not know."""
-        if self._presence is not None and self._presence.has_place and not self.lost.is_set():
-            await self._share()
-        self._settled.set()
-
-    async def _share(self) -> None:
-        if self._presence is not None and await self._told(self._presence.tell) is Answer.YIELD:
-            self._follow(Phase.YIELDING)
-
-    async def _told(self, tell: Callable[[int], Awaitable[Answer]]) -> Answer:
-        answer = await tell(self._held_fence())
+        answer = await self._ledger.commit(self.claim, self._held_fence(), self._used_mb)
         if answer is Answer.LOST and (await self._renewal()).answer is not Answer.LOST:
             # Redis had begun again with empty memory, and the renewal brought the lease back.
-            answer = await tell(self._held_fence())
-        if answer is Answer.LOST and not self._is_unprotected:  # else a heartbeat enters the ledger again
+            answer = await self._ledger.commit(self.claim, self._held_fence(), self._used_mb)
+        if answer is not Answer.LOST:
+            self._follow(Phase.YIELDING if answer is Answer.YIELD else Phase.ACTIVE)
+        elif not self._is_unprotected:  # else a heartbeat enters the ledger again
             self._lose("the ledger says so")
-        return answer
 
     async def _enter_again_or_lose(self) -> None:
         if not self._is_unprotected:
@@ -350,9 +282,9 @@ class Lease:
         answer = await self._ledger.reserve(self.claim)
         if isinstance(answer, Granted):
             self._is_unprotected = False
-            await self._hold(answer, sent_at_s)
+            self._hold(answer, sent_at_s)
 
-    async def _hold(self, granted: Granted, sent_at_s: float) -> None:
+    def _hold(self, granted: Granted, sent_at_s: float) -> None:
         self._fence = granted.fence
         self._capacity = granted.capacity or self._capacity
         if granted.used_mb is not None:
@@ -360,7 +292,7 @@ class Lease:
         self._term.begin(sent_at_s)
         _LOG.info("lease %s: granted, fence %d", self.claim.lease_id, granted.fence)
         self._follow(granted.phase)
-        await self._join()
+        self._settled.set()
 
     def _follow(self, phase: Phase | None) -> None:
         if phase is not self._phase:
@@ -369,14 +301,15 @@ class Lease:
         if phase is Phase.YIELDING:
             self.yield_asked.set()
 
-    def _note_outage(self, error: LedgerUnavailable) -> None:
+    def _note_outage(self, error: Exception) -> None:
+        why = str(error) or "no answer for as long as the lease lasts"
         if self._outage is None:
-            _LOG.warning("lease %s: the ledger is not there: %s", self.claim.lease_id, error)
-        self._outage = error
+            _LOG.warning("lease %s: the ledger is not there: %s", self.claim.lease_id, why)
+        self._outage = LedgerUnavailable(why)
 
     def _refuse(self, error: ClaimRefused) -> None:
         if self._is_unprotected:
-            self._note_outage(LedgerUnavailable(str(error)))
+            self._note_outage(error)
             return
         if self._fence is not None:
             self._lose(str(error))
@@ -391,7 +324,6 @@ class Lease:
         if self._options.on_outage is OnOutage.FAIL_OPEN:
             _LOG.error("lease %s: expired by its own clock; going on without it", self.claim.lease_id)
             self._is_unprotected = True
-            self._settled.set()
         else:
             self._lose("expired by its own clock")
 
@@ -408,9 +340,8 @@ class Lease:
     def _pause_s(self, began_at_s: float) -> float:
         if self._fence is None:
             return self._options.poll_s * random.uniform(0.5, 1.5)  # noqa: S311 - spreads the waiters
-        is_in_trouble = self._outage is not None or self._is_unprotected
-        beat_s = min(self._ttl_s / 10, 1.0) if is_in_trouble else self._ttl_s / 3
-        pause_s = began_at_s + beat_s - now_s()
+        is_well = self._outage is None and not self._is_unprotected
+        pause_s = began_at_s - now_s() + (self._ttl_s / 3 if is_well else min(self._ttl_s / 10, 1.0))
         return max(0.0, pause_s if self._is_unprotected else min(pause_s, self._term.left_s()))
 
     def _held_fence(self) -> int:

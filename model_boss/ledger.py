@@ -14,17 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
 
-from model_boss.claim import (
-    Answer,
-    Capacity,
-    Claim,
-    Granted,
-    Phase,
-    Renewal,
-    Shared,
-    Waiting,
-    WaitReason,
-)
+from model_boss.claim import Answer, Capacity, Claim, Granted, Held, Phase, Renewal, Waiting, WaitReason
 from model_boss.connection import Connection
 from model_boss.errors import (
     CapacityUnknown,
@@ -40,12 +30,11 @@ from model_boss.protocol import (
     CANCEL,
     CAPACITY,
     COMMIT,
+    HAND_OVER,
     RELEASE,
     RENEW,
     RESERVE,
-    SHARE,
     STATUS,
-    TOUCH,
     YIELD,
     Script,
     compose,
@@ -60,7 +49,6 @@ if TYPE_CHECKING:
     from model_boss.protocol import Text
 
 _Reply = TypeVar("_Reply")
-_Arguments = dict[str, int | str]
 
 
 class Ledger:
@@ -99,8 +87,8 @@ class Ledger:
         """Close the connections; leases that are held live on for their time to live."""
         await self._connection.aclose()
 
-    async def reserve(self, claim: Claim) -> Granted | Waiting:
-        """Claim memory, or keep the claim's place in the queue. Idempotent by lease id.
+    async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
+        """Claim memory, or keep the claim's place in the queue. Idempotent by lease id and holder.
 
         Raises:
             ClaimRefused: waiting would not help; the subclass says why.
@@ -110,15 +98,18 @@ class Ledger:
             claim.gpu,
             lease_id=claim.lease_id,
             owner=claim.owner,
+            holder=claim.holder,
             model=claim.model,
             vram_mb=claim.vram_mb,
-            priority=claim.priority,
+            priority=int(claim.priority),
             ttl_ms=self.options.ttl_ms,
         )
         if word == "granted":
             fence, phase, used_mb, total_mb, margin_mb = rest
             capacity = Capacity(total_mb, margin_mb) if total_mb else None
             return Granted(fence, Phase(phase), _or_none(used_mb), capacity)
+        if word == "held":
+            return Held(rest[0], rest[1], Phase(rest[2]))
         if word == "waiting":
             return Waiting(rest[0], WaitReason(rest[1]))
         raise self._refusal(word, rest, claim)
@@ -129,6 +120,7 @@ class Ledger:
         fence: int,
         *,
         phase: Phase,
+        in_use: bool = False,
         used_mb: int | None = None,
         capacity: Capacity | None = None,
     ) -> Renewal:
@@ -137,6 +129,7 @@ class Ledger:
         Args:
             claim: as it was granted.
             fence: the token it was granted under.
+            in_use: since the last call; a lease that is not used for a time to live counts as idle.
             phase: as the holder knows it; this and what follows admits it again where Redis forgot it.
             used_mb: as committed; `None` while nothing is.
             capacity: as granted.
@@ -149,11 +142,13 @@ class Ledger:
             claim.gpu,
             lease_id=claim.lease_id,
             owner=claim.owner,
+            holder=claim.holder,
             fence=fence,
             ttl_ms=self.options.ttl_ms,
+            in_use=int(in_use),
             model=claim.model,
             vram_mb=claim.vram_mb,
-            priority=claim.priority,
+            priority=int(claim.priority),
             phase=phase,
             used_mb=_or_empty(used_mb),
             total_mb=capacity.total_mb if capacity else "",
@@ -162,34 +157,20 @@ class Ledger:
         if word == "ttl_mismatch":
             raise self._refusal(word, rest, claim)
         if not rest:
-            return Renewal(Answer(word), None, None)
-        return Renewal(Answer(word), Phase(rest[0]), _or_none(rest[1]))
+            return Renewal(Answer(word), None, None, 0)
+        return Renewal(Answer(word), Phase(rest[0]), _or_none(rest[1]), rest[2] / 1000)
 
     async def commit(self, claim: Claim, fence: int, used_mb: int | None = None) -> Answer:
         """Say that the memory is in use now, and how much of it if that was measured."""
-        holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
-        return Answer((await self._call(COMMIT, claim.gpu, **holder, used_mb=_or_empty(used_mb)))[0])
+        return await self._fenced(COMMIT, claim, fence, used_mb=_or_empty(used_mb))
 
-    async def touch(self, claim: Claim, fence: int) -> Answer:
-        """Say that the lease is in use: one that nobody touches for a time to live counts as idle."""
-        holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
-        return Answer((await self._call(TOUCH, claim.gpu, **holder))[0])
-
-    async def share(self, claim: Claim, fence: int, sharer: str, *, is_here: bool) -> Shared:
-        """Say that one of those who share the lease is at work with it, or is done.
-
-        A sharer counts for one time to live. Who is done counts no more, except the one who is told 0 others:
-        the lease yields, and it counts while it unloads. Who is new to a lease that yields is told so and
-        does not count.
-        """
-        holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
-        word, *rest = await self._call(SHARE, claim.gpu, **holder, sharer=sharer, is_here=int(is_here))
-        return Shared(Answer(word), rest[0] if rest else 0)
+    async def hand_over(self, claim: Claim, fence: int) -> Answer:
+        """Let the next process that asks for this lease hold it, at once and without freeing the memory."""
+        return await self._fenced(HAND_OVER, claim, fence)
 
     async def release(self, claim: Claim, fence: int) -> Answer:
         """Give the memory back, once it is unloaded; `LOST` where it was no longer held."""
-        holder: _Arguments = {"lease_id": claim.lease_id, "owner": claim.owner, "fence": fence}
-        return Answer((await self._call(RELEASE, claim.gpu, **holder))[0])
+        return await self._fenced(RELEASE, claim, fence)
 
     async def cancel(self, claim: Claim) -> Answer:
         """Leave the queue; `LOST` where the claim does not wait, or no longer."""
@@ -244,6 +225,12 @@ class Ledger:
         total = {"total_mb": capacity.total_mb, "margin_mb": capacity.margin_mb}
         _, total_mb, margin_mb = await self._call(CAPACITY, gpu, **total, **measurement)
         return Capacity(total_mb, margin_mb)
+
+    async def _fenced(self, script: Script, claim: Claim, fence: int, **more: int | str) -> Answer:
+        reply = await self._call(
+            script, claim.gpu, lease_id=claim.lease_id, owner=claim.owner, fence=fence, **more
+        )
+        return Answer(reply[0])
 
     async def _call(self, script: Script, gpu: str, **arguments: int | str) -> list[Any]:
         if tuple(arguments) != script.arguments:

@@ -11,7 +11,7 @@ from model_boss.errors import InvalidClaim
 if TYPE_CHECKING:
     from model_boss.memory import Meter
 
-MOST_TTL_S: Final = 3600
+MAX_TTL_S: Final = 3600
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class LedgerOptions:
     """The deadline of one call, connecting and one retry included."""
 
     def __post_init__(self) -> None:
-        if not 0.001 <= self.ttl_s <= MOST_TTL_S:
-            raise InvalidClaim(f"ttl_s is {self.ttl_s}, expected 0.001 to {MOST_TTL_S}")
+        if not 0.001 <= self.ttl_s <= MAX_TTL_S:
+            raise InvalidClaim(f"ttl_s is {self.ttl_s}, expected 0.001 to {MAX_TTL_S}")
         if not self.timeout_s > 0:
             raise InvalidClaim(f"timeout_s is {self.timeout_s}, expected more than 0")
 
@@ -56,15 +56,9 @@ class LeaseOptions:
     meter: Meter | None = None
     """Measures the GPU with every heartbeat, so that the ledger sees what others use outside it."""
     is_always_in_use: bool = False
-    """Touch the lease with every heartbeat: for a holder that cannot tell when it is idle."""
+    """Say with every heartbeat that the lease is in use: for a holder that cannot tell when it is idle."""
     margin_mb: int = 512
     """Never granted, where the meter is the first to say how much memory there is."""
-    sharer: str | None = None
-    """This process's name among those who share the lease; `None` where nobody has to know of it."""
-
-    def __post_init__(self) -> None:
-        if self.sharer == "":
-            raise InvalidClaim("a sharer needs a name")
 
     def safety_of(self, ttl_s: float) -> float:
         """Return the safety margin in seconds.

@@ -29,20 +29,19 @@ class Script:
 
 RESERVE: Final = Script(
     "reserve",
-    ("lease_id", "owner", "model", "vram_mb", "priority", "ttl_ms"),
-    ("granted", "waiting", "conflict", "too_large", "unknown_capacity", "ttl_mismatch"),
+    ("lease_id", "owner", "holder", "model", "vram_mb", "priority", "ttl_ms"),
+    ("granted", "held", "waiting", "conflict", "too_large", "unknown_capacity", "ttl_mismatch"),
 )
 COMMIT: Final = Script("commit", ("lease_id", "owner", "fence", "used_mb"), ("ok", "yield", "lost"))
 RENEW: Final = Script(
     "renew",
     (
-        *("lease_id", "owner", "fence", "ttl_ms"),
+        *("lease_id", "owner", "holder", "fence", "ttl_ms", "in_use"),
         *("model", "vram_mb", "priority", "phase", "used_mb", "total_mb", "margin_mb"),
     ),
     ("ok", "yield", "lost", "ttl_mismatch"),
 )
-TOUCH: Final = Script("touch", ("lease_id", "owner", "fence"), ("ok", "yield", "lost"))
-SHARE: Final = Script("share", ("lease_id", "owner", "fence", "sharer", "is_here"), ("ok", "yield", "lost"))
+HAND_OVER: Final = Script("hand_over", ("lease_id", "owner", "fence"), ("ok", "lost"))
 YIELD: Final = Script("yield", ("lease_id",), ("ok", "lost"))
 RELEASE: Final = Script("release", ("lease_id", "owner", "fence"), ("ok", "lost"))
 CANCEL: Final = Script("cancel", ("lease_id", "owner"), ("ok", "lost"))
@@ -50,7 +49,7 @@ STATUS: Final = Script("status", (), ("table",))
 CAPACITY: Final = Script(
     "capacity", ("total_mb", "margin_mb", "measured", "used_mb", "measured_at_ms"), ("ok",)
 )
-SCRIPTS: Final = (RESERVE, COMMIT, RENEW, TOUCH, SHARE, YIELD, RELEASE, CANCEL, STATUS, CAPACITY)
+SCRIPTS: Final = (RESERVE, COMMIT, RENEW, HAND_OVER, YIELD, RELEASE, CANCEL, STATUS, CAPACITY)
 
 
 @dataclass(frozen=True)

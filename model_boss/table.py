@@ -11,8 +11,6 @@ from model_boss.claim import Phase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_boss.claim import Claim
-
 
 @dataclass(frozen=True)
 class Row:
@@ -29,12 +27,8 @@ class Row:
     idle_since_ms: int
     position: int | None
     """In the queue, from 0; `None` for a lease that is held."""
-    sharers: int
-    """How many are at work with it, or unload, where it is shared."""
-
-    def is_of(self, claim: Claim) -> bool:
-        """Tell whether it has the claim's id and owner."""
-        return (self.lease_id, self.owner) == (claim.lease_id, claim.owner)
+    holder: str
+    """The process that holds it, where several ask for one lease; else empty."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +63,11 @@ class Table:
         """Whether the ledger has just begun, and nothing new is granted yet."""
         return self.grace_until_ms is not None and self.now_ms < self.grace_until_ms
 
-    def holder(self, claim: Claim) -> Row | None:
-        """Find the lease that is held under a claim's id by its owner."""
-        return next((row for row in self.leases if row.is_of(claim)), None)
-
 
 def read_table(gpu: str, now_ms: int, ledger: str, leases: Sequence[str]) -> Table:
     """Read a reply of `status.lua`."""
     facts: dict[str, Any] = json.loads(ledger)
-    rows = [_row(json.loads(lease), now_ms) for lease in leases]
+    rows = [_row(json.loads(lease)) for lease in leases]
     held = sorted((row for row in rows if row.position is None), key=lambda row: row.fence)
     waiting = sorted((row for row in rows if row.position is not None), key=lambda row: row.position or 0)
     known = {name: facts.get(name) for name in ("total_mb", "margin_mb", "grace_until_ms", "ttl_ms", "fence")}
@@ -107,7 +97,7 @@ def render(table: Table) -> str:
             f"  just begun: nothing new is granted for {_seconds(table.grace_until_ms - table.now_ms)}"
         )
     rows: list[tuple[str, ...]] = [
-        ("LEASE", "OWNER", "MODEL", "MIB", "PRIORITY", "PHASE", "FENCE", "EXPIRES", "UNUSED", "SHARERS")
+        ("LEASE", "OWNER", "MODEL", "MIB", "PRIORITY", "PHASE", "FENCE", "EXPIRES", "UNUSED", "HOLDER")
     ]
     rows += [_cells(row, table.now_ms) for row in (*table.leases, *table.waiters)]
     if len(rows) == 1:
@@ -120,7 +110,7 @@ def render(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _row(lease: dict[str, Any], now_ms: int) -> Row:
+def _row(lease: dict[str, Any]) -> Row:
     return Row(
         lease_id=lease["lease_id"],
         owner=lease["owner"],
@@ -132,7 +122,7 @@ def _row(lease: dict[str, Any], now_ms: int) -> Row:
         expires_at_ms=lease["expires_at_ms"],
         idle_since_ms=lease["idle_since_ms"],
         position=lease.get("position"),
-        sharers=sum(until_ms > now_ms for until_ms in lease.get("sharers", {}).values()),
+        holder=lease.get("holder", ""),
     )
 
 
@@ -148,7 +138,7 @@ def _cells(row: Row, now_ms: int) -> tuple[str, ...]:
         "-" if waits else str(row.fence),
         _seconds(row.expires_at_ms - now_ms),
         "-" if waits else _seconds(now_ms - row.idle_since_ms),
-        str(row.sharers) if row.sharers else "-",
+        row.holder or "-",
     )
 
 

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from local.tritonserver import SHARED_MEMORY
 from tests.repository import copy_repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # No test asserts a wall-clock time: hypothesis must not either.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+STARTED_S = time.time()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves shared memory behind: a container has little of it."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that started the workers looks, after them
+    left = _regions_left_behind()
+    if left:
+        print("\nshared memory was left behind:", *left, sep="\n")  # noqa: T201 - pytest's own output is over
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _regions_left_behind() -> list[Path]:
+    """Find the regions of Tritons that were made since the start and that no process has mapped."""
+    made = [path for path in SHARED_MEMORY.iterdir() if path.stat().st_mtime >= STARTED_S]
+    regions = [path for path in made if path.name.startswith(("imajin_", "triton_python_backend_"))]
+    mapped = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):  # it ended meanwhile, or is not ours
+            mapped |= {line.split()[-1] for line in maps.read_text().splitlines()}
+    return [path for path in regions if str(path) not in mapped]
 
 
 @pytest.fixture(scope="session")

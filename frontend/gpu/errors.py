@@ -1,13 +1,18 @@
 """Why a shared GPU does not have the model.
 
 GpuError
-├── GpuUnavailable   no memory was granted, or nothing loaded, within the wait
-└── ResidencyFailed  a defect of ours
+├── GpuUnavailable      no memory was granted, or nothing loaded, within the wait
+├── LedgerUnavailable   whoever gives the memory out cannot be reached
+└── LedgerRefuses       it answers, and will not grant this claim however long one waits
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from frontend.errors import ServiceError
+
+RETRY_AFTER_S: Final = 5.0
 
 
 class GpuError(ServiceError):
@@ -15,8 +20,15 @@ class GpuError(ServiceError):
 
 
 class GpuUnavailable(GpuError):
-    """No GPU lease was granted within the wait."""
+    """No memory was granted, or the model was not loaded, within the wait."""
+
+    def __init__(self, detail: str, *, internal: str | None = None) -> None:
+        super().__init__(detail, internal=internal, retry_after_s=RETRY_AFTER_S)
 
 
-class ResidencyFailed(GpuError):
-    """The task that drives the model ended unexpectedly."""
+class LedgerUnavailable(GpuError):
+    """Whoever gives the memory out cannot be reached."""
+
+
+class LedgerRefuses(GpuError):
+    """The ledger will not grant this claim however long one waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
@@ -21,6 +22,7 @@ _ENDPOINTS: Final = frozenset(
     {"/", "/docs", "/health", "/health/live", "/health/ready", "/info", "/metrics", "/openapi.json"}
     | {"/score", "/score-batch"}
 )
+_PROBES: Final = frozenset({"/health/live", "/health/ready"})
 # Whoever answers with a page sets a policy of its own.
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -73,6 +75,8 @@ class AccessLogMiddleware:
         endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
+        if endpoint in _PROBES and status == HTTPStatus.OK:
+            return  # every few seconds from every supervisor: the log is for what people asked
         log_request(
             request_id=request_id,
             method=scope["method"],

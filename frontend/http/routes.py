@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
-from frontend.gpu.residency import Visit, describe
 from frontend.http import bodies, schemas
 from frontend.http.bodies import TIMEOUT_HEADER
 from frontend.http.errors import AllFailed
@@ -23,7 +22,7 @@ from reward.contract import MAX_PROMPT_CHARACTERS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from frontend.gpu.residency import Residency
+    from frontend.gpu.keeper import Keeper
     from frontend.metrics import Metrics
     from frontend.scoring.health import HealthMonitor
     from frontend.scoring.pipeline import Pipeline, ScoredImage, ScoreResult
@@ -41,7 +40,7 @@ class Services:
     client: TritonClient
     monitor: HealthMonitor
     metrics: Metrics
-    residency: Residency | None
+    keeper: Keeper | None
     log_prompts: bool = False
 
 
@@ -142,9 +141,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
 )
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
-    with Visit(parts.residency, is_use=False) as visit:
-        ask = parts.client.served if visit.is_ready else parts.client.promised
-        served = await ask(Deadline.after(parts.limits.request_timeout_s))
+    served = await parts.pipeline.served(Deadline.after(parts.limits.request_timeout_s))
     return schemas.InfoResponse(
         service="imajin-aesthetic",
         service_version=version("imajin-aesthetic"),
@@ -154,8 +151,8 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         device=served.device,
         published_at=served.manifest.created_at,
         triton_version=served.triton_version,
-        gpu_coordination="none" if parts.residency is None else "model-boss",
-        gpu=_gpu(parts.residency),
+        gpu_coordination="none" if parts.keeper is None else parts.keeper.coordination,
+        gpu=_gpu(parts.keeper),
         limits=parts.limits,
         scale=schemas.Scale(
             raw_score="reward, about -2 to +2; mean 0 and standard deviation 1 on the model's own test set",
@@ -194,9 +191,9 @@ async def ready(parts: Parts) -> JSONResponse:
     found = parts.monitor.health
     troubles = {"decode": found.decode, "triton": found.triton, "model": found.model}
     details = dict.fromkeys(troubles, "ok")
-    if parts.residency is not None:
+    if parts.keeper is not None:
         troubles["gpu"] = found.gpu
-        details["gpu"] = describe(parts.residency.residence())
+        details["gpu"] = str(parts.keeper.status())
     content = schemas.HealthResponse(
         status="ready" if found.ready else "unavailable",
         parts={
@@ -283,15 +280,16 @@ def _model(served: ServedVersion) -> schemas.ModelInfo:
     )
 
 
-def _gpu(residency: Residency | None) -> schemas.Gpu | None:
-    if residency is None:
+def _gpu(keeper: Keeper | None) -> schemas.Gpu | None:
+    if keeper is None:
         return None
-    found = residency.residence()
+    found = keeper.status()
     return schemas.Gpu(
         state=found.state,
         gpu=found.gpu,
         lease_id=found.lease_id,
         fence=found.fence,
+        keeper=found.keeper,
         priority=found.priority,
         vram_mb=found.vram_mb,
         expires_in_s=found.expires_in_s,

@@ -204,14 +204,17 @@ class Scale(BaseModel):
 
 
 class Gpu(BaseModel):
-    """Where the model stands on a GPU that is shared through model-boss."""
+    """Where the model stands on a GPU that is shared."""
 
-    state: Annotated[str, Field(description="unloaded, reserving, loading, ready or draining")]
+    state: Annotated[str, Field(description="unloaded, reserving, loading, ready or unloading")]
     gpu: Annotated[str, Field(description="The ledger's name for it.")]
     lease_id: str | None
     fence: Annotated[int | None, Field(description="The fencing token, while a lease is held.")]
+    keeper: Annotated[
+        str | None, Field(description="The frontend that loads and unloads the model for all of its Triton.")
+    ]
     priority: int
-    vram_mb: Annotated[int | None, Field(description="Claimed, in MiB.")]
+    vram_mb: Annotated[int | None, Field(description="Claimed by this frontend, in MiB.")]
     expires_in_s: Annotated[
         float | None, Field(description="How long the lease lasts if no heartbeat succeeds.")
     ]
@@ -230,7 +233,9 @@ class InfoResponse(BaseModel):
     device: Annotated[str | None, Field(description="cpu or gpu; null while the model is not loaded.")]
     published_at: str
     triton_version: str
-    gpu_coordination: Literal["none", "model-boss"]
+    gpu_coordination: Annotated[
+        str, Field(description="none, model-boss, or the ledger that takes its place")
+    ]
     gpu: Annotated[Gpu | None, Field(description="null without coordination")]
     limits: Limits
     scale: Scale

@@ -19,14 +19,14 @@ from PIL import Image
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.stay import State
+from frontend.gpu.keeper import State
 from frontend.images.decode import DecodeLimits, decode_image
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from frontend.gpu.residency import Residency
+    from frontend.gpu.keeper import Keeper
     from frontend.images.decode import DecodePool
     from frontend.triton.client import TritonClient
 
@@ -61,13 +61,13 @@ class HealthMonitor:
     """Publishes `health`; use as an async context manager."""
 
     def __init__(
-        self, pool: DecodePool, client: TritonClient, residency: Residency | None = None, *, timeout_s: float
+        self, pool: DecodePool, client: TritonClient, keeper: Keeper | None = None, *, timeout_s: float
     ) -> None:
         """Prepare; what has not answered a probe within `timeout_s` fails."""
         self.health = Health(triton="nothing is known yet")
         self._pool = pool
         self._client = client
-        self._residency = residency
+        self._keeper = keeper
         self._timeout_s = timeout_s
         self._request_failed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -133,12 +133,12 @@ class HealthMonitor:
 
     async def _ask_triton(self) -> Health:
         deadline = Deadline.after(self._timeout_s)
-        residency = self._residency
-        if residency is not None and residency.state is State.LOADING:
+        keeper = self._keeper
+        if keeper is not None and keeper.state is State.LOADING:
             return Health()  # Triton hardly answers meanwhile
-        gpu = None if residency is None else await residency.find_trouble()
+        gpu = None if keeper is None else await keeper.find_trouble()
         try:
-            if residency is not None and not residency.is_in_use(_IN_USE_S):
+            if keeper is not None and not keeper.is_in_use(_IN_USE_S):
                 await self._client.promised(deadline)
                 return Health(gpu=gpu)
             if self._client.has_succeeded_within(_PAUSE_S):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.residency import Visit
 from frontend.scoring.cache import ScoreCache, score_key
 from frontend.scoring.errors import PromptInvalid
-from frontend.triton.errors import Unavailable
+from frontend.triton.errors import NotLoaded, Unavailable
 from reward.errors import InvalidPrompt
 from reward.tokenizer import Tokens, tokenise
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frontend.deadline import Deadline
-    from frontend.gpu.residency import Residency
+    from frontend.gpu.keeper import Keeper
     from frontend.images.sources import ImageLoader, Source
     from frontend.images.workers import WorkerPool
     from frontend.metrics import Metrics
@@ -62,7 +61,7 @@ class Pipeline:
         client: TritonClient,
         cache: ScoreCache,
         metrics: Metrics,
-        residency: Residency | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._admission = admission
         self._loader = loader
@@ -70,7 +69,7 @@ class Pipeline:
         self._client = client
         self._cache = cache
         self._metrics = metrics
-        self._residency = residency
+        self._keeper = keeper
 
     async def score(
         self, prompt: str, sources: Sequence[Source], *, deadline: Deadline, request_id: str
@@ -83,19 +82,18 @@ class Pipeline:
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
             self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
-            with Visit(self._residency) as visit:
-                # Before any work is done for nothing. A model that is not loaded yet is not loaded for
-                # pictures that cannot be read, or are known.
-                served = await self._served(visit, deadline)
-                tokens = await self._tokenise(prompt, deadline)
-                images = await self._loader.load(sources, deadline)
-                for image in images:
-                    if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
-                        raise image
-                decoded = [image for image in images if not isinstance(image, ServiceError)]
-                scored, served = await self._score(
-                    _Work(tokens, decoded, deadline, request_id), visit, served
-                )
+            # Before any work is done for nothing. A model that is not loaded yet is not loaded for
+            # pictures that cannot be read, or are known.
+            if self._keeper is None or self._keeper.is_ready:
+                self._client.check()
+            served = await self.served(deadline)
+            tokens = await self._tokenise(prompt, deadline)
+            images = await self._loader.load(sources, deadline)
+            for image in images:
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                    raise image
+            decoded = [image for image in images if not isinstance(image, ServiceError)]
+            scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
         in_order = iter(scored)
         return ScoreResult(
             images=[image if isinstance(image, ServiceError) else next(in_order) for image in images],
@@ -104,11 +102,21 @@ class Pipeline:
             served=served,
         )
 
-    async def _served(self, visit: Visit, deadline: Deadline) -> ServedVersion:
-        if not visit.is_ready:
-            return await self._client.promised(deadline)
-        self._client.check()
-        return await self._client.served(deadline)
+    async def served(self, deadline: Deadline) -> ServedVersion:
+        """Say which version is served, or would be once it is loaded.
+
+        Raises:
+            Unavailable: Triton is down, or that version is not one that this frontend can use.
+        """
+        if self._keeper is None:
+            return await self._client.served(deadline)
+        if self._keeper.is_ready:
+            try:
+                return await self._client.served(deadline)
+            except Unavailable as error:
+                if not self._keeper.explains(error):
+                    raise
+        return await self._client.promised(deadline)
 
     async def _tokenise(self, prompt: str, deadline: Deadline) -> Tokens:
         try:
@@ -118,23 +126,23 @@ class Pipeline:
         except InvalidPrompt as error:
             raise PromptInvalid(f"prompt: {error}") from error
 
-    async def _score(self, work: _Work, visit: Visit, served: ServedVersion) -> _Scored:
-        try:
-            return await self._score_once(work, visit, served)
-        except Unavailable:
-            if not await visit.was_cut_short():
-                raise
-        # Triton was started again, or the grace period was too short: once more, on a model loaded anew.
-        return await self._score_once(work, visit, served)
+    async def _score(self, work: _Work, served: ServedVersion) -> _Scored:
+        """Score; a model that is not loaded is woken, and asked again."""
+        is_first = True
+        while True:
+            try:
+                return await self._score_once(work, served)
+            except Unavailable as error:
+                if self._keeper is None or not self._keeper.explains(error):
+                    raise
+                if not await self._keeper.wake(work.deadline) and not is_first:
+                    raise  # Triton has it loaded, and does not find it all the same
+            is_first = False
+            served = await self.served(work.deadline)  # promotion may have changed it meanwhile
 
-    async def _score_once(self, work: _Work, visit: Visit, served: ServedVersion) -> _Scored:
+    async def _score_once(self, work: _Work, served: ServedVersion) -> _Scored:
         keys = _keys(work, served)
         known = self._recall(keys)
-        if not visit.is_ready and len(known) < len(set(keys)):
-            await visit.wait_ready(work.deadline)
-            served = await self._client.served(work.deadline)  # promotion may have changed it meanwhile
-            keys = _keys(work, served)
-            known = self._recall(keys)
         self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
         # The same picture twice in a batch is scored once.
         missing = {key: image for key, image in zip(keys, work.images, strict=True) if key not in known}
@@ -153,6 +161,8 @@ class Pipeline:
     async def _infer(
         self, work: _Work, missing: dict[bytes, PreparedImage], served: ServedVersion
     ) -> dict[bytes, float]:
+        if self._keeper is not None and not self._keeper.is_ready:
+            raise NotLoaded("the model is not loaded")  # while it loads, Triton hardly answers
         self._metrics.cache.labels("miss").inc(len(missing))
         self._metrics.batch_images.observe(len(missing))
         with self._metrics.stage("infer"):
@@ -164,6 +174,8 @@ class Pipeline:
                 deadline=work.deadline,
                 request_id=work.request_id,
             )
+        if self._keeper is not None:
+            self._keeper.note_request()
         scores = dict(zip(missing, rewards, strict=True))
         for key, reward in scores.items():
             self._cache.put(key, reward)

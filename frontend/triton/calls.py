@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from frontend.triton.errors import (
     RETRY_AFTER_S,
+    NotLoaded,
     NotReady,
     QueueFull,
     Rejected,
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Triton answers 400 or 404 both to malformed requests and about models and versions that it does not have.
-_NOT_SERVED: Final = re.compile(
-    r"unknown model|not ready|not found|no available versions|unavailable", re.IGNORECASE
+# Triton answers 400, 404 and 503 about models that it does not have; 400 and 404 to malformed requests,
+# too.
+_NOT_LOADED: Final = re.compile(
+    r"unknown model|not ready|not at ready state|not found|no available versions", re.IGNORECASE
 )
 
 
@@ -66,7 +68,11 @@ def _translate(error: InferenceServerException) -> TritonError:
         return TimedOut("the deadline passed while the request waited for the model", internal=internal)
     if "maximum queue size" in message:
         return QueueFull("the model's queue is full", internal=internal, retry_after_s=RETRY_AFTER_S)
-    if "internal error" in message or (status.startswith("4") and not _NOT_SERVED.search(message)):
+    if "internal error" in message:
         return Rejected("the model could not be asked", internal=internal)
-    # Not loaded, loading, unloading, shutting down, or its Python process died: all pass by themselves.
+    if _NOT_LOADED.search(message):
+        return NotLoaded("the model is not ready", internal=internal)
+    if status.startswith("4") and "unavailable" not in message.lower():
+        return Rejected("the model could not be asked", internal=internal)
+    # Shutting down, or its Python process died: passes by itself, too.
     return NotReady("the model is not ready", internal=internal)

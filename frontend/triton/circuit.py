@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from frontend.triton.errors import Unavailable
+from frontend.triton.errors import NotLoaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ _OPEN_S: Final = 1.0
 
 
 class Circuit:
-    """Counts `Unavailable`; any other error says nothing about whether Triton lives.
+    """Counts `Unavailable`, but `NotLoaded`, which only a Triton that lives says.
 
     closed --`max_failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
                                           ^--------------------------failure----------------'
@@ -66,6 +66,10 @@ class Circuit:
         self._trying = is_half_open
         try:
             yield
+        except NotLoaded:
+            self._failures = 0
+            self._open_until = None
+            raise
         except Unavailable:
             self._failures += 1
             if is_half_open or self._failures >= self._max_failures:

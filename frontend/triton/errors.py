@@ -3,7 +3,8 @@
 TritonError
 ├── Unavailable      passes by itself; repeated, it opens the circuit
 │   ├── Unreachable  nobody listens, or no answer comes
-│   └── NotReady     the model is not loaded, on its way in or out, or its process died
+│   └── NotReady     the model is on its way out, or its process died
+│       └── NotLoaded  Triton does not have it; says nothing against Triton
 ├── QueueFull        Triton holds as many requests as it may
 ├── TimedOut         the request's deadline passed there or on the way
 └── Rejected         Triton says that it was asked wrongly, or gave no usable answer: a defect of ours
@@ -37,6 +38,10 @@ class Unreachable(Unavailable):
 
 class NotReady(Unavailable):
     """Triton answers, and the model does not."""
+
+
+class NotLoaded(NotReady):
+    """Triton answers, and does not have the model."""
 
 
 class QueueFull(TritonError):

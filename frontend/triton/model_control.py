@@ -1,6 +1,6 @@
 """Triton's explicit model control: the network and the ensemble over it, loaded and unloaded as one.
 
-What Triton 2.51 was measured to do (docs/decisions/residency.md) decides the order of the calls here:
+What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls here:
 loading the ensemble loads the network with it; an unload returns at once and goes on; a load called
 meanwhile does not wait for it, and has two instances in memory; and while a load runs, connections that were
 kept alive hang, so that every call has one of its own.
@@ -18,6 +18,7 @@ from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
 from frontend.triton.errors import NotReady, TimedOut, TritonError, Unavailable, Unreachable
+from frontend.triton.state import ModelState
 from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ T = TypeVar("T")
 _ADMIN_HEADER: Final = "triton-admin-key"
 _ASK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.05
-_GONE: Final = frozenset({"", "UNAVAILABLE"})
 
 
 class ModelControl:
@@ -49,33 +49,22 @@ class ModelControl:
         name: str = metadata["name"]
         return name
 
-    async def is_loaded(self) -> bool:
-        """Tell whether a request would find both models.
+    async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
+        """See where the network stands, and the ensemble over it.
 
         Raises:
-            Unavailable: Triton cannot be reached.
+            Unavailable: Triton cannot be reached, or refuses to be administered.
         """
+        return await self._look(Deadline.after(timeout_s))
 
-        async def both(client: InferenceServerClient) -> bool:
-            return all([await client.is_model_ready(model.name) for model in (NETWORK, ENSEMBLE)])
-
-        return await self._ask(both)
-
-    async def is_vacant(self) -> bool:
-        """Tell whether the network takes no memory: neither loaded, nor on its way in or out.
-
-        Raises:
-            Unavailable: Triton cannot be reached.
-        """
-        return await self._states(Deadline.after(_ASK_TIMEOUT_S)) <= _GONE
-
-    async def last_inference_ms(self) -> int:
+    async def last_inference_ms(self, timeout_s: float = _ASK_TIMEOUT_S) -> int:
         """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
 
         Raises:
             Unavailable: Triton cannot be reached, or the network is not loaded.
         """
-        answer = await self._ask(lambda client: client.get_inference_statistics(NETWORK.name))
+        deadline = Deadline.after(timeout_s)
+        answer = await self._ask(lambda client: client.get_inference_statistics(NETWORK.name), deadline)
         return max((int(entry.get("last_inference", 0)) for entry in answer["model_stats"]), default=0)
 
     async def load(self) -> None:
@@ -85,8 +74,8 @@ class ModelControl:
             Unavailable: Triton cannot be reached, or could not load them.
         """
         deadline = Deadline.after(self._load_timeout_s)
-        await self._wait(lambda states: "UNLOADING" not in states, deadline)
-        if not await self.is_loaded():
+        await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
+        if await self._look(deadline) is not ModelState.READY:
             await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
 
     async def unload(self) -> None:
@@ -104,23 +93,31 @@ class ModelControl:
         try:
             await self._ask(both, deadline)
             # Loading: another frontend has it loaded anew already, so what was to go is gone.
-            await self._wait(lambda states: states <= _GONE or "LOADING" in states, deadline)
+            await self._wait(lambda state: state in (ModelState.ABSENT, ModelState.LOADING), deadline)
         except Unavailable as error:
             if not calls.is_nobody_there(error):
                 raise
 
-    async def _wait(self, until: Callable[[set[str]], bool], deadline: Deadline) -> None:
-        """Wait until the states of the network's versions are as they should be."""
-        while True:
-            if until(await self._states(deadline)):
-                return
+    async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
+        """Wait until the network stands as it should."""
+        while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
             await asyncio.sleep(_POLL_S)
 
-    async def _states(self, deadline: Deadline) -> set[str]:
+    async def _look(self, deadline: Deadline) -> ModelState:
         index = await self._ask(
             lambda client: client.get_model_repository_index(headers=self._headers), deadline
         )
-        return {entry.get("state", "") for entry in index if entry["name"] == NETWORK.name}
+        network, ensemble = (
+            {entry.get("state", "") for entry in index if entry["name"] == model.name}
+            for model in (NETWORK, ENSEMBLE)
+        )
+        if "READY" in network & ensemble:
+            return ModelState.READY
+        if "LOADING" in network | ensemble:
+            return ModelState.LOADING
+        if "UNLOADING" in network:
+            return ModelState.UNLOADING
+        return ModelState.PART if "READY" in network else ModelState.ABSENT
 
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None

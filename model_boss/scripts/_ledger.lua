@@ -8,7 +8,7 @@
 local CAPACITY, LEASES, WAITERS, EPOCH, EVENTS = unpack(KEYS)
 local NOW = now_ms()
 local EVENTS_KEPT = 1000
-local MOST_MB, MOST_PRIORITY, MOST_TTL_MS, MOST_MS = 2 ^ 31, 1000, 3600000, 2 ^ 46
+local MAX_MB, MAX_PRIORITY, MAX_TTL_MS, MAX_MS = 2 ^ 31, 1000, 3600000, 2 ^ 46
 
 -- Read a whole number out of ARGV before anything is written: a negative size would break the sum.
 local function whole(name, text, least, most)
@@ -128,6 +128,12 @@ end
 -- What is in use of the lease by its holders' word; '' until they commit.
 local function committed_mb(lease)
   return lease.used_mb or ''
+end
+
+-- Live for one more time to live; after two missed heartbeats (of one every third) another process of the
+-- same lease may follow this one.
+local function extend(lease, ttl_ms)
+  lease.expires_at_ms, lease.follow_at_ms = NOW + ttl_ms, NOW + math.ceil(2 * ttl_ms / 3)
 end
 
 local function answer(lease)

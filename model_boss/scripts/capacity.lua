@@ -10,9 +10,9 @@
 --   ok, total_mb, margin_mb
 
 local total_mb, margin_mb, measured, used_mb, measured_at_ms = unpack(ARGV)
-total_mb, margin_mb = whole('total_mb', total_mb, 1, MOST_MB), whole('margin_mb', margin_mb, 0, MOST_MB)
-used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MOST_MB)
-measured_at_ms = used_mb and whole('measured_at_ms', measured_at_ms, 0, MOST_MS)
+total_mb, margin_mb = whole('total_mb', total_mb, 1, MAX_MB), whole('margin_mb', margin_mb, 0, MAX_MB)
+used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MAX_MB)
+measured_at_ms = used_mb and whole('measured_at_ms', measured_at_ms, 0, MAX_MS)
 
 local capacity = read_capacity()
 if measured == '0' or not capacity.total_mb then

@@ -10,8 +10,8 @@
 --   lost
 
 local lease_id, owner, fence, used_mb = unpack(ARGV)
-fence = whole('fence', fence, 1, MOST_MS)
-used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MOST_MB)
+fence = whole('fence', fence, 1, MAX_MS)
+used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MAX_MB)
 
 local lease = sweep()[lease_id]
 if not holds(lease, owner, fence) then return {'lost'} end

@@ -7,7 +7,7 @@
 --   lost
 
 local lease_id, owner, fence = unpack(ARGV)
-fence = whole('fence', fence, 1, MOST_MS)
+fence = whole('fence', fence, 1, MAX_MS)
 
 local lease = sweep()[lease_id]
 if not holds(lease, owner, fence) then return {'lost'} end

@@ -1,23 +1,30 @@
 -- Live on for one more time to live; hear whether somebody asks for the memory.
 --
+-- `in_use` = 1: the lease was used since the last call. One that is not used for a time to live counts
+-- as idle. `wanted_ms` of the answer: for so long it counts yet that another process asked for this very
+-- lease; 0 where none did.
+--
 -- In the grace of a new epoch a former holder is admitted again: Redis lost its lease, but the memory is
--- still in use. Everything after `ttl_ms` is what the holder remembers, and is read only then. `used_mb`
--- is '' until the holders have committed; `total_mb` and `margin_mb` stand in where the capacity was lost too.
+-- still in use. `holder` and everything after `in_use` is what the holder remembers, and is read only then.
+-- `used_mb` is '' until it has committed; `total_mb` and `margin_mb` stand in where the capacity was lost.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
--- ARGV: lease_id, owner, fence, ttl_ms, model, vram_mb, priority, phase, used_mb, total_mb, margin_mb
+-- ARGV: lease_id, owner, holder, fence, ttl_ms, in_use,
+--       model, vram_mb, priority, phase, used_mb, total_mb, margin_mb
 -- Returns:
---   ok, phase, used_mb
---   yield, phase, used_mb
+--   ok, phase, used_mb, wanted_ms
+--   yield, phase, used_mb, wanted_ms
 --   lost
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live
 
-local lease_id, owner, fence, ttl_ms, model, vram_mb, priority, phase, used_mb, total_mb, margin_mb = unpack(ARGV)
-fence, ttl_ms = whole('fence', fence, 1, MOST_MS), whole('ttl_ms', ttl_ms, 1, MOST_TTL_MS)
-vram_mb, priority = whole('vram_mb', vram_mb, 1, MOST_MB), whole('priority', priority, 0, MOST_PRIORITY)
-used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MOST_MB) or nil
-total_mb = total_mb ~= '' and whole('total_mb', total_mb, 1, MOST_MB) or nil
-margin_mb = total_mb and whole('margin_mb', margin_mb, 0, MOST_MB)
+local lease_id, owner, holder, fence, ttl_ms, in_use,
+  model, vram_mb, priority, phase, used_mb, total_mb, margin_mb = unpack(ARGV)
+fence, ttl_ms = whole('fence', fence, 1, MAX_MS), whole('ttl_ms', ttl_ms, 1, MAX_TTL_MS)
+in_use = whole('in_use', in_use, 0, 1) == 1
+vram_mb, priority = whole('vram_mb', vram_mb, 1, MAX_MB), whole('priority', priority, 0, MAX_PRIORITY)
+used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MAX_MB) or nil
+total_mb = total_mb ~= '' and whole('total_mb', total_mb, 1, MAX_MB) or nil
+margin_mb = total_mb and whole('margin_mb', margin_mb, 0, MAX_MB)
 if phase ~= 'reserved' and phase ~= 'active' and phase ~= 'yielding' then error('invalid argument phase') end
 
 -- A lease of this id that the ledger remembers gives way only to a later one of the same owner.
@@ -33,8 +40,8 @@ local function admit_again(live, epoch, known)
   if forgotten then redis.call('HSET', CAPACITY, 'total_mb', total_mb, 'margin_mb', margin_mb) end
   drop(lease_id)
   local lease = {
-    owner = owner, model = model, vram_mb = vram_mb, priority = priority, phase = phase, fence = fence,
-    idle_since_ms = NOW, used_mb = used_mb, loaded_at_ms = used_mb and NOW,
+    owner = owner, holder = holder, model = model, vram_mb = vram_mb, priority = priority, phase = phase,
+    fence = fence, idle_since_ms = NOW, used_mb = used_mb, loaded_at_ms = used_mb and NOW,
   }
   record('readmitted', lease_id, lease)
   return lease
@@ -49,6 +56,8 @@ if not holds(lease, owner, fence) then
   lease = admit_again(live, epoch, lease)
   if not lease then return {'lost'} end
 end
-lease.expires_at_ms = NOW + ttl_ms
+if in_use then lease.idle_since_ms = NOW end
+extend(lease, ttl_ms)
 save(lease_id, lease)
-return {answer(lease), lease.phase, committed_mb(lease)}
+local wanted_ms = math.max(0, (lease.wanted_until_ms or 0) - NOW)
+return {answer(lease), lease.phase, committed_mb(lease), wanted_ms}

@@ -1,21 +1,27 @@
--- Set memory aside for a lease, or stand in the queue for it. Idempotent by lease id.
+-- Set memory aside for a lease, or stand in the queue for it. Idempotent by lease id and holder.
 --
 -- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A first that
 -- does not fit asks just enough holders to yield. Asking again keeps a waiter in the queue.
 --
+-- Several processes of one owner may ask for one lease; `holder` is the name of the one that asks. While the
+-- lease's holder is heard of, the others are told `held`, and the holder hears that they asked. Where it
+-- missed two heartbeats, or handed the lease over, the next that asks follows it: under a new fence, with the
+-- same memory, which is free at no moment. In the grace nobody follows: who holds may have been forgotten.
+--
 -- KEYS: capacity, leases, waiters, epoch, events
--- ARGV: lease_id, owner, model, vram_mb, priority, ttl_ms
+-- ARGV: lease_id, owner, holder, model, vram_mb, priority, ttl_ms
 -- Returns:
 --   granted, fence, phase, used_mb, total_mb, margin_mb
+--   held, holder, fence, phase
 --   waiting, position, reason (grace, queue or memory)
 --   conflict                  the id is in use by another owner, or for another size or priority
 --   too_large, room_mb        more than this GPU can ever give
 --   unknown_capacity          nobody has said how much memory this GPU has
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live
 
-local lease_id, owner, model, vram_mb, priority, ttl_ms = unpack(ARGV)
-vram_mb, priority = whole('vram_mb', vram_mb, 1, MOST_MB), whole('priority', priority, 0, MOST_PRIORITY)
-ttl_ms = whole('ttl_ms', ttl_ms, 1, MOST_TTL_MS)
+local lease_id, owner, holder, model, vram_mb, priority, ttl_ms = unpack(ARGV)
+vram_mb, priority = whole('vram_mb', vram_mb, 1, MAX_MB), whole('priority', priority, 0, MAX_PRIORITY)
+ttl_ms = whole('ttl_ms', ttl_ms, 1, MAX_TTL_MS)
 local PRIORITY_STEP = 2 ^ 40 -- tickets of one priority
 
 local function idle(lease, epoch)
@@ -74,13 +80,24 @@ local lease, capacity = live[lease_id], read_capacity()
 if lease and (lease.owner ~= owner or lease.vram_mb ~= vram_mb or lease.priority ~= priority) then
   return {'conflict'}
 end
+local in_grace = NOW < epoch.grace_until_ms
 if lease and lease.phase ~= 'waiting' then
-  lease.expires_at_ms = NOW + ttl_ms
+  if lease.holder ~= holder and (in_grace or NOW < lease.follow_at_ms) then
+    lease.wanted_until_ms = NOW + ttl_ms
+    save(lease_id, lease)
+    return {'held', lease.holder, lease.fence, lease.phase}
+  end
+  if in_grace then return {'waiting', 0, 'grace'} end
+  if lease.holder ~= holder then
+    lease.holder, lease.model, lease.wanted_until_ms = holder, model, nil
+    lease.fence = redis.call('HINCRBY', EPOCH, 'fence', 1)
+    record('handed-over', lease_id, lease)
+  end
+  extend(lease, ttl_ms)
   save(lease_id, lease)
   return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb or 0, capacity.margin_mb or 0}
 end
 
-local in_grace = NOW < epoch.grace_until_ms
 if not capacity.total_mb and not in_grace then
   drop(lease_id)
   return {'unknown_capacity'}
@@ -111,7 +128,8 @@ if needed_mb + foreign_mb(capacity, live, ttl_ms, false) > room_mb then
 end
 
 redis.call('ZREM', WAITERS, lease_id)
-lease.phase, lease.fence = 'reserved', redis.call('HINCRBY', EPOCH, 'fence', 1)
+lease.phase, lease.holder, lease.fence = 'reserved', holder, redis.call('HINCRBY', EPOCH, 'fence', 1)
+extend(lease, ttl_ms)
 save(lease_id, lease)
 record('granted', lease_id, lease)
 return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb, capacity.margin_mb}

@@ -87,7 +87,7 @@ class RunningStack:
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:
-        """Hold the watchdog for the block: its probes are inferences, too."""
+        """Hold the watchdog for the block: it ends nothing meanwhile. The frontend's own probes go on."""
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(0.2)  # for one that was under way
         try:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from local.errors import StartFailed
@@ -56,6 +57,36 @@ def test_triton_killed_is_started_again(published_repository: Path, tmp_path: Pa
             after = client.post("/score", json=BODY).json()["raw_score"]
         assert abs(after - before) <= 1e-6
         assert "Triton ended (killed by SIGKILL); it is started again in 0.5 s" in stack.output()
+    finally:
+        assert stack.stop() == 0
+    assert stack.left_over() == []
+
+
+class UnreadStack(RunningStack):
+    """A `local up` that cannot write to its standard error."""
+
+    def __init__(self, repository: Path, directory: Path, stderr: str) -> None:
+        super().__init__(repository, directory)
+        self._stderr = stderr
+
+    def command(self) -> list[str]:
+        """Compose the command line."""
+        return ["bash", "-c", f'exec "$@" 2> {self._stderr}', "bash", *super().command()]
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", ">(true)"], ids=["a full device", "a closed pipe"])
+def test_what_cannot_be_told_ends_nothing(published_repository: Path, tmp_path: Path, stderr: str) -> None:
+    """With nowhere to report to, a frontend and a stub that are killed come back all the same."""
+    stack = UnreadStack(published_repository, tmp_path, stderr)
+    stack.start()
+    try:
+        os.kill(stack.frontend_pid(), signal.SIGKILL)
+        _wait(lambda: _scores(stack))
+        os.kill(stack.stub_pid("image_reward_network"), signal.SIGKILL)
+        assert not _scores(stack)
+        _wait(lambda: _scores(stack))
+        os.kill(stack.triton_pid(), signal.SIGKILL)
+        _wait(lambda: _scores(stack))
     finally:
         assert stack.stop() == 0
     assert stack.left_over() == []
@@ -141,8 +172,8 @@ async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_pat
     with pytest.raises(
         StartFailed, match=r"process died at its start: .*libgone\.so\.1 \(log: .*triton\.log\)"
     ):
-        async with stack.stopping():
-            await stack.start()
+        async with stack.running():
+            pytest.fail("a stack without a stub is ready")
     assert _regions(stack.server_id) == []
 
 
@@ -161,6 +192,14 @@ def test_shared_memory_is_given_back(published_repository: Path, tmp_path: Path)
     finally:
         assert stack.stop() == 0
     assert _regions(server_id) == []
+
+
+def _scores(stack: RunningStack) -> bool:
+    try:
+        with stack.client() as client:
+            return client.post("/score", json=BODY).status_code == 200
+    except httpx.TransportError:  # the frontend itself is being started
+        return False
 
 
 def _regions(server_id: str) -> list[Path]:

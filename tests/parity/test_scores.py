@@ -33,6 +33,9 @@ PROMPTS = [
     "Déjà-vu: l'été à Zürich — naïve?",
 ]
 
+# Whoever comes first makes, exports and compares the full-size network: minutes on a busy machine.
+pytestmark = pytest.mark.timeout(1500)
+
 
 @dataclass(frozen=True)
 class Reference:

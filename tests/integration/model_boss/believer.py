@@ -32,7 +32,9 @@ TEMPERS: Final = tuple(
     for on_outage in OnOutage
     for rate, late, safety_s in ((1, 0, 0), (0.95, 0.05, None), (1.05, 0, None))
 )
-LEAST_STAY: Final = 0.9 / 1.05
+HELD: Final = {False: 1.0, True: 2 / 3}
+"""In times to live, whether others stand by or not: then one of them may follow after two missed heartbeats."""
+MIN_STAY: Final = {others_stand_by: (held - 0.1) / 1.05 for others_stand_by, held in HELD.items()}
 """In times to live: none of these stops earlier after its last word."""
 
 
@@ -46,6 +48,7 @@ class Believer:
     phase: str
     capacity: tuple[int | str, int | str]
     temper: Temper
+    others_stand_by: bool = False
     loaded_mb: int = 0
     committed_mb: int | str = ""
     is_unloaded: bool = False
@@ -67,7 +70,8 @@ class Believer:
         """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
         safety_ms = LeaseOptions(safety_s=self.temper.safety_s).safety_of(ttl_ms)
-        self._term = Term(ttl_ms, safety_ms, clock=lambda: rate * (redis_ms() - late_ms))
+        held_ms = HELD[self.others_stand_by] * ttl_ms
+        self._term = Term(held_ms, safety_ms, clock=lambda: rate * (redis_ms() - late_ms))
         self._term.begin(rate * sent_at_ms)
         self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
 
@@ -75,6 +79,7 @@ class Believer:
         """Look at its clock, and tell whether it uses its memory still."""
         if self.is_unprotected or self._term.left_s() > 0:
             return True
-        assert now_ms - self.sent_at_ms >= LEAST_STAY * self.ttl_ms, "invariant 6: it stopped before its time"
+        stay_ms = MIN_STAY[self.others_stand_by] * self.ttl_ms
+        assert now_ms - self.sent_at_ms >= stay_ms, "invariant 6: it stopped before its time"
         self.is_unprotected = self.temper.on_outage is OnOutage.FAIL_OPEN
         return self.is_unprotected

@@ -39,7 +39,14 @@ class ReferenceLedger:
         return sum(lease["vram_mb"] for lease in self._holders().values())
 
     def reserve(  # noqa: PLR0911 - one for each answer
-        self, lease_id: str, owner: str, model: str, vram_mb: int, priority: int, ttl_ms: int
+        self,
+        lease_id: str,
+        owner: str,
+        holder: str,
+        model: str,
+        vram_mb: int,
+        priority: int,
+        ttl_ms: int,
     ) -> Reply:
         self._sweep()
         self._open_epoch(ttl_ms)
@@ -51,15 +58,7 @@ class ReferenceLedger:
             return ["conflict"]
         total_mb, margin_mb = self.capacity.get("total_mb"), self.capacity.get("margin_mb", 0)
         if lease and lease["phase"] != "waiting":
-            lease["expires_at_ms"] = self.now_ms + ttl_ms
-            return [
-                "granted",
-                lease["fence"],
-                lease["phase"],
-                lease.get("used_mb", ""),
-                total_mb or 0,
-                margin_mb,
-            ]
+            return self._ask_again(lease, holder, model, ttl_ms)
         if total_mb is None and not self._in_grace():
             self._drop(lease_id)
             return ["unknown_capacity"]
@@ -84,8 +83,25 @@ class ReferenceLedger:
             return ["waiting", 0, "memory"]
         del self.tickets[lease_id]
         self.epoch["fence"] += 1
-        lease |= {"phase": "reserved", "fence": self.epoch["fence"]}
+        lease |= {"phase": "reserved", "fence": self.epoch["fence"], "holder": holder}
+        self._extend(lease, ttl_ms)
         return ["granted", lease["fence"], "reserved", "", total_mb, margin_mb]
+
+    def _ask_again(self, lease: Record, holder: str, model: str, ttl_ms: int) -> Reply:
+        """Ask for a lease that is held: by this process, or by another of the same lease."""
+        is_another = lease["holder"] != holder
+        if is_another and (self._in_grace() or self.now_ms < lease["follow_at_ms"]):
+            lease["wanted_until_ms"] = self.now_ms + ttl_ms
+            return ["held", lease["holder"], lease["fence"], lease["phase"]]
+        if self._in_grace():
+            return ["waiting", 0, "grace"]
+        if is_another:
+            self.epoch["fence"] += 1
+            lease |= {"holder": holder, "model": model, "fence": self.epoch["fence"]}
+            lease.pop("wanted_until_ms", None)
+        self._extend(lease, ttl_ms)
+        total_mb, margin_mb = self.capacity.get("total_mb", 0), self.capacity.get("margin_mb", 0)
+        return ["granted", lease["fence"], lease["phase"], lease.get("used_mb", ""), total_mb, margin_mb]
 
     def commit(self, lease_id: str, owner: str, fence: int, used_mb: int | str) -> Reply:
         lease = self._held(lease_id, owner, fence)
@@ -100,7 +116,15 @@ class ReferenceLedger:
         return [_answer(lease)]
 
     def renew(
-        self, lease_id: str, owner: str, fence: int, ttl_ms: int, memory: Record, capacity: Reply
+        self,
+        lease_id: str,
+        owner: str,
+        holder: str,
+        fence: int,
+        ttl_ms: int,
+        in_use: int,
+        memory: Record,
+        capacity: Reply,
     ) -> Reply:
         """Renew; `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''."""
         self._sweep()
@@ -109,35 +133,21 @@ class ReferenceLedger:
             return ["ttl_mismatch", self.epoch["ttl_ms"]]
         lease = self._held(lease_id, owner, fence)
         if lease is None:
-            lease = self._admit_again(lease_id, owner, fence, memory, capacity)
+            lease = self._admit_again(lease_id, owner, holder, fence, memory, capacity)
         if lease is None:
             return ["lost"]
-        lease["expires_at_ms"] = self.now_ms + ttl_ms
-        return [_answer(lease), lease["phase"], lease.get("used_mb", "")]
+        if in_use:
+            lease["idle_since_ms"] = self.now_ms
+        self._extend(lease, ttl_ms)
+        wanted_ms = max(0, lease.get("wanted_until_ms", 0) - self.now_ms)
+        return [_answer(lease), lease["phase"], lease.get("used_mb", ""), wanted_ms]
 
-    def touch(self, lease_id: str, owner: str, fence: int) -> Reply:
+    def hand_over(self, lease_id: str, owner: str, fence: int) -> Reply:
         lease = self._held(lease_id, owner, fence)
         if lease is None:
             return ["lost"]
-        lease["idle_since_ms"] = self.now_ms
-        return [_answer(lease)]
-
-    def share(self, lease_id: str, owner: str, fence: int, sharer: str, is_here: int) -> Reply:
-        lease = self._held(lease_id, owner, fence)
-        if lease is None:
-            return ["lost"]
-        self._open_epoch(None)
-        sharers = {i: until_ms for i, until_ms in lease.pop("sharers", {}).items() if until_ms > self.now_ms}
-        is_known = sharers.pop(sharer, None) is not None
-        others = len(sharers)
-        is_ending = not is_here and others == 0
-        if is_ending:
-            lease["phase"] = "yielding"
-        if is_ending or (is_here and (is_known or lease["phase"] != "yielding" or self._in_grace())):
-            sharers[sharer] = self.now_ms + self.epoch["ttl_ms"]
-        if sharers:
-            lease["sharers"] = sharers
-        return [_answer(lease), others]
+        lease["follow_at_ms"] = self.now_ms
+        return ["ok"]
 
     def ask(self, lease_id: str) -> Reply:
         """`yield.lua`: the word is taken in Python."""
@@ -225,7 +235,7 @@ class ReferenceLedger:
             self.leases[lease_id]["phase"] = "yielding"
 
     def _admit_again(
-        self, lease_id: str, owner: str, fence: int, memory: Record, capacity: Reply
+        self, lease_id: str, owner: str, holder: str, fence: int, memory: Record, capacity: Reply
     ) -> Record | None:
         if not self._in_grace() or fence > self.epoch["first_fence"]:
             return None
@@ -240,7 +250,7 @@ class ReferenceLedger:
         self.capacity |= {name: ours[name] for name in ("total_mb", "margin_mb") if name in ours}
         self._drop(lease_id)
         lease: Record = {name: memory[name] for name in ("model", "vram_mb", "priority", "phase")}
-        lease |= {"owner": owner, "fence": fence, "idle_since_ms": self.now_ms}
+        lease |= {"owner": owner, "holder": holder, "fence": fence, "idle_since_ms": self.now_ms}
         if memory["used_mb"] != "":
             lease |= {"used_mb": memory["used_mb"], "loaded_at_ms": self.now_ms}
         self.leases[lease_id] = lease
@@ -255,6 +265,11 @@ class ReferenceLedger:
 
     def _holders(self) -> dict[str, Record]:
         return {i: lease for i, lease in self.leases.items() if lease["phase"] != "waiting"}
+
+    def _extend(self, lease: Record, ttl_ms: int) -> None:
+        """Another may follow after two missed heartbeats, of one every third of a time to live."""
+        lease["expires_at_ms"] = self.now_ms + ttl_ms
+        lease["follow_at_ms"] = self.now_ms + -(-2 * ttl_ms // 3)
 
     def _drop(self, lease_id: str) -> None:
         self.leases.pop(lease_id, None)

@@ -1,4 +1,4 @@
-"""A holder: waiting, heartbeats, yielding, sharing, losing, giving back."""
+"""A holder: waiting, heartbeats, yielding, standing by, losing, giving back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,40 +113,44 @@ async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> 
             await waiting
 
 
-async def test_two_workers_share_one_lease(server: RedisServer) -> None:
-    """The same id and owner: one grant, one fence, either may renew, and the release by one ends it for both."""
-    async with (
-        opened(server.url, ttl_s=TTL_S) as ledger,
-        opened(server.url, ttl_s=TTL_S, begun=False) as other,
-    ):
-        one, two = Lease(ledger, claim("shared", 10), FAST), Lease(other, claim("shared", 10), FAST)
-        fences = await asyncio.gather(one.wait_granted(5), two.wait_granted(5))
-        assert fences[0] == fences[1]
-        await one.commit()
-        await until(lambda: two.phase is Phase.ACTIVE)  # it hears so from its own heartbeat
-        assert (await ledger.table(GPU)).held_mb == 10
-        await one.release()
-        assert await asyncio.wait_for(two.wait_ending(), 10) is Ending.LOST
-        assert (two.fence, two.is_held) == (None, False)
-        with pytest.raises(LeaseLost):
-            await two.commit()
-        with pytest.raises(LeaseLost):
-            await two.wait_granted(1)
-        await two.release()
+async def test_another_process_stands_by_until_the_holder_is_gone(server: RedisServer) -> None:
+    """It waits while heartbeats come; then it holds the same lease, sees it committed, and is the only one."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        one = Lease(ledger, replace(claim("a", 10), holder="one"), FAST)
+        async with Lease(ledger, replace(claim("a", 10), holder="two"), FAST) as two:
+            fence = await one.wait_granted(5)
+            await one.commit()
+            with pytest.raises(NotGranted):
+                await two.wait_granted(1.2 * TTL_S)
+            assert (await rows(ledger))["a"].holder == "one"
+            _crash(one)
+            assert await two.wait_granted(30) == fence + 1
+            assert two.phase is Phase.ACTIVE
+            assert not one.is_held
 
 
-async def test_a_worker_joins_a_lease_that_is_committed(server: RedisServer) -> None:
-    """It sees the phase, and so that the model is loaded; a second commit does no harm."""
-    async with (
-        opened(server.url, ttl_s=TTL_S) as ledger,
-        Lease(ledger, claim("shared", 10), FAST) as one,
-        Lease(ledger, claim("shared", 10), FAST) as two,
-    ):
-        await one.wait_granted(5)
-        await one.commit()
-        await two.wait_granted(5)
-        assert two.phase is Phase.ACTIVE
-        await two.commit()
+def _crash(lease: Lease) -> None:
+    """Say nothing more to the ledger."""
+    assert lease._keeper is not None
+    lease._keeper.cancel()
+
+
+async def test_a_lease_that_was_released_is_not_asked_for_again(server: RedisServer) -> None:
+    """Waiting after `release` raises, and reserves no memory that nobody would use."""
+    async with opened(server.url, ttl_s=TTL_S) as ledger:
+        lease = Lease(ledger, claim("a", 10), FAST)
+        await lease.wait_granted(5)
+        await lease.release()
+        with pytest.raises(LeaseLost):
+            await lease.wait_granted(1)
+        for _ in range(20):  # a heartbeat would be heard of by then
+            assert await rows(ledger) == {}
+        unasked = Lease(ledger, claim("b", 10), FAST)
+        await unasked.release()
+        with pytest.raises(LeaseLost):
+            await unasked.wait_granted(1)
+        for _ in range(20):
+            assert await rows(ledger) == {}
 
 
 async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) -> None:

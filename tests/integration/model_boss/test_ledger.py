@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from model_boss import (
     ClaimTooLarge,
     DeviceMemory,
     Granted,
+    Held,
     Ledger,
     LedgerOptions,
     LedgerUnavailable,
@@ -69,7 +71,7 @@ async def granted(ledger: Ledger, wanted: Claim) -> int:
 
 
 async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
-    """Reserved, committed, renewed, touched, asked to yield, released: and then lost to its old fence."""
+    """Reserved, committed, renewed in use, asked to yield, released: and then lost to its old fence."""
     async with opened(server.url) as ledger:
         wanted = claim("a", 10)
         answer = await ledger.reserve(wanted)
@@ -78,8 +80,7 @@ async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
         assert (answer.phase, answer.capacity) == (Phase.RESERVED, Capacity(20, 2))
         assert await ledger.reserve(wanted) == answer
         assert await ledger.commit(wanted, fence, used_mb=9) is Answer.OK
-        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE)).phase is Phase.ACTIVE
-        assert await ledger.touch(wanted, fence) is Answer.OK
+        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE, in_use=True)).phase is Phase.ACTIVE
         assert await ledger.ask_to_yield(GPU, "a") is Answer.OK
         assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE)).answer is Answer.YIELD
         assert await ledger.release(wanted, fence + 1) is Answer.LOST
@@ -135,6 +136,20 @@ async def test_refusals_say_why(server: RedisServer) -> None:
                 await other.reserve(claim("b", 1))
             with pytest.raises(TtlMismatch):
                 await other.renew(claim("a", 10), 1, phase=Phase.ACTIVE)
+
+
+async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) -> None:
+    """One holds it, the others hear so; the holder hears of them, and who follows has a new fence."""
+    async with opened(server.url) as ledger:
+        one, two = (replace(claim("a", 10), holder=name) for name in ("one", "two"))
+        fence = await granted(ledger, one)
+        assert (await ledger.renew(one, fence, phase=Phase.RESERVED)).wanted_s == 0
+        assert await ledger.reserve(two) == Held("one", fence, Phase.RESERVED)
+        assert 0 < (await ledger.renew(one, fence, phase=Phase.RESERVED)).wanted_s <= TTL_S
+        assert (await ledger.table(GPU)).leases[0].holder == "one"
+        assert await ledger.hand_over(one, fence) is Answer.OK
+        assert await granted(ledger, two) == fence + 1
+        assert (await ledger.renew(one, fence, phase=Phase.RESERVED)).answer is Answer.LOST
 
 
 async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None:

@@ -10,12 +10,11 @@ import redis
 from model_boss.protocol import (
     CAPACITY,
     COMMIT,
+    HAND_OVER,
     RELEASE,
     RENEW,
     RESERVE,
-    SHARE,
     STATUS,
-    TOUCH,
     YIELD,
     Script,
 )
@@ -28,11 +27,10 @@ if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer
 
 GOOD: dict[Script, tuple[Any, ...]] = {
-    RESERVE: ("a", "o", "m", 4, 5, TTL_MS),
+    RESERVE: ("a", "o", "", "m", 4, 5, TTL_MS),
     COMMIT: ("a", "o", 1, ""),
-    RENEW: ("a", "o", 1, TTL_MS, "m", 4, 5, "active", "", 20, 2),
-    TOUCH: ("a", "o", 1),
-    SHARE: ("a", "o", 1, "s", 1),
+    RENEW: ("a", "o", "", 1, TTL_MS, 0, "m", 4, 5, "active", "", 20, 2),
+    HAND_OVER: ("a", "o", 1),
     RELEASE: ("a", "o", 1),
     CAPACITY: (20, 2, 1, 7, 0),
 }
@@ -41,7 +39,7 @@ RANGES = {
     "priority": (0, 1000),
     "ttl_ms": (1, 3_600_000),
     "fence": (1, 2**46),
-    "is_here": (0, 1),
+    "in_use": (0, 1),
     "used_mb": (0, 2**31),
     "total_mb": (1, 2**31),
     "margin_mb": (0, 2**31),
@@ -62,14 +60,14 @@ def ledger(server: RedisServer) -> Iterator[TurnedLedger]:
         ledger = TurnedLedger(client)
         ledger.now_ms = BEGAN_AT_MS
         ledger.call(CAPACITY, 20, 2, 0, "", "")
-        ledger.call(RENEW, "nobody", "o", 1, TTL_MS, "m", 1, 0, "active", "", "", "")
+        ledger.call(RENEW, "nobody", "o", "", 1, TTL_MS, 0, "m", 1, 0, "active", "", "", "")
         ledger.call(RELEASE, "nobody", "o", 1)
         ledger.now_ms += TTL_MS
         yield ledger
 
 
-def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5) -> int:
-    reply, _ = ledger.call(RESERVE, lease_id, "o", "m", vram_mb, priority, TTL_MS)
+def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5, holder: str = "") -> int:
+    reply, _ = ledger.call(RESERVE, lease_id, "o", holder, "m", vram_mb, priority, TTL_MS)
     assert reply[0] == "granted"
     ledger.call(COMMIT, lease_id, "o", reply[1], "")
     fence: int = reply[1]
@@ -95,16 +93,16 @@ def test_a_phase_is_one_of_three(ledger: TurnedLedger) -> None:
     """Nobody is admitted again as a waiter, or as something unheard of."""
     for phase in ("waiting", "", "loading"):
         with pytest.raises(redis.ResponseError, match="invalid argument phase"):
-            ledger.call(RENEW, "a", "o", 1, TTL_MS, "m", 4, 5, phase, "", 20, 2)
+            ledger.call(RENEW, "a", "o", "", 1, TTL_MS, 0, "m", 4, 5, phase, "", 20, 2)
 
 
-@pytest.mark.parametrize("script", [COMMIT, TOUCH, SHARE, RELEASE, RENEW], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [COMMIT, HAND_OVER, RELEASE], ids=lambda script: script.name)
 def test_the_fence_alone_is_not_enough(ledger: TurnedLedger, script: Script) -> None:
     """Another owner is told `lost`, even under the right fence, and changes nothing."""
     fence = _grant(ledger, "a", 4)
     _, before = ledger.call(STATUS)
     reply, after = ledger.call(script, "a", "a stranger", fence, *GOOD[script][3:])
-    assert reply == ["lost"]
+    assert reply == ledger.call(RENEW, "a", "a stranger", "", fence, *GOOD[RENEW][4:])[0] == ["lost"]
     assert after == before
 
 
@@ -112,7 +110,14 @@ def test_another_owner_cannot_join_a_lease(ledger: TurnedLedger) -> None:
     """A lease id belongs to its owner, and to one size and priority."""
     _grant(ledger, "a", 4, 5)
     for owner, vram_mb, priority in (("stranger", 4, 5), ("o", 5, 5), ("o", 4, 6)):
-        assert ledger.call(RESERVE, "a", owner, "m", vram_mb, priority, TTL_MS)[0] == ["conflict"]
+        assert ledger.call(RESERVE, "a", owner, "", "m", vram_mb, priority, TTL_MS)[0] == ["conflict"]
+
+
+def _renew(
+    ledger: TurnedLedger, lease_id: str, fence: int, *, holder: str = "", in_use: int = 0
+) -> list[Any]:
+    terms = (TTL_MS, in_use, *GOOD[RENEW][6:])
+    return ledger.call(RENEW, lease_id, "o", holder, fence, *terms)[0]
 
 
 def _phases(ledger: TurnedLedger) -> dict[str, str]:
@@ -121,7 +126,7 @@ def _phases(ledger: TurnedLedger) -> dict[str, str]:
 
 def _asked(ledger: TurnedLedger, vram_mb: int, priority: int) -> set[str]:
     """Return who is asked to yield for this claim."""
-    reply, _ = ledger.call(RESERVE, "urgent", "o", "m", vram_mb, priority, TTL_MS)
+    reply, _ = ledger.call(RESERVE, "urgent", "o", "", "m", vram_mb, priority, TTL_MS)
     assert reply == ["waiting", 0, "memory"]
     return {lease_id for lease_id, phase in _phases(ledger).items() if phase == "yielding"}
 
@@ -131,9 +136,7 @@ def _age(ledger: TurnedLedger, fences: dict[str, int], in_use: set[str]) -> None
     for _ in range(2):
         ledger.now_ms += TTL_MS // 2
         for lease_id, fence in fences.items():
-            ledger.call(RENEW, lease_id, "o", fence, *GOOD[RENEW][3:])
-            if lease_id in in_use:
-                ledger.call(TOUCH, lease_id, "o", fence)
+            _renew(ledger, lease_id, fence, in_use=int(lease_id in in_use))
 
 
 def test_idle_holders_are_asked_first_whatever_their_priority(ledger: TurnedLedger) -> None:
@@ -152,7 +155,7 @@ def test_holders_in_use_are_asked_only_by_the_more_urgent(ledger: TurnedLedger) 
 
 
 def _asked_by_another(ledger: TurnedLedger, vram_mb: int, priority: int) -> set[str]:
-    ledger.call(RESERVE, "more urgent", "o", "m", vram_mb, priority, TTL_MS)
+    ledger.call(RESERVE, "more urgent", "o", "", "m", vram_mb, priority, TTL_MS)
     return {lease_id for lease_id, phase in _phases(ledger).items() if phase == "yielding"}
 
 
@@ -199,11 +202,11 @@ def test_a_stale_measurement_hides_nobody(ledger: TurnedLedger) -> None:
     ledger.call(CAPACITY, 20, 2, 1, 5, ledger.now_ms)  # five are foreign
     ledger.now_ms += 1
     _grant(ledger, "a", 5)
-    reply, _ = ledger.call(RESERVE, "b", "o", "m", 9, 5, TTL_MS)
+    reply, _ = ledger.call(RESERVE, "b", "o", "", "m", 9, 5, TTL_MS)
     assert reply == ["waiting", 0, "memory"]
-    reply, _ = ledger.call(RESERVE, "b", "o", "m", 9, 5, TTL_MS)
+    reply, _ = ledger.call(RESERVE, "b", "o", "", "m", 9, 5, TTL_MS)
     ledger.call(CAPACITY, 20, 2, 1, 5, ledger.now_ms + 1)  # the foreign five are gone, a's five are there
-    assert ledger.call(RESERVE, "b", "o", "m", 9, 5, TTL_MS)[0][0] == "granted"
+    assert ledger.call(RESERVE, "b", "o", "", "m", 9, 5, TTL_MS)[0][0] == "granted"
 
 
 def test_an_older_measurement_does_not_replace_a_newer(ledger: TurnedLedger) -> None:
@@ -226,141 +229,103 @@ def test_only_a_former_fence_is_admitted_again(ledger: TurnedLedger) -> None:
     """After a restart a token counts up to where the new epoch begins its own, and not beyond."""
     ledger.clear()
     ledger.server = "second"
-    renewal = (TTL_MS, "m", 4, 5, "active", "", 20, 2)
-    assert ledger.call(RENEW, "a", "o", ledger.now_ms + 1, *renewal)[0] == ["lost"]
-    assert ledger.call(RENEW, "a", "o", ledger.now_ms, *renewal)[0] == ["ok", "active", ""]
+    assert _renew(ledger, "a", ledger.now_ms + 1) == ["lost"]
+    assert _renew(ledger, "a", ledger.now_ms) == ["ok", "active", "", 0]
 
 
-def _share(ledger: TurnedLedger, fence: int, sharer: str, is_here: int = 1) -> list[Any]:
-    return ledger.call(SHARE, "a", "o", fence, sharer, is_here)[0]
+def _ask(ledger: TurnedLedger, holder: str) -> list[Any]:
+    return ledger.call(RESERVE, "a", "o", holder, "m", 4, 5, TTL_MS)[0]
 
 
-def _shared(ledger: TurnedLedger) -> tuple[str, dict[str, int] | None]:
-    """Return the lease's phase and its sharers, as the keys hold them."""
-    lease = ledger.call(STATUS)[1].leases["a"]
-    return lease["phase"], lease.get("sharers")
+def _lease(ledger: TurnedLedger) -> dict[str, Any]:
+    return ledger.call(STATUS)[1].leases["a"]
 
 
-@pytest.mark.parametrize("phase", ["reserved", "active"])
-def test_the_last_sharer_to_leave_ends_the_lease(
-    ledger: TurnedLedger, server: RedisServer, phase: str
-) -> None:
-    """Until then it goes on; from then on it yields, which is told once, and the last counts while it unloads."""
-    fence: int = ledger.call(RESERVE, "a", "o", "m", 4, 5, TTL_MS)[0][1]
-    if phase == "active":
-        ledger.call(COMMIT, "a", "o", fence, "")
-    assert _share(ledger, fence, "1") == ["ok", 0]
-    assert _share(ledger, fence, "2") == ["ok", 1]
-    assert _share(ledger, fence, "1") == ["ok", 1]
-    assert _share(ledger, fence, "1", 0) == ["ok", 1]
-    assert _shared(ledger) == (phase, {"2": ledger.now_ms + TTL_MS})
-    assert _share(ledger, fence, "2", 0) == ["yield", 0]
-    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
+def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger) -> None:
+    """They are told who holds it, and the holder hears that they asked, for one time to live."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, 0]
+    before = _lease(ledger)
+    assert _ask(ledger, "two") == ["held", "one", fence, "active"]
+    assert _lease(ledger) == {**before, "wanted_until_ms": ledger.now_ms + TTL_MS}
+    ledger.now_ms += 300
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, TTL_MS - 300]
+    assert _ask(ledger, "one")[:2] == ["granted", fence]
+
+
+def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
+    """From that very millisecond on: a new fence, the same memory, and the old holder is told `lost`."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    _renew(ledger, "a", fence, holder="one")
+    ledger.now_ms += 666
+    assert _ask(ledger, "two") == ["held", "one", fence, "active"]
+    before = _lease(ledger)
     ledger.now_ms += 1
-    assert _share(ledger, fence, "newcomer") == ["yield", 1]
-    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms - 1 + TTL_MS})
-    assert _share(ledger, fence, "2", 0) == ["yield", 0]
-    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
+    reply = _ask(ledger, "two")
+    assert reply == ["granted", fence + 1, "active", 4, 20, 2]
+    times = {"expires_at_ms": ledger.now_ms + TTL_MS, "follow_at_ms": ledger.now_ms + 667}
+    before.pop("wanted_until_ms")
+    assert _lease(ledger) == {**before, **times, "holder": "two", "fence": fence + 1}
+    assert _renew(ledger, "a", fence, holder="one") == ["lost"]
+    assert _ask(ledger, "one") == ["held", "two", fence + 1, "active"]
+
+
+def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLedger) -> None:
+    """Missed heartbeats alone take nothing away."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    ledger.now_ms += TTL_MS - 1
+    assert _renew(ledger, "a", fence, holder="one")[0] == "ok"
+    assert _ask(ledger, "two")[0] == "held"
+
+
+def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
+    """By whoever asks next; the memory counts as held meanwhile, and the stream of events tells of it."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    assert ledger.call(HAND_OVER, "a", "o", fence)[0] == ["ok"]
+    assert ledger.call(RESERVE, "b", "o", "", "m", 15, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    assert _ask(ledger, "two")[:3] == ["granted", fence + 1, "active"]
+    assert _ask(ledger, "three")[:2] == ["held", "two"]
+    assert ledger.call(HAND_OVER, "a", "o", fence)[0] == ["lost"]
     with server.client() as client:
         events: Any = client.xrange(ledger.keys.events)
-    assert [event["event"] for _, event in events].count("yield-asked") == 1
+    assert [event["event"] for _, event in events][-2:] == ["waiting", "handed-over"]
 
 
-def test_who_never_joined_may_be_the_last_to_leave(ledger: TurnedLedger) -> None:
-    """Its joining may have been forgotten, and somebody has to unload."""
-    fence = _grant(ledger, "a", 4)
-    assert _share(ledger, fence, "1", 0) == ["yield", 0]
-    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms + TTL_MS})
+def test_who_handed_over_to_nobody_may_ask_again(ledger: TurnedLedger) -> None:
+    """It holds the same lease on; otherwise the lease ends at its time."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    ledger.call(HAND_OVER, "a", "o", fence)
+    assert _ask(ledger, "one")[:2] == ["granted", fence]
+    ledger.call(HAND_OVER, "a", "o", fence)
+    ledger.now_ms += TTL_MS
+    assert ledger.call(STATUS)[1].leases == {}
 
 
-def test_of_all_who_are_done_only_one_is_told_to_unload(ledger: TurnedLedger) -> None:
-    """Whoever asks, as often as they like, and whether it ever worked or not."""
-    fence = _grant(ledger, "a", 4)
-    _share(ledger, fence, "1")
-    _share(ledger, fence, "2")
+def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
+    """Who follows hears that the memory is asked for, and has to give it back."""
+    fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(YIELD, "a")
-    asked = [_share(ledger, fence, sharer, 0)[1] for sharer in ("1", "2", "1", "2", "newcomer", "1")]
-    assert asked == [1, 0, 1, 0, 1, 1]
-    assert _shared(ledger) == ("yielding", {"2": ledger.now_ms + TTL_MS})
+    ledger.call(HAND_OVER, "a", "o", fence)
+    assert _ask(ledger, "two")[2] == "yielding"
+    assert _renew(ledger, "a", fence + 1, holder="two")[0] == "yield"
 
 
-def test_another_unloads_where_the_one_that_was_told_to_crashed(ledger: TurnedLedger) -> None:
-    """From the millisecond on in which its place expires; should it live after all, it hears of the other."""
-    fence = _grant(ledger, "a", 4)
-    assert _share(ledger, fence, "crashed", 0) == ["yield", 0]
-    ledger.now_ms += TTL_MS - 1
-    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
-    assert _share(ledger, fence, "newcomer", 0) == ["yield", 1]
-    ledger.now_ms += 1
-    assert _share(ledger, fence, "newcomer") == ["yield", 0]
-    assert _share(ledger, fence, "newcomer", 0) == ["yield", 0]
-    assert _share(ledger, fence, "crashed", 0) == ["yield", 1]
-    assert _shared(ledger) == ("yielding", {"newcomer": ledger.now_ms + TTL_MS})
-
-
-def test_a_newcomer_to_a_lease_that_yields_is_told_so_and_not_counted(ledger: TurnedLedger) -> None:
-    """Who was there before counts on, until it leaves."""
-    fence = _grant(ledger, "a", 4)
-    _share(ledger, fence, "1")
-    ledger.call(YIELD, "a")
-    ledger.now_ms += 1
-    assert _share(ledger, fence, "newcomer") == ["yield", 1]
-    assert _share(ledger, fence, "1") == ["yield", 0]
-    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms + TTL_MS})
-    assert _share(ledger, fence, "1", 0) == ["yield", 0]
-
-
-def test_a_sharer_counts_for_one_time_to_live(ledger: TurnedLedger) -> None:
-    """One that crashed is forgotten at the next call of any other, to the very millisecond."""
-    fence = _grant(ledger, "a", 4)
-    _share(ledger, fence, "crashed")
-    ledger.now_ms += TTL_MS - 1
-    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
-    assert _share(ledger, fence, "1") == ["ok", 1]
-    ledger.now_ms += 1
-    ledger.call(YIELD, "a")
-    assert _share(ledger, fence, "newcomer") == ["yield", 1]
-    assert _shared(ledger) == ("yielding", {"1": ledger.now_ms - 1 + TTL_MS})
-    assert _share(ledger, fence, "crashed") == ["yield", 1]
-
-
-def test_sharing_does_not_keep_a_lease(ledger: TurnedLedger) -> None:
-    """It ends at its time unless somebody renews it, whoever is at work."""
-    fence = _grant(ledger, "a", 4)
-    ledger.now_ms += TTL_MS - 1
-    assert _share(ledger, fence, "1") == ["ok", 0]
-    ledger.now_ms += 1
-    assert _share(ledger, fence, "1") == ["lost"]
-
-
-def test_sharers_return_after_redis_has_forgotten_them(ledger: TurnedLedger) -> None:
-    """Even to a lease that yields, while its former holders come back; in the grace nobody is known to be new."""
-    ledger.clear()
+def test_nobody_follows_in_the_grace(ledger: TurnedLedger) -> None:
+    """Who holds the lease may have been forgotten by a replica; until it is back, all others stand by."""
+    fence = _grant(ledger, "a", 4, holder="one")
+    ledger.call(HAND_OVER, "a", "o", fence)
     ledger.server = "second"
-    fence = ledger.now_ms
-    ledger.call(RENEW, "a", "o", fence, TTL_MS, "m", 4, 5, "yielding", "", 20, 2)
-    ledger.now_ms += TTL_MS - 1
-    assert _share(ledger, fence, "1") == ["yield", 0]
-    assert _share(ledger, fence, "2") == ["yield", 1]
-    ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])
-    ledger.now_ms += 1
-    assert _share(ledger, fence, "newcomer") == ["yield", 2]
-    assert _share(ledger, fence, "1", 0) == ["yield", 1]
-
-
-def test_sharers_return_to_a_server_that_takes_over(ledger: TurnedLedger) -> None:
-    """Its grace begins with whatever is called first: a replica may have missed that somebody joined."""
-    fence = _grant(ledger, "a", 4)
-    ledger.call(YIELD, "a")
-    ledger.server = "second"
-    assert _share(ledger, fence, "1") == ["yield", 0]
-    assert _share(ledger, fence, "2") == ["yield", 1]
+    assert _ask(ledger, "two") == ["held", "one", fence, "active"]
+    assert _ask(ledger, "one") == ["waiting", 0, "grace"]
+    assert _renew(ledger, "a", fence + 1, holder="three") == ["ok", "active", "", 0]  # it had followed
+    assert _lease(ledger)["holder"] == "three"
+    assert _renew(ledger, "a", fence, holder="one") == ["lost"]
 
 
 def test_every_step_of_a_lease_is_told(ledger: TurnedLedger, server: RedisServer) -> None:
     """The stream of events tells a lease's story by its id."""
     fence = _grant(ledger, "a", 10, 1)
-    ledger.call(RESERVE, "b", "o", "m", 10, 5, TTL_MS)
+    ledger.call(RESERVE, "b", "o", "", "m", 10, 5, TTL_MS)
     ledger.call(YIELD, "a")
     ledger.call(RELEASE, "a", "o", fence)
     ledger.now_ms += TTL_MS
@@ -392,7 +357,7 @@ def test_the_stream_of_events_stays_short(ledger: TurnedLedger, server: RedisSer
     fence = _grant(ledger, "a", 1)
     for _ in range(1500):
         ledger.call(RELEASE, "a", "o", fence)
-        fence = ledger.call(RESERVE, "a", "o", "m", 1, 5, TTL_MS)[0][1]
+        fence = ledger.call(RESERVE, "a", "o", "", "m", 1, 5, TTL_MS)[0][1]
     with server.client() as client:
         assert 1000 <= client.xlen(ledger.keys.events) <= 1200
 
@@ -401,5 +366,5 @@ def test_a_server_that_hides_its_identity_begins_no_epochs(ledger: TurnedLedger)
     """Where the account may not run INFO, failovers go unseen, and clients that may run it do not disturb."""
     fence = _grant(ledger, "a", 4)
     ledger.server = ""
-    assert ledger.call(RENEW, "a", "o", fence, *GOOD[RENEW][3:])[0] == ["ok", "active", 4]
-    assert ledger.call(RESERVE, "b", "o", "m", 4, 5, TTL_MS)[0][0] == "granted"
+    assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0]
+    assert ledger.call(RESERVE, "b", "o", "", "m", 4, 5, TTL_MS)[0][0] == "granted"

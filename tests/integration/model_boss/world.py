@@ -1,8 +1,10 @@
 """Clients that believe what they were told, and what must hold of them.
 
 A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
-(`believer.py`) says that its lease is over; by `fail_open` it goes on then. The invariants are checked against
-these beliefs; and, apart from that, every reply and all keys are compared with `reference.py`.
+(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter are processes
+that ask for one lease: one of them holds it, and what it has loaded stays loaded for the one that follows. The
+invariants are checked against these beliefs; and, apart from that, every reply and all keys are compared with
+`reference.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from model_boss.protocol import (
     CANCEL,
     CAPACITY,
     COMMIT,
+    HAND_OVER,
     RELEASE,
     RENEW,
     RESERVE,
-    SHARE,
     STATUS,
-    TOUCH,
     YIELD,
 )
 from tests.integration.model_boss.believer import TEMPERS, Believer
@@ -32,8 +33,19 @@ if TYPE_CHECKING:
 TTL_MS: Final = 1000
 BEGAN_AT_MS: Final = 1_700_000_000_000
 ROOM_MB: Final = 18  # of 20, with a margin of 2
+CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
+"""The letter is the lease's id; where there is a number, it tells the processes of one lease apart."""
 
 Reply = list[Any]
+
+
+def lease_of(client: str) -> str:
+    return client[0]
+
+
+def holder_of(client: str) -> str:
+    """Name the process, where several ask for its lease."""
+    return client if client[1:] else ""
 
 
 class World:
@@ -47,16 +59,15 @@ class World:
         self.replica: tuple[ReferenceLedger, dict[str, int], int] | None = None
         self.ttl_ms = TTL_MS
         self.believers: dict[str, Believer] = {}
-        self.tempers = dict.fromkeys("abcde", TEMPERS[0])
+        self.left: dict[str, Believer] = {}
+        """What the holder of a lease has left loaded for the process that follows it."""
+        self.tempers = dict.fromkeys(CLIENTS, TEMPERS[0])
         self.cut_off: set[str] = set()
         """Clients that do not reach Redis."""
         self.claims: dict[str, tuple[int, int]] = {}
         self.fences: dict[str, list[int]] = {}
         self.foreign_mb = 0
         self.leases: dict[str, dict[str, Any]] = {}  # as the keys hold them
-        # fence -> sharer at work, or told to unload -> until when it counts
-        self.at_work: dict[int, dict[str, int]] = {}
-        self._left_for_good: set[int] = set()  # fences of leases that a sharer was told to end
         self._servers = 1
         self._no_grant_before_ms = BEGAN_AT_MS + TTL_MS
         self._last_fence = 0
@@ -73,25 +84,29 @@ class World:
     def reserve(self, client: str, owner: str | None = None) -> Reply:
         if client in self.cut_off:
             return ["unreached"]
+        lease_id = lease_of(client)
         if unprotected := self._unprotected(client):
-            self.claims[client] = (unprotected.vram_mb, unprotected.priority)
-        vram_mb, priority = self.claims.setdefault(client, (4, 1))
+            self.claims[lease_id] = (unprotected.vram_mb, unprotected.priority)
+        vram_mb, priority = self.claims.setdefault(lease_id, (4, 1))
         self.reference._sweep()
         # Who expired since the last call and asks again stands at the end of the queue.
         self._arrivals = {i: at for i, at in self._arrivals.items() if i in self.reference.tickets}
-        held_before = client in self.reference._holders()
+        held_before = dict(self.leases[lease_id]) if lease_id in self.reference._holders() else None
         believed_before = client in self.believers
-        arguments = (client, owner or client, "model", vram_mb, priority, self.ttl_ms)
+        arguments = (lease_id, owner or lease_id, holder_of(client), "model", vram_mb, priority, self.ttl_ms)
         reply = self._call(RESERVE, self.reference.reserve(*arguments), *arguments)
-        if reply[0] in ("granted", "waiting"):
-            self._spoken_for_until_ms[client] = self.now_ms + self.ttl_ms
+        if reply[0] == "granted" or (reply[0] == "waiting" and held_before is None):
+            self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
         if reply[0] == "granted":
             self._believe(client, vram_mb, priority, reply)
-            self._check_memory(is_new=not held_before)
-            if not held_before:
-                self._check_grant(client, priority, reply[1])
+            self._check_memory(is_new=held_before is None)
+            if held_before is None:
+                self._check_grant(lease_id, priority, reply[1])
+            elif held_before["fence"] != reply[1]:
+                self._check_hand_over(lease_id, held_before)
         self._check_keys()
-        if reply[0] == "granted" and not believed_before and reply[2] != "reserved":
+        is_loaded = client in self.believers and self.believers[client].loaded_mb
+        if reply[0] == "granted" and not believed_before and reply[2] != "reserved" and not is_loaded:
             self.release(client, reply[1])  # it comes back after a crash and finds nothing loaded
         return reply
 
@@ -100,38 +115,45 @@ class World:
             return
         believer = self._holder(client, fence)
         used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
-        expected = self.reference.commit(client, client, fence, used_mb)
+        expected = self.reference.commit(lease_of(client), lease_of(client), fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:
             believer.committed_mb = believer.loaded_mb
             believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
 
-    def renew(self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0) -> None:
+    def renew(
+        self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0, *, in_use: bool = False
+    ) -> None:
         """Renew; the call takes its time there and back. Who is unprotected has nothing to renew: it asks anew."""
         if client in self.cut_off:
             return
-        holder = self._holder(client, fence)
+        lease_id, holder = lease_of(client), self._holder(client, fence)
+        known_fence = self.leases.get(lease_id, {}).get("fence", 0)
+        if holder is None and holder_of(client) and fence >= known_fence:
+            return  # it holds nothing by its own clock, and others stand by: it asks anew
         if holder is not None and holder.is_unprotected:
             self.reserve(client)
             return
-        vram_mb, priority = self.claims.setdefault(client, (4, 1))
-        temper = self.tempers[client]
-        believer = holder or Believer(vram_mb, priority, fence, "reserved", ("", ""), temper)
+        vram_mb, priority = self.claims.setdefault(lease_id, (4, 1))
+        believer = holder or self._believer(client, fence, "reserved", ("", ""))
         memory: dict[str, int | str] = {
             "model": "model",
-            "vram_mb": believer.vram_mb,
-            "priority": believer.priority,
+            "vram_mb": vram_mb if holder is None else holder.vram_mb,
+            "priority": priority if holder is None else holder.priority,
             "phase": believer.phase,
             "used_mb": believer.committed_mb,
         }
         sent_at_ms = self.now_ms
         self.pass_time(there_ms)
         capacity, before = believer.capacity, self.leases
-        expected = self.reference.renew(client, client, fence, self.ttl_ms, memory, list(capacity))
-        reply = self._fenced(RENEW, expected, client, fence, self.ttl_ms, *memory.values(), *capacity)
+        expected = self.reference.renew(
+            lease_id, lease_id, holder_of(client), fence, self.ttl_ms, in_use, memory, list(capacity)
+        )
+        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity)
+        reply = self._fenced(RENEW, expected, client, fence, *terms)
         if reply[0] in ("ok", "yield"):
-            self._spoken_for_until_ms[client] = self.now_ms + self.ttl_ms
-            self._check_memory(is_new=client not in before)
+            self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
+            self._check_memory(is_new=lease_id not in before)
         self._check_keys()
         self.pass_time(back_ms)
         if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
@@ -143,46 +165,35 @@ class World:
         elif reply[0] == "lost" and holder is not None:
             del self.believers[client]
 
-    def touch(self, client: str, fence: int) -> None:
+    def hand_over(self, client: str, fence: int) -> None:
+        if self._holder(client, fence):
+            self.leave(client)
         if client in self.cut_off:
             return
-        self._fenced(TOUCH, self.reference.touch(client, client, fence), client, fence)
-
-    def share(self, client: str, fence: int, sharer: str = "p", is_here: int = 1) -> None:
-        if client in self.cut_off:
-            return
-        at_work = {i: until for i, until in self.at_work.get(fence, {}).items() if until > self.now_ms}
-        believer, is_known = self._holder(client, fence), at_work.pop(sharer, None) is not None
-        expected = self.reference.share(client, client, fence, sharer, is_here)
-        reply = self._fenced(SHARE, expected, client, fence, sharer, is_here)
-        if reply[0] == "lost":
-            return
-        assert reply[1] >= len(at_work), "sharing: one that is at work, or unloads, was not counted"
-        assert reply[0] == "yield" or fence not in self._left_for_good, "sharing: it goes on without sharers"
-        if believer is not None and reply[0] == "yield":
-            believer.phase = "yielding"
-        is_ending = not is_here and reply[1] == 0
-        if is_ending or (is_here and (is_known or reply[0] == "ok")):
-            at_work[sharer] = self.now_ms + self.ttl_ms
-        if is_ending:
-            assert reply[0] == "yield", "sharing: the last has left and others may join"
-            self._left_for_good.add(fence)
-        self.at_work[fence] = at_work
+        expected = self.reference.hand_over(lease_of(client), lease_of(client), fence)
+        self._fenced(HAND_OVER, expected, client, fence)
 
     def release(self, client: str, fence: int) -> None:
         if self._holder(client, fence):
             del self.believers[client]
         if client in self.cut_off:
             return
-        self._fenced(RELEASE, self.reference.release(client, client, fence), client, fence)
+        expected = self.reference.release(lease_of(client), lease_of(client), fence)
+        self._fenced(RELEASE, expected, client, fence)
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
             return
-        self._call(CANCEL, self.reference.cancel(client, owner), client, owner)
+        self._call(CANCEL, self.reference.cancel(lease_of(client), owner), lease_of(client), owner)
 
-    def ask_to_yield(self, client: str) -> None:
-        self._call(YIELD, self.reference.ask(client), client)
+    def ask_to_yield(self, lease_id: str) -> None:
+        self._call(YIELD, self.reference.ask(lease_id), lease_id)
+
+    def leave(self, client: str) -> None:
+        """Say nothing more; where others stand by, what is loaded is theirs."""
+        believer = self.believers.pop(client)
+        if believer.others_stand_by:
+            self.left[lease_of(client)] = believer
 
     def status(self) -> None:
         _, _, ledger, *leases = self._call(STATUS, self.reference.status())
@@ -200,7 +211,7 @@ class World:
 
     def read_gpu(self) -> tuple[int, int]:
         """Return what everybody uses, and how much of it is nobody's of the ledger."""
-        loaded_mb = sum(believer.loaded_mb for believer in self.believers.values())
+        loaded_mb = sum(held.loaded_mb for held in (*self.believers.values(), *self.left.values()))
         return self.foreign_mb + loaded_mb, self.foreign_mb
 
     def tell_measurement(self, reading: tuple[int, int], since_ms: int) -> None:
@@ -219,18 +230,17 @@ class World:
     def pass_time(self, ms: int) -> None:
         self.ledger.now_ms += ms
         self.reference.now_ms = self.now_ms
-        self.believers = {i: held for i, held in self.believers.items() if held.goes_on(self.now_ms)}
+        for client in [i for i, held in self.believers.items() if not held.goes_on(self.now_ms)]:
+            self.leave(client)
+        self._forget_what_nobody_followed()
         self._used_before_mb = self._believed_mb()
-        # With a lease its sharers end, though a former holder may bring it back under the same fence.
-        live = {lease["fence"] for lease in self.leases.values() if lease["expires_at_ms"] > self.now_ms}
-        self.at_work = {fence: sharers for fence, sharers in self.at_work.items() if fence in live}
-        self._left_for_good &= live
 
     def restart_empty(self) -> None:
         self._new_server()
         self.ledger.clear()
         self.reference = self.reference.lost_memory(self.ledger.server)
         self._arrivals, self.leases = {}, {}
+        self._forget_what_nobody_followed()
 
     def copy_to_replica(self) -> None:
         self.replica = (self.reference.copied(), dict(self._arrivals), self._measured_foreign_mb)
@@ -244,6 +254,7 @@ class World:
         self.reference.now_ms, self.reference.server = self.now_ms, self.ledger.server
         self.ledger.restore(self.reference)
         self.leases = self.reference.copied().leases
+        self._forget_what_nobody_followed()
 
     def would_admit_former_holders(self) -> bool:
         """Tell whether the server that answers next is in its grace, or would begin it."""
@@ -255,21 +266,33 @@ class World:
     def check_beliefs(self) -> None:
         """Check that whoever uses memory under a lease has one, whether it reaches Redis or not."""
         self._check_memory(is_new=False)
+        self._check_one_holder()
         if self.now_ms < self._no_grant_before_ms:
             return  # what Redis forgot may still come back
         for client, held in self.believers.items():
-            lease = self.leases.get(client, {"fence": 0, "expires_at_ms": 0})
+            lease = self.leases.get(lease_of(client), {"fence": 0, "expires_at_ms": 0})
             is_live = lease["fence"] == held.fence and lease["expires_at_ms"] > self.now_ms
             assert is_live or held.is_unprotected, f"invariant 6: {client} goes on after its lease"
 
-    def _check_grant(self, client: str, priority: int, fence: int) -> None:
+    def _check_one_holder(self) -> None:
+        holding = [lease_of(client) for client, held in self.believers.items() if not held.is_unprotected]
+        assert len(holding) == len(set(holding)), "holders: two processes believe to hold one lease"
+
+    def _check_hand_over(self, lease_id: str, before: dict[str, Any]) -> None:
+        now = self.leases[lease_id]
+        assert now["fence"] > self._last_fence, "invariant 2: a fence that did not grow"
+        self._last_fence = now["fence"]
+        for name in ("vram_mb", "phase", "used_mb", "loaded_at_ms"):
+            assert now.get(name) == before.get(name), "holders: its memory was free for a moment"
+
+    def _check_grant(self, lease_id: str, priority: int, fence: int) -> None:
         assert fence > self._last_fence, "invariant 2: a fence that did not grow"
         self._last_fence = fence
-        arrival = self._arrivals.pop(client, self._arrived + 1)
+        arrival = self._arrivals.pop(lease_id, self._arrived + 1)
         for other, arrived in self._arrivals.items():
             if other in self.reference.tickets:
                 order = (-self.reference.leases[other]["priority"], arrived)
-                assert order > (-priority, arrival), f"invariant 3: {client} was granted before {other}"
+                assert order > (-priority, arrival), f"invariant 3: {lease_id} was granted before {other}"
         assert self.now_ms >= self._no_grant_before_ms, "invariant 5: granted in the grace"
         used_mb = self._believed_mb(but_unloaded=True)
         measured_at_ms = self.reference.capacity.get("measured_at_ms")
@@ -301,9 +324,10 @@ class World:
         self._arrivals = {i: arrived for i, arrived in self._arrivals.items() if i in state.queue}
 
     def _fenced(self, script: Script, expected: Reply, client: str, fence: int, *more: int | str) -> Reply:
-        before, in_grace = self.leases, self.would_admit_former_holders()
-        reply = self._call(script, expected, client, client, fence, *more)
-        known_fence = before.get(client, {}).get("fence", 0)
+        before, in_grace, lease_id = self.leases, self.would_admit_former_holders(), lease_of(client)
+        names = (lease_id, lease_id, holder_of(client)) if script is RENEW else (lease_id, lease_id)
+        reply = self._call(script, expected, *names, fence, *more)
+        known_fence = before.get(lease_id, {}).get("fence", 0)
         if fence != known_fence and not (in_grace and script is RENEW):
             assert reply[0] == "lost", "invariant 2: an old fence was accepted"
             left = {i: lease for i, lease in before.items() if lease["expires_at_ms"] > self.now_ms}
@@ -324,17 +348,30 @@ class World:
         return reply
 
     def _believe(self, client: str, vram_mb: int, priority: int, reply: Reply) -> None:
-        _, fence, phase, _, total_mb, margin_mb = reply
+        _, fence, phase, used_mb, total_mb, margin_mb = reply
         believer = self._holder(client, fence)
         if believer is None:
             capacity = (total_mb, margin_mb) if total_mb else ("", "")
-            believer = self._unprotected(client) or Believer(
-                vram_mb, priority, fence, phase, capacity, self.tempers[client]
-            )
+            believer = self._unprotected(client) or self._believer(client, fence, phase, capacity)
+            believer.vram_mb, believer.priority = vram_mb, priority
+            if left := self.left.pop(lease_of(client), None):
+                believer.loaded_mb, believer.is_unloaded = left.loaded_mb, left.is_unloaded
+                believer.committed_mb = used_mb
             self.believers[client] = believer
             self.fences.setdefault(client, []).append(fence)
         believer.phase, believer.fence = phase, fence
         believer.hold(self.ttl_ms, self.now_ms, lambda: self.now_ms)
+
+    def _believer(
+        self, client: str, fence: int, phase: str, capacity: tuple[int | str, int | str]
+    ) -> Believer:
+        vram_mb, priority = self.claims[lease_of(client)]
+        temper, others_stand_by = self.tempers[client], bool(holder_of(client))
+        return Believer(vram_mb, priority, fence, phase, capacity, temper, others_stand_by)
+
+    def _forget_what_nobody_followed(self) -> None:
+        live = {i for i, lease in self.leases.items() if lease["expires_at_ms"] > self.now_ms}
+        self.left = {i: left for i, left in self.left.items() if i in live}
 
     def _holder(self, client: str, fence: int) -> Believer | None:
         believer = self.believers.get(client)
@@ -348,7 +385,7 @@ class World:
         """Add up what is used under a lease, by its users' belief."""
         return sum(
             held.vram_mb
-            for held in self.believers.values()
+            for held in (*self.believers.values(), *self.left.values())
             if not held.is_unprotected and not (but_unloaded and held.is_unloaded)
         )
 
@@ -356,7 +393,6 @@ class World:
         self.ledger.server = f"server-{self._servers}"
         self._servers += 1
         self._no_grant_before_ms = self.now_ms + self.ttl_ms
-        self.at_work, self._left_for_good = {}, set()  # what the ledger lost of it comes back by and by
 
     def room_mb(self) -> int:
         capacity = self.reference.capacity

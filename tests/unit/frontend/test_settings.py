@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from frontend.gpu import residency
-from frontend.images import workers
 from frontend.settings import Settings
 
 
@@ -34,6 +32,8 @@ def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) 
         {"redis_url": "http://localhost"},
         {"gpu": "two words"},
         {"gpu_priority": 1001},
+        {"gpu_priority": "soon"},
+        {"gpu_ledger": "no colon"},
         {"model_boss_prefix": "a*"},
     ],
 )
@@ -49,10 +49,11 @@ def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().redis_url is None
 
 
-def test_the_end_comes_before_the_supervisor_loses_patience() -> None:
-    """Running requests, the model's memory and the workers together take less than the 40 s before SIGKILL."""
-    closing_s = residency._CLOSE_S + residency._CANCEL_S + workers._CLOSE_S + workers._KILL_S
-    assert Settings().shutdown_grace_s + closing_s < 40
+def test_priorities_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AESTHETIC_GPU_PRIORITY` is one of five names, or a number."""
+    for text, number in (("urgent", 900), ("batch", 100), ("7", 7)):
+        monkeypatch.setenv("AESTHETIC_GPU_PRIORITY", text)
+        assert Settings().gpu_priority == number
 
 
 def test_secrets_do_not_show() -> None:

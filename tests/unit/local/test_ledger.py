@@ -58,6 +58,12 @@ def test_a_total_that_cannot_be_meant(tmp_path: Path) -> None:
         _ledger(tmp_path, 0, None)
 
 
+def test_the_password_is_not_on_the_command_line(tmp_path: Path) -> None:
+    """It names the file in which the password is."""
+    ledger = _ledger(tmp_path, None, None)
+    assert ledger.redis.command[1:] == [str(tmp_path / "redis.conf")]
+
+
 async def test_a_redis_that_is_away(tmp_path: Path) -> None:
     """While Redis does not answer, the ledger is not told, and that is no error."""
     assert not await _ledger(tmp_path, None, None).is_told()

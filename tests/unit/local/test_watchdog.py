@@ -9,12 +9,16 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from contextlib import asynccontextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import pytest
 
-from local.watchdog import Watchdog, dead_stubs
+from frontend.scoring.health import HealthMonitor
+from local.stubs import dead_stubs
+from local.watchdog import NOTHING_KNOWN, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,12 +26,15 @@ if TYPE_CHECKING:
 
 
 class Health:
-    """A frontend's two health endpoints."""
+    """A frontend's readiness."""
 
     def __init__(self) -> None:
         self.failing: tuple[str, ...] = ()
         """Parts; while one of them fails the service is not ready."""
-        self.is_live = True
+        self.turns: Iterator[tuple[str, ...]] | None = None
+        """Of parts that fail, one answer after the other."""
+        self.detail = "…"
+        self.is_answering = True
         self.body: bytes | None = None
         """Of an answer that is not the frontend's own."""
         self.ready_asked = 0
@@ -35,14 +42,15 @@ class Health:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/health/live":
-                    status, body = 200 if health.is_live else 500, b"{}"
-                else:
-                    health.ready_asked += 1
-                    status, body = 503 if health.failing else 200, health.body or health.parts()
-                self.send_response(status)
+                assert self.path == "/health/ready"
+                health.ready_asked += 1
+                if not health.is_answering:
+                    return
+                if health.turns is not None:
+                    health.failing = next(health.turns)
+                self.send_response(503 if health.failing else 200)
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(health.body or health.parts())
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -53,7 +61,7 @@ class Health:
     def parts(self) -> bytes:
         """Answer as the frontend does."""
         parts = {
-            name: {"status": "failing" if name in self.failing else "ok", "detail": "…"}
+            name: {"status": "failing" if name in self.failing else "ok", "detail": self.detail}
             for name in ("decode", "triton", "model", "gpu")
         }
         return json.dumps({"status": "unavailable" if self.failing else "ready", "parts": parts}).encode()
@@ -65,6 +73,7 @@ class Part:
     def __init__(self, name: str, pid: int | None) -> None:
         self.name = name
         self.pid = pid
+        self.started_s = 0.0
         self.kills = 0
         self.killed = asyncio.Event()
 
@@ -73,6 +82,7 @@ class Part:
         self.killed.set()
         assert self.pid is not None
         self.pid += 1
+        self.started_s = time.monotonic()
 
 
 @pytest.fixture
@@ -102,12 +112,13 @@ async def _watching(
         stub_poll_s=0.05,
         ready_poll_s=0.05,
     )
-    task = asyncio.create_task(watchdog.run())
+    tasks = [asyncio.create_task(watch()) for watch in (watchdog.watch_stubs, watchdog.watch_readiness)]
     try:
         yield frontend, said
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def _until_it_worked(health: Health) -> None:
@@ -142,15 +153,15 @@ async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tu
         await _until_killed(triton)
         await asyncio.sleep(0.6)  # the new one has not worked yet, and is given the time to load
     assert (triton.kills, frontend.kills) == (1, 0)
-    assert said[0].startswith("Triton lives but has not worked for")
+    assert said[0].startswith("Triton lives but is not ready after")
 
 
 async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
-    """When not even the frontend's liveness answers, it is the frontend that is ended."""
+    """When the frontend does not say at all whether it is ready, it is the frontend that is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await _until_it_worked(health)
-        health.is_live = False
+        health.is_answering = False
         await _until_killed(frontend)
     assert triton.kills == 0
 
@@ -164,7 +175,7 @@ async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing:
         health.failing = failing
         await _until_killed(frontend)
     assert triton.kills == 0
-    assert said[0].startswith("the frontend lives but has not worked for")
+    assert said[0].startswith("the frontend lives but is not ready after")
 
 
 async def test_a_ledger_that_is_away(health: Health) -> None:
@@ -187,14 +198,66 @@ async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None
     assert triton.kills == 0
 
 
+async def test_culprits_that_take_turns(health: Health) -> None:
+    """Being unready has one clock: it is not set back because another part fails than a moment ago."""
+    triton = Part("Triton", 2_000_000_000)
+    health.turns = cycle([("model",), ("decode",), ("gpu",)])
+    async with _watching(health, triton) as (frontend, said):
+        async with asyncio.timeout(60):
+            await asyncio.wait(
+                {asyncio.create_task(part.killed.wait()) for part in (triton, frontend)},
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+    assert triton.kills + frontend.kills == len(said) >= 1
+
+
+async def test_the_time_of_a_ledger_that_is_away_does_not_count(health: Health) -> None:
+    """After a long time without the ledger, another part's short trouble ends nobody."""
+    triton = Part("Triton", 2_000_000_000)
+    health.failing = ("gpu",)
+    async with _watching(health, triton, unready_limit_s=2) as (frontend, _):
+        await asyncio.sleep(2.5)
+        health.failing = ("model",)
+        await asyncio.sleep(0.3)
+    assert (triton.kills, frontend.kills) == (0, 0)
+
+
+async def test_a_frontend_that_has_not_looked_yet(health: Health) -> None:
+    """What it says of Triton before its first look is no word against Triton: to look is its own part."""
+    triton = Part("Triton", 2_000_000_000)
+    health.failing, health.detail = ("triton",), NOTHING_KNOWN
+    async with _watching(health, triton) as (frontend, _):
+        await _until_killed(frontend)
+    assert triton.kills == 0
+
+
+async def test_the_frontend_says_so_before_its_first_look() -> None:
+    """The words by which the watchdog knows that the frontend has not looked yet are the frontend's own."""
+    monitor = HealthMonitor(None, None, timeout_s=1)  # type: ignore[arg-type] # asked for nothing yet
+    assert monitor.health.triton == NOTHING_KNOWN
+
+
 async def test_a_model_that_takes_long_to_load(health: Health) -> None:
-    """Before it has worked once, a process is given as long as a start may take; then it is ended, too."""
+    """A process that was started again is given as long as a start may take; then it is ended, too."""
     health.failing = ("model",)
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=4):
-        await asyncio.sleep(1)
-        assert triton.kills == 0
         await _until_killed(triton)
+        triton.killed.clear()
+        await asyncio.sleep(1)
+        assert triton.kills == 1
+        await _until_killed(triton)
+
+
+async def test_a_good_state_that_is_older_than_triton(health: Health) -> None:
+    """Ready at once after Triton was started again is old news: the new one may still be loading its model."""
+    triton = Part("Triton", 2_000_000_000)
+    triton.started_s = time.monotonic() + 0.2
+    async with _watching(health, triton, unready_limit_s=0.1):
+        await asyncio.sleep(0.5)  # still ready
+        health.failing = ("triton",)
+        await asyncio.sleep(0.5)
+    assert triton.kills == 0
 
 
 async def test_a_process_that_is_being_started_again(health: Health) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model_boss import Capacity, Claim, InvalidClaim, LeaseOptions, LedgerOptions
+from model_boss import Capacity, Claim, InvalidClaim, LeaseOptions, LedgerOptions, Priority
 
 GOOD: dict[str, Any] = {
     "gpu": "GPU-0",
@@ -44,11 +44,19 @@ def test_a_ledger_without_time_is_refused(wrong: dict[str, Any]) -> None:
         LedgerOptions(**wrong)
 
 
-def test_a_sharer_without_a_name_is_refused() -> None:
-    """Two that share a lease under no name would be taken for one."""
-    assert LeaseOptions(sharer="worker-1").sharer == "worker-1"
-    with pytest.raises(InvalidClaim, match="sharer"):
-        LeaseOptions(sharer="")
+def test_priorities_have_names() -> None:
+    """`urgent` > `high` > `normal` > `low` > `batch`, beside any number from 0 to 1000."""
+    named = [Priority.parse(name) for name in ("urgent", "high", "Normal", "low", "batch")]
+    assert named == sorted(named, reverse=True) == [900, 700, 500, 300, 100]
+    assert Claim("GPU-0", "a", "o", "m", 1).priority == Priority.NORMAL
+    assert [Priority.parse(text) for text in ("0", "1000")] == [0, 1000]
+
+
+@pytest.mark.parametrize("text", ["", "1001", "-1", "1.5", "soon", "\u0661", "99999"])
+def test_a_priority_that_is_neither_is_refused(text: str) -> None:
+    """The error says which names there are."""
+    with pytest.raises(InvalidClaim, match="urgent, high, normal, low, batch, or 0 to 1000"):
+        Priority.parse(text)
 
 
 def test_the_safety_margin_is_a_tenth_unless_it_is_given() -> None:

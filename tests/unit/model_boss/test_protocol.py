@@ -28,7 +28,8 @@ def read_header(text: str) -> Header:
     assert comment, "a script begins with its header"
     lines = [line.removeprefix("--").removeprefix(" ") for line in comment[0].splitlines()]
     keys = next(line for line in lines if line.startswith("KEYS:"))
-    arguments = next(line for line in lines if line.startswith("ARGV:"))
+    first = next(place for place, line in enumerate(lines) if line.startswith("ARGV:"))
+    arguments = " ".join(lines[first : lines.index("Returns:")])
     returns = lines[lines.index("Returns:") + 1 :]
     replies = []
     for line in returns:
@@ -58,7 +59,7 @@ class TestHeader:
     def test_says_what_the_code_unpacks(self, script: Script) -> None:
         """The names that the Lua code gives to ARGV are the header's."""
         header = read_header(source(script.name))
-        unpacked = re.search(r"local ([\w, ]+) = unpack\(ARGV\)", source(script.name))
+        unpacked = re.search(r"local ([\w,\s]+) = unpack\(ARGV\)", source(script.name))
         names = tuple(name.strip() for name in unpacked[1].split(",")) if unpacked else ()
         assert names == header.arguments
 

@@ -43,14 +43,14 @@ def test_holders_come_by_their_grants_and_waiters_by_their_place() -> None:
 
 
 def test_the_table_shows_memory_holders_and_queue() -> None:
-    """One line for the GPU, one for each lease, with what is left of its life and who shares it still."""
-    shared = _lease(lease_id="s", fence=7, sharers={"one": 1_000_001, "two": 1_000_900, "crashed": 1_000_000})
+    """One line for the GPU, one for each lease, with what is left of its life and which process holds it."""
+    shared = _lease(lease_id="s", fence=7, holder="host:7")
     waiting = _lease(lease_id="w0", phase="waiting", fence=0, position=0)
     text = render(read_table("GPU-0", 1_000_000, json.dumps(LEDGER), [_lease(), shared, waiting]))
     assert text.splitlines() == [
         "GPU-0: 24000 MiB, margin 500, held 9000, foreign 700, free 13800",
-        "  LEASE  OWNER  MODEL  MIB   PRIORITY  PHASE       FENCE          EXPIRES  UNUSED  SHARERS",
-        "  s      o      sdxl   9000  500       active      7              0.9 s    2.5 s   2",
+        "  LEASE  OWNER  MODEL  MIB   PRIORITY  PHASE       FENCE          EXPIRES  UNUSED  HOLDER",
+        "  s      o      sdxl   9000  500       active      7              0.9 s    2.5 s   host:7",
         "  b      o      sdxl   9000  500       active      1700000000002  0.9 s    2.5 s   -",
         "  w0     o      sdxl   9000  500       waiting, 0  -              0.9 s    -       -",
     ]

@@ -34,8 +34,8 @@ def test_every_error_has_a_row_or_is_a_defect_on_purpose() -> None:
     ours = {error for error in _tree(ServiceError) if error.__module__.startswith("frontend.")}
     defects = {error.__name__ for error in ours if kind(error.__new__(error)).code == "internal"}
     assert defects == {
-        *("ServiceError", "ImageError", "TritonError", "GpuError", "ScoringError", "HttpError"),
-        *("DecoderStopped", "Rejected", "ResidencyFailed", "Internal"),
+        *("ServiceError", "ImageError", "TritonError", "ScoringError", "HttpError"),
+        *("DecoderStopped", "Rejected", "Internal"),
     }
 
 

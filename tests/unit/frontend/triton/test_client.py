@@ -12,7 +12,7 @@ import pytest
 from frontend.deadline import Deadline
 from frontend.triton.circuit import Circuit
 from frontend.triton.client import ServedVersion, TritonClient
-from frontend.triton.errors import NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from frontend.triton.errors import NotLoaded, NotReady, QueueFull, Rejected, TimedOut, Unavailable
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
 
@@ -77,9 +77,10 @@ STUB = (
     "Stub process 'image_reward_network_0_0' is not healthy."
 )
 FAILURES: list[tuple[int, str, type[ServiceError]]] = [
-    (400, UNKNOWN, NotReady),
-    (404, "Request for unknown model: 'image_reward_network' is not found", NotReady),
-    (400, "Request for unknown model: 'x' has no available versions", NotReady),
+    (400, UNKNOWN, NotLoaded),
+    (503, UNKNOWN, NotLoaded),
+    (404, "Request for unknown model: 'image_reward_network' is not found", NotLoaded),
+    (400, "Request for unknown model: 'x' has no available versions", NotLoaded),
     (500, STUB, NotReady),
     (503, "Server exiting", NotReady),
     (502, "<html>bad gateway</html>", NotReady),
@@ -96,13 +97,14 @@ FAILURES: list[tuple[int, str, type[ServiceError]]] = [
 async def test_failures_in_our_terms(
     client: TritonClient, triton: TritonStandIn, status: int, text: str, expected: type[ServiceError]
 ) -> None:
-    """Not there is NotReady, refused is Rejected, full is QueueFull, late is TimedOut."""
+    """Not there is NotLoaded, broken is NotReady, refused is Rejected, full is QueueFull, late is TimedOut."""
     triton.failure = (status, text)
     with pytest.raises(expected) as caught:
         await _score(client)
     assert text not in caught.value.detail
     assert text in (caught.value.internal or "")
-    if expected in {NotReady, QueueFull}:
+    assert isinstance(caught.value, NotLoaded) == (expected is NotLoaded)
+    if expected in {NotReady, NotLoaded, QueueFull}:
         assert (caught.value.retry_after_s or 0) >= 1
 
 
@@ -207,11 +209,22 @@ async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
     assert first is not second
 
 
+async def test_a_model_that_is_not_loaded_says_nothing_against_triton(
+    triton: TritonStandIn, client: TritonClient
+) -> None:
+    """However often that is answered, the circuit stays closed: the model is woken instead."""
+    triton.failure = (503, UNKNOWN)
+    for _ in range(20):
+        with pytest.raises(NotLoaded):
+            await _score(client)
+    assert not client.is_cut_off
+
+
 async def test_a_model_that_was_loaded_anew_is_asked_at_once(
     triton: TritonStandIn, client: TritonClient
 ) -> None:
     """What failed before the load says nothing about the model that is loaded now."""
-    triton.failure = (503, "not ready")
+    triton.failure = (500, STUB)
     for _ in range(5):
         with pytest.raises(Unavailable):
             await _score(client)

@@ -1,4 +1,4 @@
-"""When unloading may be believed. What a real Triton does is in `tests/integration/residency`."""
+"""When unloading may be believed. What a real Triton does is in `tests/integration/gpu`."""
 
 from __future__ import annotations
 

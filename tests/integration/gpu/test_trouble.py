@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from model_boss import Phase
 from reward.contract import NETWORK
-from tests.integration.model_boss.proxy import Proxy
-from tests.integration.residency.shared_gpu import (
+from tests.integration.gpu.shared_gpu import (
     CAPACITY,
     GPU,
     PICTURE,
@@ -21,6 +20,7 @@ from tests.integration.residency.shared_gpu import (
     SharedGpu,
     until,
 )
+from tests.integration.model_boss.proxy import Proxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,20 +121,25 @@ async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> Non
     await shared.start_triton()
     for frontend in frontends:
         await until(partial(_is_scored, frontend))
-    fences = {(await frontend.gpu())["fence"] for frontend in frontends}
-    assert len(fences) == 1
-    assert min(fences) > fence
+    lease = await shared.our_lease()
+    assert lease is not None
+    assert lease.fence > fence
+    for frontend in frontends:
+        await until(partial(_knows_fence, frontend, lease.fence))
     assert len((await shared.table()).leases) == 1
 
 
 async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGpu) -> None:
-    """The other frontend keeps the lease; asked to yield, it waits for the dead one no longer than a time to live."""
+    """The other frontend follows under a new fence, and gives the memory up when it is asked for."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
+    before = await shared.our_lease()
+    assert before is not None
     first.stop(signal.SIGKILL)
-    await asyncio.sleep(TTL_S + 1)
+    await until(partial(_is_followed, shared, before.fence))
     assert (await second.score()).status_code == 200
+    assert await second.metric("aesthetic_gpu_load_seconds_count") == 0
     async with shared.other_service() as other:
         await other.wait_granted(timeout_s=30)
         assert not await shared.is_loaded()
@@ -210,6 +215,16 @@ async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
 
 async def _is_scored(frontend: Frontend) -> bool:
     return (await frontend.score()).status_code == 200
+
+
+async def _knows_fence(frontend: Frontend, fence: int) -> bool:
+    return bool((await frontend.gpu())["fence"] == fence)
+
+
+async def _is_followed(shared: SharedGpu, fence: int) -> bool:
+    lease = await shared.our_lease()
+    assert lease is not None
+    return lease.fence > fence
 
 
 async def _is_not_loaded(shared: SharedGpu) -> bool:

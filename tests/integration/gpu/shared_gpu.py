@@ -34,7 +34,6 @@ CAPACITY: Final = Capacity(4096, 0)
 CLAIMED_MB: Final = 3000
 TTL_S: Final = 3.0
 _ADMIN_KEY: Final = "the-tests-own-key"
-_SERVER_ID: Final = "triton-of-the-test"
 _START_TIMEOUT_S: Final = 60.0
 
 
@@ -65,6 +64,11 @@ class Process:
         self._process = None
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def check_alive(self) -> None:
         assert self._process is not None
@@ -134,6 +138,7 @@ class SharedGpu:
         http, grpc, metrics = free_ports(3)
         self.triton_url = f"127.0.0.1:{http}"
         self._ports = tritonserver.Ports(http, grpc, metrics)
+        self.server_id = f"triton-of-the-test@{http}"
         self._triton = Process(directory / "triton.log")
         self.ledger: Ledger
 
@@ -149,7 +154,7 @@ class SharedGpu:
         for frontend in self.frontends:
             frontend.stop(signal.SIGKILL)
             await frontend.client.aclose()
-        self._triton.stop(signal.SIGKILL)
+        self.kill_triton()
         await self.ledger.aclose()
         self.redis.kill()
 
@@ -168,7 +173,7 @@ class SharedGpu:
             host="127.0.0.1",
             ports=self._ports,
             admin_key=_ADMIN_KEY,
-            server_id=_SERVER_ID,
+            server_id=self.server_id,
             models=[PREPROCESS],
         )
         self._triton.start(command, server.environment)
@@ -176,6 +181,7 @@ class SharedGpu:
 
     def kill_triton(self) -> None:
         self._triton.stop(signal.SIGKILL)
+        tritonserver.remove_regions(self.server_id)
 
     def frontend(self, **settings: object) -> Frontend:
         """Describe one more frontend; a setting that is None is left at its default."""
@@ -215,7 +221,7 @@ class SharedGpu:
 
     async def our_lease(self) -> Row | None:
         """The lease of the service, while there is one."""
-        return next((row for row in (await self.table()).leases if row.lease_id == _SERVER_ID), None)
+        return next((row for row in (await self.table()).leases if row.lease_id == self.server_id), None)
 
     @asynccontextmanager
     async def other_service(self, *, priority: int = 900, vram_mb: int = 3000) -> AsyncIterator[Lease]:

@@ -16,8 +16,15 @@ from tritonclient.http.aio import InferenceServerClient, InferInput
 from model_boss import Phase
 from reward.contract import NETWORK
 from reward.tokenizer import tokenise
-from tests.integration.residency.shared_gpu import CLAIMED_MB, PICTURE, Frontend, SharedGpu, until
-from tests.integration.residency.stalling_server import stalling_server
+from tests.integration.gpu.shared_gpu import (
+    CLAIMED_MB,
+    PICTURE,
+    TTL_S,
+    Frontend,
+    SharedGpu,
+    until,
+)
+from tests.integration.gpu.stalling_server import stalling_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 
 
 async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
-    """The first request loads the model; the other frontend joins the same lease, and loads nothing again."""
+    """The first request loads the model; the other frontend stands by, uses it, and loads nothing again."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     before = (await first.client.get("/info")).json()
     assert before["gpu_coordination"] == "model-boss"
@@ -39,16 +46,20 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
     lease = await shared.our_lease()
     assert lease is not None
     assert (lease.vram_mb, lease.phase) == (CLAIMED_MB, Phase.ACTIVE)
-    assert (await second.gpu())["state"] == "unloaded"  # nobody asked it yet
     assert (await second.score()).status_code == 200
+    await until(partial(_knows_fence, second, lease.fence))
     gpus = [await first.gpu(), await second.gpu()]
     assert [gpu["fence"] for gpu in gpus] == [lease.fence, lease.fence]
+    assert [gpu["keeper"] for gpu in gpus] == [lease.holder, lease.holder]
     assert [gpu["state"] for gpu in gpus] == ["ready", "ready"]
+    detail = (await second.client.get("/health")).json()["parts"]["gpu"]["detail"]
+    assert f"fence {lease.fence}, kept by {lease.holder}" in detail
     assert len((await shared.table()).leases) == 1
     assert await first.metric("aesthetic_gpu_load_seconds_count") == 1
     assert await second.metric("aesthetic_gpu_load_seconds_count") == 0
     assert await second.metric('aesthetic_gpu_state{state="ready"}') == 1
-    assert await second.metric("aesthetic_gpu_lease_held") == 1
+    held = [await frontend.metric("aesthetic_gpu_lease_held") for frontend in (first, second)]
+    assert held == [1, 0]
 
 
 async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) -> None:
@@ -60,7 +71,7 @@ async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) ->
 
 
 async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: SharedGpu) -> None:
-    """Asked to yield, both frontends finish what they admitted, unload, and load again after the release."""
+    """Asked to yield, the keeper unloads; requests that had not reached Triton wait, and all are answered."""
     async with stalling_server() as server:
         frontends = [await shared.start_frontend(fetch_allow=server.address) for _ in "ab"]
         for frontend in frontends:
@@ -74,48 +85,29 @@ async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: Sha
         ]
         async with shared.other_service() as other:
             granting = asyncio.create_task(other.wait_granted(timeout_s=30))
-            await until(lambda: _is_yielding(shared))
-            await asyncio.sleep(1.5)  # longer than a heartbeat: both have heard it
-            assert not granting.done()  # what was admitted is waited for
-            assert await shared.is_loaded()
-            server.answer()
             await granting
             assert not await shared.is_loaded()
             assert await shared.our_lease() is None
             await other.commit()
-            assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
-            for frontend in frontends:  # who was not the last hears of the end a moment later
+            server.answer()
+            for frontend in frontends:  # who stood by hears of the end a moment later
                 await until(partial(_has_let_go, frontend))
             await asyncio.sleep(1)
         await until(shared.is_loaded)
+        assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
         await asyncio.sleep(1)
         ending.set()
         answers = [answer for task in traffic for answer in await task]
     assert {answer.status_code for answer in answers} == {200}
     endings = [await frontend.metric('aesthetic_gpu_endings_total{reason="yield"}') for frontend in frontends]
-    assert endings == [1, 1]
+    assert sorted(endings) == [0, 1]
     story = "".join(frontend.log.read_text() for frontend in frontends)
-    for chapter in ("granted, fence", "model loading", "model ready", "model draining", "model ended, yield"):
-        assert f"lease triton-of-the-test: {chapter}" in story
-
-
-async def test_a_request_that_outlasts_the_grace_period_is_scored_later(shared: SharedGpu) -> None:
-    """The memory is given back all the same; the request has the model loaded anew and loses nothing."""
-    async with stalling_server() as server:
-        frontend = await shared.start_frontend(gpu_yield_grace_s=0.5, fetch_allow=server.address)
-        assert (await frontend.score()).status_code == 200
-        slow = asyncio.create_task(frontend.score(image_url=server.url))
-        await until(lambda: server.has(1))
-        async with shared.other_service() as other:
-            await other.wait_granted(timeout_s=30)
-            assert not await shared.is_loaded()
-        server.answer()
-        assert (await slow).status_code == 200
-    assert await shared.is_loaded()
+    for chapter in ("granted, fence", "model loading", "yielding", "model unloading, yield", "release"):
+        assert f"lease {shared.server_id}: {chapter}" in story
 
 
 async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: SharedGpu) -> None:
-    """Whoever is idle leaves; the last unloads. Probes neither keep the model nor have it loaded."""
+    """Once no frontend is asked any more. Probes neither keep the model nor have it loaded."""
     first = await shared.start_frontend(idle_release_s=1.5)
     second = await shared.start_frontend(idle_release_s=1.5)
     probing = asyncio.create_task(_keep_probing(first, second))
@@ -128,7 +120,8 @@ async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: Sha
     assert await shared.is_loaded()
     assert (await second.gpu())["state"] == "ready"
     await until(lambda: _is_unloaded(shared))
-    assert [(await frontend.gpu())["state"] for frontend in (first, second)] == ["unloaded", "unloaded"]
+    for frontend in (first, second):
+        await until(partial(_has_let_go, frontend))
     await asyncio.sleep(1)
     assert not await shared.is_loaded()
     probing.cancel()
@@ -185,12 +178,20 @@ async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> 
 
 
 async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu) -> None:
-    """SIGTERM of one of two leaves the model to the other; of the last, nothing is left."""
+    """SIGTERM of the keeper hands the model over to the other; of the last, nothing is left."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
+    lease = await shared.our_lease()
+    assert lease is not None
+    await until(partial(_knows_fence, second, lease.fence))  # it stands by
+    await asyncio.sleep(TTL_S / 2)  # and the keeper knows
     first.stop(signal.SIGTERM)
     assert await shared.is_loaded()
+    handed = await shared.our_lease()
+    assert handed is not None
+    assert (handed.fence > lease.fence, handed.phase) == (True, Phase.ACTIVE)
+    assert await second.metric("aesthetic_gpu_load_seconds_count") == 0
     assert (await second.score()).status_code == 200
     second.stop(signal.SIGTERM)
     assert await _is_unloaded(shared)
@@ -226,9 +227,8 @@ async def _keep_probing(*frontends: Frontend) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _is_yielding(shared: SharedGpu) -> bool:
-    lease = await shared.our_lease()
-    return lease is not None and lease.phase is Phase.YIELDING
+async def _knows_fence(frontend: Frontend, fence: int) -> bool:
+    return bool((await frontend.gpu())["fence"] == fence)
 
 
 async def _has_let_go(frontend: Frontend) -> bool:

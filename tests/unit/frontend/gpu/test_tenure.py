@@ -1,0 +1,204 @@
+"""What a frontend may rely on by its own clock, and what it makes of the ledger's answers: no Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from frontend.gpu.decide import Standing
+from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
+from frontend.gpu.ledger import Claim, Held, Lease, Queued, Table
+from frontend.gpu.tenure import Tenure
+
+TTL_S = 30.0
+CLAIM = Claim("triton-1", "one", "model", 100, 500)
+
+
+class Scripted:
+    """A ledger that answers as it is told."""
+
+    ttl_s = TTL_S
+
+    def __init__(self) -> None:
+        self.answer: Lease | Held | Queued | Exception | None = Lease(7)
+        self.asked: list[str] = []
+
+    async def reserve(self, claim: Claim) -> Lease | Held | Queued:
+        assert claim == CLAIM
+        answer = self._told("reserve")
+        assert answer is not None
+        return answer
+
+    async def commit(self, claim: Claim, fence: int) -> Lease | None:
+        return self._lease("commit", claim, fence)
+
+    async def renew(self, claim: Claim, fence: int, *, in_use: bool) -> Lease | None:
+        return self._lease("renew in use" if in_use else "renew", claim, fence)
+
+    async def release(self, claim: Claim, fence: int) -> None:
+        self._lease("release", claim, fence)
+
+    async def hand_over(self, claim: Claim, fence: int) -> None:
+        self._lease("hand_over", claim, fence)
+
+    async def table(self) -> Table:
+        return Table(None)
+
+    async def aclose(self) -> None:
+        pass
+
+    def _lease(self, call: str, claim: Claim, fence: int) -> Lease | None:
+        assert (claim, fence) == (CLAIM, 7)
+        answer = self._told(call)
+        assert answer is None or isinstance(answer, Lease)
+        return answer
+
+    def _told(self, call: str) -> Lease | Held | Queued | None:
+        self.asked.append(call)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Clock:
+    """Turned by the test."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def ledger() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def _tenure(ledger: Scripted, clock: Clock, *, fail_open: bool = False) -> Tenure:
+    return Tenure(ledger, fail_open=fail_open, clock=clock)
+
+
+@pytest.mark.parametrize(("fail_open", "after_all"), [(False, Standing.LOST), (True, Standing.UNPROTECTED)])
+async def test_what_a_heartbeat_is_good_for(
+    ledger: Scripted, clock: Clock, *, fail_open: bool, after_all: Standing
+) -> None:
+    """Ours for two thirds, doubtful from then on, over after the whole; each less a tenth of the time to live."""
+    tenure = _tenure(ledger, clock, fail_open=fail_open)
+    await tenure.ask(CLAIM)
+    for after_s, standing in (
+        (16.9, Standing.RESERVED),
+        (0.2, Standing.DOUBTFUL),
+        (9.8, Standing.DOUBTFUL),
+        (0.2, after_all),
+    ):
+        clock.now_s += after_s
+        assert tenure.standing is standing
+        assert not await _beats(tenure, ledger) or standing is Standing.RESERVED
+    assert tenure.expires_in_s == 0
+
+
+async def _beats(tenure: Tenure, ledger: Scripted) -> bool:
+    """Let it renew, in an outage: whether it was tried."""
+    before, ledger.answer = len(ledger.asked), LedgerUnavailable("away")
+    await tenure.beat(in_use=False)
+    return len(ledger.asked) > before
+
+
+async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: Clock) -> None:
+    """Sooner after a failure; what it is told then is how the lease stands."""
+    tenure = _tenure(ledger, clock)
+    await tenure.ask(CLAIM)
+    assert not await tenure.beat(in_use=True)
+    clock.now_s += 10
+    ledger.answer = Lease(7, is_committed=True, others_stand_by=True)
+    assert await tenure.beat(in_use=True)
+    assert (tenure.standing, ledger.asked[-1]) == (Standing.COMMITTED, "renew in use")
+    clock.now_s += 10
+    ledger.answer = LedgerUnavailable("away")
+    assert not await tenure.beat(in_use=False)
+    assert (tenure.outage, tenure.due_in_s(is_urgent=False)) == ("away", 1.0)
+    clock.now_s += 1
+    assert tenure.outage_s == 1.0
+    ledger.answer = Lease(7, is_committed=True, is_asked_back=True)
+    assert await tenure.beat(in_use=False)
+    assert (tenure.standing, tenure.outage) == (Standing.YIELDING, None)
+    clock.now_s += 10
+    ledger.answer = None
+    assert await tenure.beat(in_use=False)
+    assert (tenure.standing, tenure.lease) == (Standing.NONE, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "standing", "due_in_s"),
+    [
+        (Held("two", 8), Standing.OTHERS, 10.0),
+        (Queued(), Standing.QUEUED, 0.375),
+        (Queued(is_settling=True), Standing.SETTLING, 0.375),
+        (LedgerRefuses("too large"), Standing.REFUSED, 10.0),
+        (LedgerUnavailable("away"), Standing.NONE, 1.0),
+    ],
+)
+async def test_what_it_is_told_without_a_lease(
+    ledger: Scripted, clock: Clock, answer: Held | Queued | Exception, standing: Standing, due_in_s: float
+) -> None:
+    """And when it asks again: soon where a request waits for it."""
+    tenure = _tenure(ledger, clock)
+    ledger.answer = answer
+    await tenure.ask(CLAIM)
+    assert tenure.standing is standing
+    assert 0 < tenure.due_in_s(is_urgent=False) <= due_in_s
+    assert tenure.due_in_s(is_urgent=True) <= 0.375
+    assert tenure.others == (answer if isinstance(answer, Held) else None)
+    clock.now_s += TTL_S + 0.1
+    assert tenure.standing is (Standing.NONE if standing is Standing.OTHERS else standing)
+
+
+async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Scripted, clock: Clock) -> None:
+    """Another frontend may have been granted since: what is loaded is not unloaded for an old answer."""
+    tenure = _tenure(ledger, clock)
+    ledger.answer = Queued()
+    await tenure.ask(CLAIM)
+    tenure.forget_answer()
+    assert tenure.standing is Standing.NONE
+
+
+async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) -> None:
+    """It renews no more; told that another holds the lease, or granted it, it knows how its end goes on."""
+    tenure = _tenure(ledger, clock)
+    await tenure.ask(CLAIM)
+    await tenure.hand_over()
+    assert (tenure.standing, tenure.handed_over) == (Standing.NONE, True)
+    assert tenure.due_in_s(is_urgent=True) == 11.0
+    clock.now_s += 11
+    assert not await tenure.beat(in_use=False)
+    ledger.answer = Held("two", 8)
+    await tenure.ask(CLAIM)
+    assert (tenure.standing, tenure.handed_over) == (Standing.OTHERS, False)
+
+
+async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) -> None:
+    """The memory may be another's by then; what cannot be told ends by itself."""
+    tenure = _tenure(ledger, clock)
+    await tenure.ask(CLAIM)
+    ledger.answer = LedgerUnavailable("away")
+    await tenure.release()
+    assert (tenure.standing, ledger.asked) == (Standing.NONE, ["reserve", "release"])
+    ledger.answer = Lease(7)
+    await tenure.ask(CLAIM)
+    clock.now_s += TTL_S
+    await tenure.release()
+    assert (tenure.standing, ledger.asked[2:]) == (Standing.NONE, ["reserve"])
+
+
+async def test_a_commit_that_meets_a_ledger_without_memory(ledger: Scripted, clock: Clock) -> None:
+    """It says `lost`, and is reminded by a renewal, before the lease is given up."""
+    tenure = _tenure(ledger, clock)
+    await tenure.ask(CLAIM)
+    ledger.answer = None
+    await tenure.commit()
+    assert ledger.asked[1:] == ["commit", "renew in use"]
+    assert tenure.standing is Standing.NONE

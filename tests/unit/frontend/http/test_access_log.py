@@ -1,0 +1,35 @@
+"""The line of the log that each request leaves."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from frontend.http.access_log import AccessLogMiddleware
+from frontend.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "lines"),
+    [("/health/ready", 200, 0), ("/health/live", 200, 0), ("/health/ready", 503, 1), ("/health", 200, 1)],
+)
+async def test_probes_that_find_all_well_leave_no_line(
+    caplog: pytest.LogCaptureFixture, path: str, status: int, lines: int
+) -> None:
+    """Supervisors ask every few seconds; the log is for what people asked, and for what is wrong."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("", status)(scope, receive, send)
+
+    caplog.set_level(logging.INFO)
+    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get(path)).status_code == status
+    assert len([record for record in caplog.records if hasattr(record, "fields")]) == lines
