@@ -184,14 +184,14 @@ async def _open_keeper(
     )
 
 
-def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     if error.internal is not None:
         request.state.notes["internal"] = error.internal
     return problem(error, request.state.request_id)
 
 
-def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Translate what the framework itself raises."""
     assert isinstance(error, HTTPException)
     match error.status_code:
