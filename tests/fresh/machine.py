@@ -47,6 +47,10 @@ class Machine:
         """Take the network away; the loopback interface stays."""
         _docker("network", "disconnect", "bridge", self.container)
 
+    def received_mb(self) -> int:
+        """Say how much came over the network since the machine was started."""
+        return int(self.run("cat /sys/class/net/eth0/statistics/rx_bytes")) // 10**6
+
     def disk_mb(self, *names: str) -> dict[str, int]:
         """Measure folders of the checkout, a file with several names once."""
         lines = self.run(f"du --summarize --block-size=1M {' '.join(names)}").splitlines()

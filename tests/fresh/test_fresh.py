@@ -24,6 +24,7 @@ def test_demo_with_the_systems_python() -> None:
     with fresh_machine(WITH_LIBPYTHON) as machine:
         _demo(machine)
         _is_small(machine)
+        print(f"downloaded, MB: {machine.received_mb()}")
         machine.cut_off()
         _demo(machine)
 
@@ -113,6 +114,9 @@ def test_the_everyday_tests_with_the_systems_python() -> None:
     """`make test` passes under Docker's defaults: no IPv6, 64 MB of shared memory; and leaves none of it in use."""
     with fresh_machine(f"{WITH_LIBPYTHON} git") as machine:
         assert PASSED.search(machine.run("make test", timeout_s=3000))
+        print(
+            f"downloaded, MB: {machine.received_mb()}; installed: {machine.disk_mb('.venv', '.tools', '.upstream')}"
+        )
         assert machine.run("find /dev/shm -name '*triton*' -o -name 'imajin_*'") == ""
 
 
