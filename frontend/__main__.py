@@ -34,6 +34,7 @@ def serve() -> int:
     # uvicorn raises the signal once more when it is done: this is the status that is left then.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
+    logs.let_lines_be_lost()
     logs.configure()
     try:
         settings = Settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -36,6 +37,15 @@ def _redacted(value: object) -> object:
     if not isinstance(value, str):
         return value
     return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1…@", value))
+
+
+def let_lines_be_lost() -> None:
+    """Write standard error unbuffered: a line that a full disk or a closed pipe refuses is lost, and no more.
+
+    A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a worker.
+    """
+    raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+    sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
 
 
 def configure() -> None:

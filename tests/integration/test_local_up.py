@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,12 +166,9 @@ async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_pat
     )
     stub = tmp_path / "backends" / "python" / "triton_python_backend_stub"
     stub.unlink()
-    stub.write_text(
-        "#!/bin/sh\necho 'stub: error while loading shared libraries: libgone.so.1' >&2\nexit 127\n"
-    )
-    stub.chmod(0o755)
+    shutil.copy(shutil.which("cat") or "cat", stub)  # it knows none of the names that it is given
     with pytest.raises(
-        StartFailed, match=r"process died at its start: .*libgone\.so\.1 \(log: .*triton\.log\)"
+        StartFailed, match=r"process died at its start: .*: No such file or directory \(log: .*triton\.log\)"
     ):
         async with stack.running():
             pytest.fail("a stack without a stub is ready")

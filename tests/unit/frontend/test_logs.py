@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,21 @@ def test_a_traceback_is_one_line() -> None:
     assert "\n" not in line
     assert "ValueError" in json.loads(line)["traceback"]
     assert "http://…@host/?…" in json.loads(line)["traceback"]
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_no_more() -> None:
+    """With a full disk behind standard error, writing fails once; a later flush, as before a fork, does not."""
+    script = (
+        "import sys\n"
+        "from frontend import logs\n"
+        "logs.let_lines_be_lost()\n"
+        "logs.configure()\n"
+        "logs.log_request(status=200)\n"
+        "sys.stderr.flush()\n"
+        "print('on')\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "on\n")
