@@ -45,7 +45,7 @@ def let_lines_be_lost() -> None:
     A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a worker.
     """
     raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
-    sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
+    sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)
 
 
 def configure() -> None:
