@@ -15,7 +15,7 @@ NAME :=
 endif
 SOURCES := reward export demo frontend local model_boss tests bench model_repository
 
-.PHONY: help up demo publish test test-slow test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish install-test test test-slow test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -39,10 +39,12 @@ publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and pu
 	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)"
 
 # Three processes on two cores, a file at a time: most integration tests wait for something.
-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## run the everyday tests
+install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## install all that the tests need; they run without a network
+
+test: install-test ## run the everyday tests
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(VENV)/.dev .upstream/.installed ## run the long tests
+test-slow: install-test ## run the long tests
 	$(BIN)/python -m pytest -m slow
 
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one

@@ -127,7 +127,8 @@ def test_the_everyday_tests_with_a_python_of_uvs() -> None:
         directory="/srv/my modèle/imajin-aesthetic",
         options=("--tmpfs", "/home/user:ro", *managed_python_options()),
     ) as machine:
-        machine.run("make .venv/.dev .upstream/.installed")
+        machine.run("make install-test")
+        print(f"installed, MB: {machine.disk_mb('.venv', '.tools', '.upstream')}")
         machine.cut_off()
         assert PASSED.search(machine.run("make test", timeout_s=3000))
 
