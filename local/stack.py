@@ -265,7 +265,8 @@ def _last_error(log: Path | None) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last line that is not Triton's own: a dying stub's, or the dynamic loader's."""
+    """Return the last line that is not Triton's own: a dying model's, its stub's, or the dynamic loader's."""
     lines = log.read_text(errors="replace").splitlines()
     words = [line for line in lines if line.strip() and not _OF_TRITON.match(line)]
+    words = [line for line in words if line.startswith("error: ")] or words
     return f"{words[-1].strip()} (log: {log})" if words else f"it wrote nothing; see {log}"

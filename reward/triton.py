@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import traceback
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import triton_python_backend_utils as pb_utils
 
 from reward import contract, runtimes
 from reward.decoding import DecodeLimits, DecodeWorker
-from reward.errors import InvalidImage, InvalidInput, InvalidPrompt, InvalidTensor
+from reward.errors import InvalidImage, InvalidInput, InvalidPrompt, InvalidTensor, VersionError
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
@@ -69,7 +70,13 @@ class NetworkModel:
     def initialize(self, args: dict[str, str]) -> None:
         threads = int(_parameters(args).get("intra_op_num_threads", "0"))
         directory = Path(args["model_repository"]) / args["model_version"]
-        self._runtime = runtimes.load(directory, threads=threads)
+        try:
+            self._runtime = runtimes.load(directory, threads=threads)
+        except VersionError as error:
+            # Triton tells the reason itself, unless its stub dies of a traceback with a path beyond ASCII.
+            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.flush()
+            raise
 
     def execute(self, requests: list[Any]) -> list[Any]:
         # Of each request its arrays, or the response that refuses it.
