@@ -207,7 +207,7 @@ def serve(work: Callable[[bytes, DecodeLimits], PreparedImage]) -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     limits = DecodeLimits(**json.loads(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the parent, which ends this
-    _confine(limits)
+    confine(max_pixels=limits.max_pixels, memory_bytes=limits.memory_bytes)
     with connection, connection.makefile("rwb") as stream:
         stream.write(b"\n")
         stream.flush()
@@ -220,14 +220,15 @@ def serve(work: Callable[[bytes, DecodeLimits], PreparedImage]) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _confine(limits: DecodeLimits) -> None:
+def confine(*, max_pixels: int, memory_bytes: int) -> None:
+    """Bound what this process may do with images from now on; memory beyond what it has mapped already."""
     # A core dump would leave somebody's image on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        bound = pages * resource.getpagesize() + limits.memory_bytes
+        bound = pages * resource.getpagesize() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    Image.MAX_IMAGE_PIXELS = max_pixels
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the children are the parallelism
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 # Imported here, they are registered in every worker, and Pillow need not import all its plugins to find them.
-from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, WebPImagePlugin  # noqa: F401
 
 import reward.errors
 from frontend.images.base64_text import Base64Text, decode_base64
 from frontend.images.errors import ImageTooLarge, ImageUndecodable
 from frontend.images.workers import TaskTookTooLong, WorkerLost, WorkerPool
+from reward.decoding import confine
 from reward.preprocess import PreparedImage, prepare
 
 
@@ -91,12 +89,4 @@ def _confine(limits: DecodeLimits) -> None:
     """Bound what this worker may do, as it starts."""
     # Pebble's handler would wait for a decoder that hangs in C; the default kills at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A core dump would leave somebody's image on the disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        bound = pages * resource.getpagesize() + limits.memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the workers are the parallelism
+    confine(max_pixels=limits.max_pixels, memory_bytes=limits.memory_bytes)
