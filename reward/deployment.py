@@ -1,0 +1,112 @@
+"""Which versions a model repository serves, and to whom: `deployment.json`, beside the versions.
+
+`export` writes it, by rename, and renders Triton's configuration from it; everybody else only reads. Where
+it is missing, the newest published version is served, as a plain Triton on the folder does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from reward.contract import NETWORK
+from reward.errors import VersionError
+from reward.manifest import FILE_NAME as MANIFEST
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_NAME: Final = "deployment.json"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A version beside the stable one, and the share of questions that it is asked."""
+
+    version: int
+    share: float
+    """Above 0 and at most 1."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the history: who changed what is served."""
+
+    at: str
+    """UTC, ISO 8601."""
+    who: str
+    action: str
+    """`promote`, `canary`, `shadow` or `rollback`."""
+    before: int | None
+    """The stable version before; None for the first."""
+    after: int
+    """The version that the change is about: promoted, canaried, shadowed, or come back to."""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is served."""
+
+    stable: int
+    canary: Share | None = None
+    """Answers its share of the questions."""
+    shadow: Share | None = None
+    """Scores its share of the questions too; its answers are only compared."""
+    device: str = "cpu"
+    history: tuple[Change, ...] = ()
+    """Oldest first."""
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All that Triton has to have loaded, the stable one first."""
+        others = [share.version for share in (self.canary, self.shadow) if share is not None]
+        return tuple(dict.fromkeys([self.stable, *others]))
+
+
+def path(repository: Path) -> Path:
+    """Return where a model repository's deployment lies."""
+    return repository / NETWORK.name / FILE_NAME
+
+
+def published(repository: Path) -> list[int]:
+    """List the numbers of the directories that hold a manifest, in order.
+
+    Raises:
+        VersionError: there is no such repository.
+    """
+    network = repository / NETWORK.name
+    try:
+        entries = [entry for entry in network.iterdir() if entry.name.isdecimal()]
+    except OSError as error:
+        raise VersionError(f"{network}: cannot be read: {error.strerror}") from error
+    return sorted(int(entry.name) for entry in entries if (entry / MANIFEST).is_file())
+
+
+def read(repository: Path) -> Deployment:
+    """Read what is served; whether those versions are published is not asked.
+
+    Raises:
+        VersionError: nothing is published, or the file is not a deployment of this service.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path(repository).read_text())
+        return Deployment(
+            stable=int(content["stable"]),
+            canary=_share(content.get("canary")),
+            shadow=_share(content.get("shadow")),
+            device=str(content.get("device", "cpu")),
+            history=tuple(Change(**entry) for entry in content.get("history", [])),
+        )
+    except FileNotFoundError:
+        numbers = published(repository)
+        if not numbers:
+            raise VersionError(f"no version is published in {repository}") from None
+        return Deployment(numbers[-1])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise VersionError(f"{path(repository)}: not a deployment") from error
+
+
+def _share(content: dict[str, Any] | None) -> Share | None:
+    return None if content is None else Share(int(content["version"]), float(content["share"]))
