@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reward import PreparedImage
 
 _QUICK_CHARACTERS: Final = 256
-"""A prompt this long takes less than a millisecond, whatever it holds; 10,000 combining marks take 86."""
+"""So long a prompt takes less than a millisecond, whatever it holds; 10,000 combining marks 86."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Pipeline:
         """Score one prompt's images, all that decode in a single request to Triton.
 
         Raises:
-            ServiceError: whatever concerns the whole request; an image's own failure stands in its place.
+            ServiceError: whatever concerns the whole request; an image's own failure stands in its
+                place.
         """
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
@@ -90,7 +91,7 @@ class Pipeline:
             tokens = await self._tokenise(prompt, deadline)
             images = await self._loader.load(sources, deadline)
             for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
                     raise image
             decoded = [image for image in images if not isinstance(image, ServiceError)]
             scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
