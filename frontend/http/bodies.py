@@ -16,7 +16,6 @@ from frontend.http import schemas
 from frontend.http.errors import InvalidRequest
 from frontend.http.long_strings import LongStrings
 from frontend.http.problem import describe_validation
-from frontend.images.base64_text import Base64Text
 from frontend.images.errors import too_large
 from frontend.images.shared_bytes import SharedBytes
 from frontend.images.sources import Source
@@ -147,7 +146,7 @@ def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) 
 def _source(body: schemas.ImageSource, strings: LongStrings) -> Source:
     if body.image_base64 is None:
         return Source(url=body.image_url)
-    return Source(base64=Base64Text(strings.get(body.image_base64)))
+    return Source(base64=strings.get(body.image_base64))
 
 
 def _validated(adapter: TypeAdapter[Value], value: object, name: str) -> Value:
