@@ -76,7 +76,8 @@ class Pipeline:
         """Score one prompt's images, all that decode in a single request to Triton.
 
         Raises:
-            ServiceError: whatever concerns the whole request; an image's own failure stands in its place.
+            ServiceError: whatever concerns the whole request; an image's own failure stands in its
+                place.
         """
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
@@ -89,7 +90,7 @@ class Pipeline:
             tokens = await self._tokenise(prompt)
             images = await self._loader.load(sources, deadline)
             for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
                     raise image
             decoded = [image for image in images if not isinstance(image, ServiceError)]
             scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)

@@ -46,7 +46,7 @@ def _request(content: bytes = b"", **headers: str) -> Request:
 
 async def _read(content: bytes) -> bodies.ScoringRequest:
     request = _request(content, content_type="application/json")
-    return await bodies.read_batch(request, LIMITS, bodies.read_deadline(request, LIMITS))
+    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS))
 
 
 def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
