@@ -25,7 +25,7 @@ from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
 from frontend.images import addresses
-from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
 from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
@@ -38,6 +38,7 @@ from frontend.scoring.shadow import Shadow
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions, OnOutage
+from reward.decoding import DecodeLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,11 +108,11 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     pool = await stack.enter_async_context(
         DecodePool(
             DecodeLimits(
-                workers=settings.decode_workers,
                 max_bytes=settings.max_image_bytes,
                 max_pixels=settings.max_pixels,
-                task_timeout_s=settings.decode_timeout_s,
+                timeout_s=settings.decode_timeout_s,
             ),
+            workers=settings.decode_workers,
             on_worker_lost=metrics.decode_workers_lost.inc,
         )
     )
@@ -121,10 +122,10 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: client.is_cut_off)
-    loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
+    loader = ImageLoader(fetcher, pool, metrics)
     scorer = Scorer(client, ScoreCache(settings.max_cache_bytes), metrics, keeper)
     shadow = await stack.enter_async_context(Shadow(client, metrics, keeper))
-    pipeline = Pipeline(admission, loader, pool, client, scorer, shadow, metrics, keeper)
+    pipeline = Pipeline(admission, loader, client, scorer, shadow, metrics, keeper)
     monitor = await stack.enter_async_context(
         HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
     )

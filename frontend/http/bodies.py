@@ -18,7 +18,6 @@ from frontend.http.errors import InvalidRequest
 from frontend.http.long_strings import LongStrings
 from frontend.http.openapi import TIMEOUT_HEADER
 from frontend.http.problem import describe_validation
-from frontend.images.base64_text import Base64Text
 from frontend.images.shared_bytes import SharedBytes
 from frontend.images.sources import Source
 from reward.contract import MAX_PROMPT_CHARACTERS
@@ -138,7 +137,7 @@ def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) 
 def _source(body: schemas.ImageSource, strings: LongStrings) -> Source:
     if body.image_base64 is None:
         return Source(url=body.image_url)
-    return Source(base64=Base64Text(strings.get(body.image_base64)))
+    return Source(base64=strings.get(body.image_base64))
 
 
 def _content_type(request: Request) -> str:

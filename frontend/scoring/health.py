@@ -21,7 +21,7 @@ from PIL import Image
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.keeper import State
-from frontend.images.decode import DecodeLimits, decode_image
+from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class HealthMonitor:
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
-        self._pixels = decode_image(self._pixel, DecodeLimits()).pixels
+        self._pixels = prepare(self._pixel).pixels
 
     async def __aenter__(self) -> Self:
         self._client.on_failure = self._request_failed.set

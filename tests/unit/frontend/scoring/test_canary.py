@@ -70,7 +70,7 @@ def test_shares_of_two_versions_are_independent(served: Served) -> None:
     questions = [_question(number) for number in range(4000)]
     first = _canary(served, share=0.5)
     for changes in ({"version": "5"}, {"role": Role.SHADOW}):
-        second = replace(first, **changes)  # type: ignore[arg-type]
+        second = replace(first, **changes)
         both = sum(is_in_share(one, first) and is_in_share(one, second) for one in questions)
         assert 850 < both < 1150  # a quarter
 

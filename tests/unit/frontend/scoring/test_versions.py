@@ -101,7 +101,6 @@ async def _serving(repository: Path, cache: ScoreCache) -> AsyncIterator[Service
         pipeline = Pipeline(
             Admission(max_concurrency=1000, max_queue=0),
             Loader(),  # type: ignore[arg-type]
-            None,  # type: ignore[arg-type] # short prompts need no worker
             client,
             Scorer(client, cache, metrics),
             shadow,
