@@ -30,7 +30,10 @@ def _publish(registry: Registry, name: str = "weights") -> int:
 
 
 def test_versions_are_numbered_and_listed(registry: Registry) -> None:
-    """1, 2, 3, with their manifests; the configured one is served."""
+    """Versions are numbered 1, 2, 3 and listed with their manifests.
+
+    The one that the configuration names is marked as served.
+    """
     assert registry.versions() == []
     assert [_publish(registry, name) for name in ("a", "b", "c")] == [1, 2, 3]
     assert [(v.number, v.manifest.name, v.served) for v in registry.versions()] == [
@@ -41,7 +44,7 @@ def test_versions_are_numbered_and_listed(registry: Registry) -> None:
 
 
 def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
-    """An exception in the middle leaves no directory, temporary or numbered."""
+    """An exception during a publication leaves no directory, neither temporary nor numbered."""
     before = sorted(registry.directory(1).parent.iterdir())
     with pytest.raises(FileNotFoundError), registry.publishing() as draft:
         (draft.directory / "nowhere" / "network.onnx").write_bytes(b"half")
@@ -49,7 +52,7 @@ def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
 
 
 def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> None:
-    """Eight at once are eight versions, none lost or overwritten."""
+    """Eight publications at once become eight versions; none is lost or overwritten."""
     with ThreadPoolExecutor(8) as threads:
         numbers = list(threads.map(lambda i: _publish(registry, f"w{i}"), range(8)))
     assert sorted(numbers) == list(range(1, 9))
@@ -75,7 +78,10 @@ def test_promotion_and_rollback(registry: Registry) -> None:
 
 
 def test_only_published_versions_are_promoted(registry: Registry) -> None:
-    """A number that is not there, or a directory without a manifest, is refused and nothing changes."""
+    """A number that is not there, or a directory without a manifest, is refused.
+
+    Nothing changes then.
+    """
     _publish(registry)
     registry.directory(7).mkdir()
     for number in (2, 7):
@@ -85,6 +91,6 @@ def test_only_published_versions_are_promoted(registry: Registry) -> None:
 
 
 def test_another_directory_is_no_repository(tmp_path: Path) -> None:
-    """It is refused by name."""
+    """A directory that is no repository is refused by its name."""
     with pytest.raises(RegistryError, match="not a model repository"):
         Registry(tmp_path)
