@@ -61,19 +61,19 @@ def test_there_are_no_other_models() -> None:
 
 
 def test_the_ensemble_connects_every_tensor() -> None:
-    """Each step maps every tensor of its model to the same name, and names explicit versions."""
+    """Each step maps each tensor of its model to the tensor of the same name."""
     steps = _config(ENSEMBLE).ensemble_scheduling.step
     assert [step.model_name for step in steps] == [PREPROCESS.name, NETWORK.name]
     for step, model in zip(steps, (PREPROCESS, NETWORK), strict=True):
         assert dict(step.input_map) == {spec.name: spec.name for spec in model.inputs}
         assert dict(step.output_map) == {spec.name: spec.name for spec in model.outputs}
-        assert step.model_version >= 1
 
 
-def test_the_served_version_is_one_and_the_same() -> None:
-    """The network's policy names the version that the ensemble's step names."""
-    policy = _config(NETWORK).version_policy.specific.versions
-    assert list(policy) == [_config(ENSEMBLE).ensemble_scheduling.step[1].model_version]
+def test_without_a_deployment_the_newest_version_is_served() -> None:
+    """By the tracked configurations, which no command changes: the newest is loaded, and scored with."""
+    policy = _config(NETWORK).version_policy
+    assert policy.latest.num_versions == 1
+    assert [step.model_version for step in _config(ENSEMBLE).ensemble_scheduling.step] == [1, -1]
 
 
 def test_the_network_batches_with_priorities_and_timeouts() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from export.choose import DEMO_DIRECTORY, install
+from export.deploy import Deployer, Manner
 from export.registry import Registry
 from tests.integration.stack import RunningStack
 from tests.repository import CHECKOUT, copy_repository
@@ -25,7 +26,7 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStac
     """The stack with the demonstration model of the repository."""
     directory = tmp_path_factory.mktemp("demo")
     registry = Registry(copy_repository(directory / "model_repository"))
-    registry.promote(install(registry, DEMO_DIRECTORY))
+    Deployer(registry, None, Manner(who="test")).promote(install(registry, DEMO_DIRECTORY))
     running = RunningStack(registry.repository, directory)
     running.start()
     try:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from export.choose import Chooser, install
-from export.errors import ChoiceError
+from export.deploy import Deployer, Manner
+from export.errors import ChoiceError, Refused
 from export.official import OFFICIAL
 from export.registry import Registry
 from reward import manifest
-from reward.errors import CheckpointError, VersionError
+from reward.errors import CheckpointError
 from reward.files import sha256
 from tests.hub import Hub, environment, nobody, python
 from tests.repository import CHECKOUT, copy_repository
@@ -39,12 +40,15 @@ repository, demo, digest, absent, wishes = sys.argv[1:]
 for name in absent.split():
     sys.modules[name] = None
 from export.choose import Chooser
+from export.deploy import Deployer, Manner
 from export.errors import ExportError
 from export.official import Weights
 from export.registry import Registry
 official = Weights("ImageReward-v1.0", "owner/name", "small.safetensors", digest)
 try:
-    Chooser(Registry(Path(repository)), print, official=official, demo_directory=Path(demo)).ensure(
+    registry = Registry(Path(repository))
+    deployer = Deployer(registry, None, Manner(who="test"))
+    Chooser(registry, deployer, print, official=official, demo_directory=Path(demo)).ensure(
         **{name: Path(wish) if name == "checkpoint" else wish for name, wish in json.loads(wishes).items()}
     )
 except ExportError as error:
@@ -75,7 +79,7 @@ def ensure(registry: Registry, demo: Path) -> Callable[..., list[str]]:
 
     def ensure(**wishes: object) -> list[str]:
         said: list[str] = []
-        Chooser(registry, said.append, demo_directory=demo).ensure(**wishes)  # type: ignore[arg-type]
+        Chooser(registry, _deployer(registry), said.append, demo_directory=demo).ensure(**wishes)  # type: ignore[arg-type]
         return said
 
     return ensure
@@ -84,6 +88,10 @@ def ensure(registry: Registry, demo: Path) -> Callable[..., list[str]]:
 def _rewrite(directory: Path, **changes: object) -> None:
     content = dataclasses.replace(manifest.read(directory), **changes)  # type: ignore[arg-type]
     manifest.write(content, directory)
+
+
+def _deployer(registry: Registry) -> Deployer:
+    return Deployer(registry, None, Manner(who="test"))
 
 
 def _served(registry: Registry) -> tuple[int, str]:
@@ -116,16 +124,16 @@ def test_a_directory_with_a_fault_is_not_installed(registry: Registry, demo: Pat
     before = sorted(registry.directory(1).parent.iterdir())
     content = manifest.read(demo)
     _rewrite(demo, preprocessing="of old")
-    with pytest.raises(ChoiceError, match="made for the preprocessing of old"):
+    with pytest.raises(Refused, match="made for the preprocessing of old"):
         install(registry, demo)
     manifest.write(content, demo)
     (demo / "model.py").write_text("")
-    with pytest.raises(ChoiceError, match=r"model\.py: not the file that the manifest names"):
+    with pytest.raises(Refused, match=r"model\.py: not the file that the manifest names"):
         install(registry, demo)
     (demo / "model.py").unlink()
-    with pytest.raises(CheckpointError, match=r"model\.py: cannot be read"):
+    with pytest.raises(Refused, match=r"model\.py: cannot be read"):
         install(registry, demo)
-    with pytest.raises(VersionError):
+    with pytest.raises(Refused, match="missing or not a manifest"):
         install(registry, demo / "nowhere")
     assert sorted(registry.directory(1).parent.iterdir()) == before
 
@@ -139,7 +147,7 @@ def test_the_demo_is_served_once_and_without_banner_when_asked_for(
     with registry.publishing() as draft:
         shutil.copytree(registry.directory(1), draft.directory, dirs_exist_ok=True)
         _rewrite(draft.directory, name="mine")
-    registry.promote(2)
+    _deployer(registry).promote(2, is_tried=True)
     assert ensure(model="demo") == ["model     demo of shapes, version 1"]
     assert _served(registry) == (1, "demo of shapes")
     assert ensure(model="mine") == ["model     mine, version 2"]
@@ -276,14 +284,15 @@ def test_a_checkpoint_that_was_named_is_served(
     for name in ("small", "mine", OFFICIAL.name, "other"):
         _rewrite(demo, name=name)
         install(registry, demo)
-    registry.promote(4)
-    chooser = Chooser(registry, lambda _: None, demo_directory=demo)
+    _deployer(registry).promote(4, is_tried=True)
+    chooser = Chooser(registry, _deployer(registry), lambda _: None, demo_directory=demo)
     chooser.ensure(checkpoint=weights)
     assert _served(registry) == (1, "small")
     chooser.ensure(checkpoint=weights, name="mine")
     assert _served(registry) == (2, "mine")
     official = dataclasses.replace(OFFICIAL, sha256=sha256(weights))
-    Chooser(registry, lambda _: None, official=official, demo_directory=demo).ensure(checkpoint=weights)
+    chooser = Chooser(registry, _deployer(registry), lambda _: None, official=official, demo_directory=demo)
+    chooser.ensure(checkpoint=weights)
     assert _served(registry) == (3, "ImageReward-v1.0")
     assert len(registry.versions()) == 4
 

@@ -71,7 +71,7 @@ def test_the_command_publishes(tmp_path: Path) -> None:
     assert f"published {repository}/image_reward_network/1: small" in first.stdout
     again = _export(repository, "ensure", "--checkpoint", str(weights))
     assert again.stdout == "model     small, version 1\n"
-    assert "1 served  small" in _export(repository, "list").stdout
+    assert "1 served               small" in _export(repository, "list").stdout
 
 
 def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from frontend.deadline import Deadline
 from frontend.triton.circuit import Circuit
 from frontend.triton.client import ServedVersion, TritonClient
 from frontend.triton.errors import NotLoaded, NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from reward import deployment
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
 
@@ -204,25 +205,19 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
 
 
 async def test_what_is_promised_needs_no_loaded_model(client: TritonClient, tmp_path: Path) -> None:
-    """The version that will be served is read from the repository; Triton only has to be there."""
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    """The version that will be served is the repository's word; Triton only has to be there."""
     promised = await client.promised(Deadline.after(10))
     assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
-    config.write_text("version_policy: { latest: { num_versions: 1 } }")
+    deployment.path(tmp_path).parent.mkdir()
+    deployment.path(tmp_path).write_text("{}")
     with pytest.raises(Unavailable, match="no version is promoted"):
         await client.promised(Deadline.after(10))
 
 
 async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
-    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+    client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """The question for the promised version opens a new connection.
-
-    A connection kept alive would hang while Triton loads the model for another frontend.
-    """
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
+    """One that was kept alive would hang while Triton loads the model for another frontend."""
     for _ in range(2):
         await client.promised(Deadline.after(10))
     first, second = triton.connections
