@@ -186,7 +186,7 @@ class TritonClient:
             # Triton's own limit on the wait in its queue: what is late there is not executed.
             timeout=math.ceil(wait_s * 1e6),
         )
-        with self._recorded(version) as record, record.circuit.attempt():
+        with self._records[version.version].circuit.attempt(), self._recorded(version):
             try:
                 result = await calls.call(infer, Deadline.after(wait_s))
             except TimedOut as error:
@@ -219,10 +219,10 @@ class TritonClient:
         return served
 
     @contextmanager
-    def _recorded(self, version: ServedVersion) -> Iterator[_Record]:
+    def _recorded(self, version: ServedVersion) -> Iterator[None]:
         record = self._records[version.version]
         try:
-            yield record
+            yield
         except Unavailable as error:
             record.failed_at_s = time.monotonic()
             if version.role is Role.STABLE or isinstance(error, NotLoaded):

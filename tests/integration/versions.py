@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from google.protobuf import text_format
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
+from export.deployment_store import DeploymentStore
+from export.live_switch import LiveSwitch
 from export.publish import Recipe, publish
 from export.registry import Registry
+from export.running_triton import RunningTriton
 from local import tritonserver
 from local.ports import free_ports
-from reward import deployment, runtimes
-from reward.contract import ENSEMBLE, NETWORK
+from reward import runtimes
+from reward.contract import NETWORK
+from reward.deployment import Deployment, Share
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 from tests.integration.gpu.shared_gpu import Frontend, Process
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADMIN_KEY: Final = "the-tests-own-key"
-HEADERS: Final = {"triton-grpc-protocol-triton-admin-key": ADMIN_KEY}
 PROMPTS: Final = ("a photo", "a drawing of the sea")
 BODIES: Final[list[dict[str, Any]]] = [
     {"prompt": prompt, "image_base64": base64.b64encode(photograph(name)).decode()}
@@ -59,26 +58,27 @@ class Versions:
     def __init__(self, repository: Path, directory: Path, **settings: object) -> None:
         self.repository = repository
         self.directory = directory
-        http, grpc, metrics = free_ports(3)
-        self._ports = tritonserver.Ports(http, grpc, metrics)
+        self._ports = tritonserver.Ports(*free_ports(3))
+        url = f"127.0.0.1:{self._ports.http}"
         self._triton = Process(directory / "triton.log")
-        self._server_id = f"versions-of-the-test@{http}"
-        self._grpc_url = f"127.0.0.1:{grpc}"
+        self._server_id = f"versions-of-the-test@{url}"
+        self._store = DeploymentStore(repository)
+        triton = RunningTriton(url, ADMIN_KEY)
+        self._switch = LiveSwitch(triton, self._store, repository, say=lambda _: None, step=lambda _: None)
+        self._deployed = Deployment(1)
         chosen = {
             "HOST": "127.0.0.1",
-            "TRITON_URL": f"127.0.0.1:{http}",
+            "TRITON_URL": url,
             "MODEL_REPOSITORY": repository,
             "DECODE_WORKERS": 1,
             **{name.upper(): value for name, value in settings.items()},
         }
-        self.frontend = Frontend(
-            directory, {f"AESTHETIC_{name}": str(value) for name, value in chosen.items()}
-        )
+        environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items()}
+        self.frontend = Frontend(directory, environment)
         self.expected = {version: expected_scores(repository, version) for version in (1, 2)}
 
     async def __aenter__(self) -> Self:
-        self.write(stable=1)
-        self._configure([1], 1)
+        self._store.write(self._deployed)
         server = tritonserver.find(self.directory)
         command = server.command(
             self.repository,
@@ -87,8 +87,6 @@ class Versions:
             admin_key=ADMIN_KEY,
             server_id=self._server_id,
         )
-        if not any(argument.startswith("--model-config-name") for argument in command):
-            command.append("--model-config-name=served")
         tritonserver.compile_models(self.repository)
         self._triton.start(command, server.environment)
         await self.frontend.start_and_wait()
@@ -101,44 +99,19 @@ class Versions:
         self._triton.stop()
         tritonserver.remove_regions(self._server_id)
 
-    def write(self, stable: int, **others: tuple[int, float]) -> None:
-        """Write `deployment.json` as its owner does: at once, by rename."""
-        content: dict[str, object] = {"stable": stable}
-        content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
-        path = deployment.path(self.repository)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(content))
-        new.replace(path)
+    async def serve(
+        self, stable: int, *, canary: tuple[int, float] | None = None, shadow: tuple[int, float] | None = None
+    ) -> None:
+        """Go over to these versions as a promotion does: load beside, switch, drop what is not served."""
+        target = Deployment(
+            stable,
+            canary=None if canary is None else Share(*canary),
+            shadow=None if shadow is None else Share(*shadow),
+        )
+        before, self._deployed = self._deployed, target
+        await asyncio.to_thread(self._switch.go_over, before, target, number=stable, expected=None)
+        await asyncio.to_thread(self._switch.drop, target)
 
-    async def load(self, versions: list[int], ensemble: int) -> None:
-        """Have Triton load these versions, and its own door use one of them."""
-        self._configure(versions, ensemble)
-        async with InferenceServerClient(self._grpc_url) as client:
-            for model in (NETWORK, ENSEMBLE):
-                await client.load_model(model.name, headers=HEADERS)
-
-    async def promote(self, version: int, before: int) -> None:
-        """Switch: both loaded, the frontend and the ensemble to the new one, the old one dropped."""
-        await self.load([before, version], before)
-        self.write(version)
-        await self.load([version], version)
-
-    def _configure(self, versions: list[int], ensemble: int) -> None:
-        network = self._read(NETWORK.name)
-        network.version_policy.specific.versions[:] = versions
-        self._render(network)
-        whole = self._read(ENSEMBLE.name)
-        for step in whole.ensemble_scheduling.step:
-            if step.model_name == NETWORK.name:
-                step.model_version = ensemble
-        self._render(whole)
-
-    def _read(self, model: str) -> ModelConfig:
-        text = (self.repository / model / "config.pbtxt").read_text()
-        config: ModelConfig = text_format.Parse(text, ModelConfig())
-        return config
-
-    def _render(self, config: ModelConfig) -> None:
-        path = self.repository / config.name / "configs" / "served.pbtxt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text_format.MessageToString(config))
+    def write(self, deployed: Deployment) -> None:
+        """Say that this is served, and have nothing loaded for it."""
+        self._store.write(deployed, loaded=[1])

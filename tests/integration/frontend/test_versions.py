@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from reward import manifest
 from reward.contract import NETWORK
+from reward.deployment import Deployment, Share
 from tests.integration.gpu.shared_gpu import until
 from tests.integration.versions import BODIES, Versions, publish_second
 
@@ -40,8 +41,7 @@ async def running(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest_asyncio.fixture(loop_scope="module")
 async def versions(running: Versions) -> Versions:
     """The same at its beginning: version 1 is loaded, and answers."""
-    running.write(1)
-    await running.load([1], 1)
+    await running.serve(1)
     await until(lambda: _is_served(running, {"1"}))
     return running
 
@@ -77,16 +77,13 @@ async def test_switches_under_load_fail_no_request(versions: Versions, turns: in
 
     async def switch() -> None:
         for _ in range(turns):
-            await versions.promote(2, before=1)
+            await versions.serve(2)
             await asyncio.sleep(0.3)
-            await versions.load([1, 2], 2)
-            versions.write(2, canary=(1, 0.5))
+            await versions.serve(2, canary=(1, 0.5))
             await asyncio.sleep(0.5)
-            versions.write(1, shadow=(2, 1.0))
-            await versions.load([1, 2], 1)
+            await versions.serve(1, shadow=(2, 1.0))
             await asyncio.sleep(0.3)
-            versions.write(1)
-            await versions.load([1], 1)
+            await versions.serve(1)
         is_over.set()
 
     await asyncio.gather(switch(), *(call(3 * caller) for caller in range(6)))
@@ -95,8 +92,7 @@ async def test_switches_under_load_fail_no_request(versions: Versions, turns: in
 
 async def test_a_canary_by_name_and_by_share(versions: Versions) -> None:
     """Its share is the same every time; a batch names each result's version; a name answers alone."""
-    await versions.load([1, 2], 1)
-    versions.write(1, canary=(2, 0.5))
+    await versions.serve(1, canary=(2, 0.5))
     await until(lambda: _is_served(versions, {"1", "2"}))
     chosen = [await _check(versions, number) for number in range(len(BODIES))]
     assert set(chosen) == {"1", "2"}
@@ -121,7 +117,7 @@ async def test_a_canary_that_triton_does_not_have(versions: Versions) -> None:
     directory = versions.repository / NETWORK.name
     (directory / "3").mkdir()
     manifest.write(replace(manifest.read(directory / "1"), precision="another"), directory / "3")
-    versions.write(1, canary=(3, 1.0))
+    versions.write(Deployment(1, canary=Share(3, 1.0)))
     await until(lambda: _is_served(versions, {"1", "3"}))
     assert {await _check(versions, number) for number in range(len(BODIES))} == {"1"}
     info = (await versions.frontend.client.get("/info")).json()

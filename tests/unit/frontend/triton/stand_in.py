@@ -122,4 +122,5 @@ def deploy(repository: Path, stable: int, **others: tuple[int, float]) -> None:
     """Write what is served: `canary` and `shadow` are a version and its share."""
     content: dict[str, object] = {"stable": stable}
     content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
+    deployment.path(repository).parent.mkdir(exist_ok=True)
     deployment.path(repository).write_text(json.dumps(content))

@@ -207,6 +207,7 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
 
 async def test_nothing_that_is_served(client: TritonClient, tmp_path: Path) -> None:
     """A deployment that cannot be read is the model's being unavailable, in plain words."""
+    deployment.path(tmp_path).parent.mkdir()
     deployment.path(tmp_path).write_text("{")
     with pytest.raises(NotReady, match="no version of the model is served") as caught:
         await client.served(Deadline.after(10))
