@@ -119,7 +119,7 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         ],
         precision=stable.manifest.precision,
         runtime=stable.manifest.runtime,
-        device=served.device,
+        device=served.device if loaded[0] else None,
         published_at=stable.manifest.created_at,
         triton_version=served.triton_version,
         gpu_coordination="none" if parts.keeper is None else parts.keeper.coordination,

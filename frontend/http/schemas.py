@@ -288,7 +288,7 @@ class InfoResponse(BaseModel):
     versions: Annotated[list[VersionInfo], Field(description="All that are served, stable first.")]
     precision: str
     runtime: str
-    device: Annotated[str, Field(description="cpu or gpu")]
+    device: Annotated[str | None, Field(description="cpu or gpu; null while the model is not loaded.")]
     published_at: str
     triton_version: str
     gpu_coordination: Annotated[
