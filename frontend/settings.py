@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from frontend.images.addresses import Mode, parse_allow
 from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority
 from model_boss.claim import MAX_MB, MAX_PRIORITY
-from model_boss.keys import Keys
 from model_boss.options import MAX_TTL_S
+from model_boss.protocol import Keys
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")

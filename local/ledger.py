@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from local import redisserver
 from local.supervised import Supervised
-from model_boss import Capacity, Claim, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Nvml
+from model_boss import Capacity, Claim, Ledger, LedgerOptions, LedgerUnavailable, Nvml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ class OwnLedger:
                 # Nothing is granted for a time to live after the first claim, which need not be the
                 # first request's.
                 await ledger.reserve(claim)
-                await ledger.cancel(claim)
+                await ledger.release(claim)
             except LedgerUnavailable:
                 return False
         return True
@@ -94,7 +94,7 @@ def _capacity(settings: LedgerSettings, meter: Meter) -> tuple[Capacity, str]:
     """Take the total that was asked for, else what the driver says, else a number; say which."""
     memory, total_mb = meter.read(settings.gpu), settings.gpu_total_mb
     if memory is not None and total_mb is None:
-        capacity = Capacity(memory.total_mb, min(LeaseOptions.margin_mb, memory.total_mb))
+        capacity = Capacity(memory.total_mb, min(LedgerOptions.margin_mb, memory.total_mb))
         return capacity, f"{memory.total_mb} MiB, measured"
     capacity = Capacity(TOTAL_MB if total_mb is None else total_mb)
     seen = "" if memory is not None else "; no GPU is seen here"

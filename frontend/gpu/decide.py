@@ -43,6 +43,7 @@ from enum import StrEnum
 from typing import Final
 
 from frontend.triton.state import ModelState as Model
+from model_boss import Standing
 
 
 class Action(StrEnum):
@@ -55,30 +56,6 @@ class Action(StrEnum):
     UNLOAD = "unload"
     RELEASE = "release"
     HAND_OVER = "hand over"
-
-
-class Standing(StrEnum):
-    """How the lease of the model's memory stands, for this frontend."""
-
-    NONE = "none"
-    """Nothing was asked yet, or nothing is known any more."""
-    OTHERS = "others'"
-    """Another frontend of the same Triton holds it: this one stands by."""
-    QUEUED = "queued"
-    """Memory was asked for, and others have it."""
-    SETTLING = "settling"
-    """The ledger has just begun: who held a lease may not have come back yet."""
-    REFUSED = "refused"
-    RESERVED = "reserved"
-    COMMITTED = "committed"
-    YIELDING = "yielding"
-    """Ours, and somebody asks for the memory."""
-    DOUBTFUL = "doubtful"
-    """Ours; but the ledger was silent for so long that another frontend may hold it."""
-    UNPROTECTED = "unprotected"
-    """Over by our own clock, and gone on without (`fail_open`)."""
-    LOST = "lost"
-    """Over by our own clock (`fail_closed`)."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.decide import Action, Standing
+from frontend.gpu.decide import Action
 from frontend.gpu.driver import Driver
-from frontend.gpu.errors import GpuUnavailable, LedgerUnavailable
-from frontend.gpu.tenure import Tenure
+from frontend.gpu.errors import GpuUnavailable
 from frontend.triton.errors import NotLoaded, Unavailable
 from frontend.triton.state import ModelState
+from model_boss import LedgerUnavailable, Standing, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from frontend.deadline import Deadline
     from frontend.gpu.decide import Decision, Observation
-    from frontend.gpu.ledger import GpuLedger
     from frontend.metrics import Metrics
     from frontend.triton.model_control import ModelControl
+    from model_boss import GpuLedger
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
 _FAILURE_KEPT_S: Final = 1.0
@@ -248,7 +248,7 @@ class Keeper:
             return trouble.detail
         try:
             claimed_mb = self._options.vram_mb()
-            room_mb = (await self._ledger.table()).room_mb
+            room_mb = await self._ledger.room_mb(self._options.gpu)
         except Unavailable as error:
             return error.detail
         except LedgerUnavailable:

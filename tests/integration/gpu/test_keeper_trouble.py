@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.gpu.decide import Standing
 from frontend.gpu.keeper import State
 from frontend.triton.errors import Unavailable
 from frontend.triton.state import ModelState
-from model_boss import Ledger, LedgerOptions, Phase
+from model_boss import Ledger, LedgerOptions, Phase, Standing
 from tests.integration.gpu.keepers import (
     begin,
     has_trouble,

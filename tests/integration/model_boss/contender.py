@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 
-from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions
+from model_boss import Claim, Lease, Ledger, LedgerOptions
 from tests.integration.model_boss.turns import lease_id_of
 
 
@@ -31,7 +31,7 @@ async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -
             vram_mb, priority = chance.choice([3, 5, 8, 11]), chance.choice([1, 1, 2])
             claim = Claim(gpu, lease_id_of(name, number, priority), name, "model", vram_mb, priority)
             tell("waits", claim.lease_id)
-            async with Lease(ledger, claim, LeaseOptions(poll_s=0.05)) as lease:
+            async with Lease(ledger, claim) as lease:
                 await lease.wait_granted(60)
                 tell("holds", claim.lease_id, vram_mb=vram_mb)
                 await asyncio.sleep(chance.uniform(0, 0.1))  # loads

@@ -221,8 +221,6 @@ class Histories(RuleBasedStateMachine):
             self.world.cancel(client, "a stranger")
             self.world.reserve(client, "a stranger") if lease_of(client) in self.world.leases else None
         elif what == 2:
-            self.world.ask_to_yield(lease_of(client))
-        elif what == 3:
             self.world.set_capacity(total_mb)
         elif lease_of(client) in self.world.leases:
             size, priority = self.world.claims[lease_of(client)]

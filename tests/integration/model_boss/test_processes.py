@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from model_boss import Capacity, Ledger, LedgerOptions
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 from tests.integration.model_boss.turns import Turns
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from model_boss.keys import Keys
-from model_boss.protocol import Text, joined, source
+from model_boss.protocol import Keys, Text, joined, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +59,7 @@ class TurnedLedger:
         self._client = client
         self._mutated = mutated or {}
         self.keys = Keys.of("model-boss", "GPU-0")
-        self._keys = self.keys.ordered()
+        self._keys = tuple(self.keys)
         self._digests: dict[Script, str] = {}
         self._observe = client.script_load(OBSERVE)
         self.now_ms = 0
