@@ -1,8 +1,8 @@
 """model-boss: services that share GPUs ask a ledger in Redis before they load a model.
 
-Read `claim` first, then `ledger` (one method for each script), `tenure` (what a process may rely on, and
-for how long) and `lease` (what a holder uses). The protocol itself is in `scripts/`, for every other
-language too; `docs/model-boss.md` explains it.
+Read `claim` first, then `ledger` (one method for each script), `tenure` (what a process may rely
+on, and for how long) and `lease` (what a holder uses). The protocol itself is in `scripts/`, for
+every other language too; `docs/model-boss.md` explains it.
 """
 
 from model_boss.claim import (
@@ -17,17 +17,13 @@ from model_boss.claim import (
     WaitReason,
 )
 from model_boss.errors import (
-    CapacityUnknown,
-    ClaimConflict,
     ClaimRefused,
-    ClaimTooLarge,
     InvalidClaim,
     InvalidUrl,
     LeaseLost,
     LedgerUnavailable,
     ModelBossError,
     NotGranted,
-    TtlMismatch,
 )
 from model_boss.lease import Ending, Lease
 from model_boss.ledger import Ledger
@@ -38,11 +34,8 @@ from model_boss.tenure import Standing, Tenure
 
 __all__ = [
     "Capacity",
-    "CapacityUnknown",
     "Claim",
-    "ClaimConflict",
     "ClaimRefused",
-    "ClaimTooLarge",
     "DeviceMemory",
     "Ending",
     "GpuLedger",
@@ -66,7 +59,6 @@ __all__ = [
     "Standing",
     "Table",
     "Tenure",
-    "TtlMismatch",
     "WaitReason",
     "Waiting",
 ]

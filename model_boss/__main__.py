@@ -1,7 +1,7 @@
 """`python -m model_boss status | run | capacity`: the ledger from a shell.
 
-Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there (nor was
-it when the wait of `run` ended), 75 not granted in time.
+Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there
+(nor was it when the wait of `run` ended), 75 not granted in time.
 """
 
 from __future__ import annotations

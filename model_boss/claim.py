@@ -49,7 +49,7 @@ class WaitReason(StrEnum):
     """Why a claim has to wait."""
 
     GRACE = "grace"
-    """The ledger has just begun and grants nothing until its former holders had time to come back."""
+    """The ledger has just begun: its former holders are given time to come back."""
     QUEUE = "queue"
     """Others stand before it."""
     MEMORY = "memory"
@@ -69,7 +69,7 @@ class Claim:
     priority: int = Priority.NORMAL
     """0 to 1000; the higher is the more urgent."""
     holder: str = ""
-    """The name of this process, where several ask for one lease: one of them holds it, the others stand by."""
+    """The name of this process, where several ask for one lease: one holds it, the others stand by."""
 
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
@@ -116,9 +116,6 @@ class Held:
     holder: str
     fence: int
 
-    def __str__(self) -> str:
-        return f"held by {self.holder}"
-
 
 @dataclass(frozen=True)
 class Waiting:
@@ -127,17 +124,14 @@ class Waiting:
     position: int = 0
     reason: WaitReason = WaitReason.MEMORY
 
-    def __str__(self) -> str:
-        return f"{self.reason}, position {self.position}"
-
 
 class GpuLedger(Protocol):
-    """Whoever gives out a GPU's memory: `Ledger`, or an organisation's own coordinator behind an adapter.
+    """Whoever gives out a GPU's memory: `Ledger`, or another coordinator behind an adapter.
 
     Every call answers or fails within seconds, and may be repeated; every one may raise
-    `LedgerUnavailable`. A lease that is not renewed for `ttl_s` ends. Another process of the same lease
-    may follow after two thirds of that, or when the holder hands over: under a new fence, without
-    freeing the memory. `None` for a grant: the lease is not this process's any more.
+    `LedgerUnavailable`. A lease that is not renewed for `ttl_s` ends. Another process of the same
+    lease may follow after two thirds of that, or when the holder hands over: under a new fence,
+    without freeing the memory. `None` for a grant: the lease is not this process's any more.
     """
 
     @property

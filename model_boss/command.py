@@ -36,9 +36,9 @@ async def run_command(
 ) -> int:
     """Wait for the lease, run the command, give the lease back; return the shell's exit status.
 
-    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it gets
-    SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it leaves
-    behind in its group is killed, because the memory is given back.
+    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it
+    gets SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it
+    leaves behind in its group is killed, because the memory is given back.
 
     Raises:
         NotGranted, ClaimRefused: the command was not started.
@@ -62,8 +62,10 @@ async def run_command(
                 preexec_fn=partial(_die_with, os.getpid(), prctl),
             )
         except OSError as error:
-            print(f"model_boss: {command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
-            return 127 if isinstance(error, FileNotFoundError) else 126
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "not found" if is_missing else error.strerror
+            print(f"model_boss: {command[0]}: {reason}", file=sys.stderr)  # noqa: T201
+            return 127 if is_missing else 126
         loop = asyncio.get_running_loop()
         for number in _FORWARDED:
             loop.add_signal_handler(number, _signal_group, process.pid, number)

@@ -38,12 +38,13 @@ class Ending(StrEnum):
 
 
 class Lease:
-    """A claim on its way through the ledger. Serves one grant: after `lost` or `release`, make another.
+    """A claim on its way through the ledger, for one grant: after `lost` or `release`, make another.
 
-    `yield_asked` and `lost` are set once and stay set. Where several processes ask for one lease, each under
-    the name of a `Claim.holder` of its own, one is granted and the others wait until it is gone; who follows
-    finds it `COMMITTED` where the model was loaded. If it is not there, or is unloaded for whatever
-    reason, release and claim anew: what is unloaded is not loaded again under the same lease.
+    `yield_asked` and `lost` are set once and stay set. Where several processes ask for one lease,
+    each under the name of a `Claim.holder` of its own, one is granted and the others wait until it
+    is gone; who follows finds it `COMMITTED` where the model was loaded. If it is not there, or is
+    unloaded for whatever reason, release and claim anew: what is unloaded is not loaded again under
+    the same lease.
     """
 
     def __init__(
@@ -58,12 +59,11 @@ class Lease:
         """Prepare; nothing is asked yet.
 
         Args:
-            ledger: who gives the memory out.
-            claim: for how much, and for whom.
-            fail_open: go on when the ledger is away for longer than the lease lasts, on a GPU of one's
+            ledger: who gives the memory out. claim: for how much, and for whom. fail_open: go on
+            when the ledger is away for longer than the lease lasts, on a GPU of one's
                 own, and enter it again when it is back; else the lease is lost then.
-            is_always_in_use: say so with every heartbeat: for a holder that cannot tell when it is idle.
-            clock: the holder's own, in seconds.
+            is_always_in_use: say so with every heartbeat: for a holder that cannot tell when it is
+            idle. clock: the holder's own, in seconds.
         """
         self.claim = claim
         self.yield_asked = asyncio.Event()
@@ -113,9 +113,9 @@ class Lease:
         The place in the queue outlives the timeout: wait again, or `release` to leave it.
 
         Raises:
-            NotGranted: `timeout_s` went by, caused by `LedgerUnavailable` where Redis was not there.
-            ClaimRefused: waiting would not help.
-            LeaseLost: granted and lost before, or given back.
+            NotGranted: `timeout_s` went by, caused by `LedgerUnavailable` where Redis was not
+            there. ClaimRefused: waiting would not help. LeaseLost: granted and lost before, or
+            given back.
         """
         if self._keeper is None and not self._is_over:
             self._keeper = asyncio.create_task(self._keep(), name=f"lease {self.claim.lease_id}")
@@ -163,7 +163,7 @@ class Lease:
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
     async def release(self) -> None:
-        """Give the memory back, or leave the queue. Where Redis is not there, the lease expires by itself."""
+        """Give the memory back, or leave the queue; what cannot be told ends by itself."""
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper, self._is_over = self._keeper, None, True
             self._settled.set()

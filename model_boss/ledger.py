@@ -1,11 +1,12 @@
 """The ledger in Redis: one method for each script, each a single atomic step.
 
     async with Ledger.connect("redis://localhost") as ledger:
-        answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl", vram_mb=9000))
+        answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl",
+        vram_mb=9000))
 
-Nothing here waits or repeats: that is `Lease`. Every method may raise `LedgerUnavailable`, and every
-one may be called again when it did. With a meter among its options, the ledger is told how much memory
-everybody uses: before a claim, with heartbeats, and after a release.
+Nothing here waits or repeats: that is `Lease`. Every method may raise `LedgerUnavailable`, and
+every one may be called again when it did. With a meter among its options, the ledger is told how
+much memory everybody uses: before a claim, with heartbeats, and after a release.
 """
 
 from __future__ import annotations
@@ -20,14 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from model_boss.claim import Capacity, Claim, Granted, Held, Phase, Waiting, WaitReason
 from model_boss.connection import Connection
-from model_boss.errors import (
-    CapacityUnknown,
-    ClaimConflict,
-    ClaimRefused,
-    ClaimTooLarge,
-    LedgerUnavailable,
-    TtlMismatch,
-)
+from model_boss.errors import ClaimRefused, LedgerUnavailable
 from model_boss.options import LedgerOptions
 from model_boss.protocol import (
     CAPACITY,
@@ -101,7 +95,7 @@ class Ledger:
         """Claim memory, or keep the claim's place in the queue. Idempotent by lease id and holder.
 
         Raises:
-            ClaimRefused: waiting would not help; the subclass says why.
+            ClaimRefused: waiting would not help.
         """
         await self.measure(claim.gpu)  # what was released since would look foreign
         word, *rest = await self._call(
@@ -134,7 +128,7 @@ class Ledger:
             in_use: since the last call; a lease that is not used for a time to live counts as idle.
 
         Raises:
-            TtlMismatch: the ledger runs with another time to live.
+            ClaimRefused: the ledger runs with another time to live.
         """
         capacity = granted.capacity
         word, *rest = await self._call(
@@ -164,7 +158,7 @@ class Ledger:
         return replace(granted, phase=Phase(phase), used_mb=_or_none(used_mb), others_stand_by=wanted_ms > 0)
 
     async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
-        """Say that the memory is in use now, and how much of it if that was measured; `None`: lost."""
+        """Say that the memory is in use now, and how much if that was measured; `None`: lost."""
         word = await self._fenced(COMMIT, claim, granted.fence, used_mb=_or_empty(used_mb))
         if word == "lost":
             return None
@@ -172,7 +166,7 @@ class Ledger:
         return replace(granted, phase=phase, used_mb=_size(claim, granted) if used_mb is None else used_mb)
 
     async def hand_over(self, claim: Claim, fence: int) -> bool:
-        """Let the next process that asks for this lease hold it, at once and without freeing the memory."""
+        """Let the next process that asks for this lease hold it at once; the memory stays set aside."""
         return await self._fenced(HAND_OVER, claim, fence) == "ok"
 
     async def release(self, claim: Claim, fence: int = 0) -> bool:
@@ -187,7 +181,7 @@ class Ledger:
         return answer == "ok"
 
     async def room_mb(self, gpu: str) -> int | None:
-        """Return how much this GPU may give at most; `None` where nobody has said or can measure it."""
+        """Return how much this GPU may give at most; `None` where nobody has said or measures it."""
         table = await self.table(gpu)
         if table.total_mb is not None:
             return table.total_mb - (table.margin_mb or 0)
@@ -200,7 +194,7 @@ class Ledger:
         return read_table(gpu, now_ms, ledger, leases)
 
     async def gpus(self) -> list[str]:
-        """Find the GPUs that this ledger has ever heard of. Reads the names of all keys: a tool's call."""
+        """Find the GPUs of this ledger. Reads the names of all keys: a tool's call."""
         pattern = f"{self.options.prefix}:{{*}}:"
         keys = [
             key
@@ -216,7 +210,8 @@ class Ledger:
     async def measure(self, gpu: str) -> Capacity | None:
         """Measure the GPU, if there is a meter, and tell the ledger how much everybody uses of it.
 
-        A total and a margin that are set already stay as they are. A meter that hangs is not asked again.
+        A total and a margin that are set already stay as they are. A meter that hangs is not asked
+        again.
 
         Returns:
             What the ledger goes by; `None` where no meter can see this GPU.
@@ -286,13 +281,14 @@ class Ledger:
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _refusal(self, word: str, rest: list[Any], claim: Claim) -> ClaimRefused:
-        if word == "conflict":
-            return ClaimConflict(f"lease {claim.lease_id} belongs to another owner, or to another claim")
-        if word == "too_large":
-            return ClaimTooLarge(f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {rest[0]} MiB")
-        if word == "ttl_mismatch":
-            return TtlMismatch(f"the ledger of {claim.gpu} runs with {rest[0]} ms, not {self.options.ttl_ms}")
-        return CapacityUnknown(f"nobody has said how much memory {claim.gpu} has")
+        limit = rest[0] if rest else None
+        reasons = {
+            "conflict": f"lease {claim.lease_id} belongs to another owner, or to another claim",
+            "too_large": f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {limit} MiB",
+            "ttl_mismatch": f"the ledger of {claim.gpu} runs with {limit} ms, not {self.options.ttl_ms}",
+            "unknown_capacity": f"nobody has said how much memory {claim.gpu} has",
+        }
+        return ClaimRefused(reasons[word])
 
 
 def _size(claim: Claim, granted: Granted) -> int:

@@ -16,7 +16,7 @@ MAX_TTL_S: Final = 3600
 
 @dataclass(frozen=True)
 class LedgerOptions:
-    """What every client of one ledger has to agree on: prefix and time to live; the rest is its own."""
+    """What all clients of one ledger agree on, prefix and time to live, and what each chooses."""
 
     prefix: str = "model-boss"
     ttl_s: float = 15.0
@@ -24,7 +24,7 @@ class LedgerOptions:
     timeout_s: float = 2.0
     """The deadline of one call, connecting and one retry included."""
     meter: Meter | None = None
-    """Measures the GPU with the calls of a holder, so that the ledger sees what others use outside it."""
+    """Measures the GPU with a holder's calls, so that the ledger sees what others use outside it."""
     margin_mb: int = 512
     """Never granted, where the meter is the first to say how much memory there is."""
 

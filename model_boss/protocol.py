@@ -1,8 +1,8 @@
 """The scripts of `scripts/` and the keys they touch, as this client calls them.
 
-A script is composed of three texts: who answers and when (`_clock.lua`), what all share (`_ledger.lua`),
-and its own. Redis 6.2 has no libraries of functions, so the client composes them before it loads them;
-the digest of the composed text is the name under which Redis keeps it.
+A script is composed of three texts: who answers and when (`_clock.lua`), what all share
+(`_ledger.lua`), and its own. Redis 6.2 has no libraries of functions, so the client composes them
+before it loads them; the digest of the composed text is the name under which Redis keeps it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Final, NamedTuple, Self
 
@@ -46,10 +46,12 @@ class Script:
 
     name: str
 
-    @property
+    @cached_property
     def arguments(self) -> tuple[str, ...]:
         """Read the names out of the header."""
-        return _arguments(self.name)
+        header = re.search(r"^-- ARGV:([\w,\s-]*?)^-- Returns:", source(self.name), re.MULTILINE)
+        assert header is not None
+        return tuple(re.findall(r"\w+", header[1]))
 
 
 RESERVE: Final = Script("reserve")
@@ -86,10 +88,3 @@ def joined(*texts: str) -> Text:
     """Compose a script of these texts."""
     lua = "\n".join(texts)
     return Text(lua, hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest())
-
-
-@cache
-def _arguments(name: str) -> tuple[str, ...]:
-    header = re.search(r"^-- ARGV:([\w,\s-]*?)^-- Returns:", source(name), re.MULTILINE)
-    assert header is not None
-    return tuple(re.findall(r"\w+", header[1]))

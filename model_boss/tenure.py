@@ -4,7 +4,8 @@ Three moments follow a heartbeat, for a time to live of 15 s and a safety margin
 
      0.0  a renewal is sent; the ledger counts from when it arrives
      8.5  2/3 of 15 - 1.5. From 10.0 on another process of the same lease may follow. Doubtful: nothing
-          is loaded now. (Where a lease has one process alone, nobody follows, and nothing is doubtful.)
+          is loaded now. (Where a lease has one process alone, nobody follows, and nothing is
+          doubtful.)
     13.5  15 - 1.5: from 15.0 on the memory may be another's. Lost: the model has 1.5 s to be gone
           (`fail_open`: unprotected; it goes on)
 """
@@ -33,7 +34,7 @@ _POLL_S: Final = 0.25
 
 
 def now_s() -> float:
-    """Read seconds that never go back, and go on while the machine sleeps where the system can tell."""
+    """Read seconds that never go back, and that go on while the machine sleeps where they can."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -69,6 +70,15 @@ _STANDINGS: Final = {
 _WAITING: Final = frozenset({Standing.QUEUED, Standing.SETTLING})
 
 
+def lasts_s(ttl_s: float, *, others_follow: bool, safety: float = 0.1) -> float:
+    """How long a heartbeat is good for by one's own clock, counted from when it was sent.
+
+    The ledger counts from when it arrives; `safety` is the part of the time to live that clocks may
+    differ by, and in which the model has to be gone.
+    """
+    return ttl_s * ((2 / 3 if others_follow else 1) - safety)
+
+
 class Tenure:
     """Asks the ledger, keeps its answers, and knows when they are over."""
 
@@ -84,7 +94,7 @@ class Tenure:
         self._ledger = ledger
         self._fail_open = fail_open
         self._now_s = clock
-        self._renewed_at_s = 0.0  # when the call was sent: the ledger counts from when it received it
+        self._renewed_at_s = 0.0
         self._answer = Standing.NONE
         self._told_at_s = 0.0
         self._due_at_s = 0.0
@@ -175,7 +185,7 @@ class Tenure:
         self._take(lease, sent_at_s, is_renewed=False)
 
     async def release(self) -> None:
-        """Give the memory back, which is free, or leave the queue; what cannot be told ends by itself."""
+        """Give back the memory, which is free, or the place in the queue; else it ends by itself."""
         await self._part(self._ledger.release)
 
     async def hand_over(self) -> None:
@@ -251,13 +261,12 @@ class Tenure:
         self.outage = str(error) or "it does not answer"
         self._due_at_s = self._now_s() + min(self._ledger.ttl_s / 10, 1.0)
 
-    def _memory_left_s(self) -> float:
-        return self._renewed_at_s + self._ledger.ttl_s * 9 / 10 - self._now_s()
+    def _memory_left_s(self, *, others_follow: bool = False) -> float:
+        return self._renewed_at_s + lasts_s(self._ledger.ttl_s, others_follow=others_follow) - self._now_s()
 
     def _holder_left_s(self) -> float:
         """Return for how long nobody may follow this process."""
-        is_alone = not self._claimed().holder
-        return self._memory_left_s() - (0.0 if is_alone else self._ledger.ttl_s / 3)
+        return self._memory_left_s(others_follow=bool(self._claimed().holder))
 
     def _claimed(self) -> Claim:
         assert self.claim is not None

@@ -1,7 +1,7 @@
 """What the keeper of a model does next, from what it sees: the whole policy, and no call.
 
-The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A frontend
-that only stands by goes through the same table: it is in the rows of `others'`.
+The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A
+frontend that only stands by goes through the same table: it is in the rows of `others'`.
 
     | lease           | model in Triton | and                                        | action    |
     |-----------------|-----------------|--------------------------------------------|-----------|
@@ -33,7 +33,8 @@ that only stands by goes through the same table: it is in the rows of `others'`.
     | none of ours    | absent          | a request waits; it is time to ask         | reserve   |
     | else            |                 |                                            | wait      |
 
-What is loading or unloading without us (a crash left it behind, another frontend does it) is waited for.
+What is loading or unloading without us (a crash left it behind, another frontend does it) is waited
+for.
 """
 
 from __future__ import annotations

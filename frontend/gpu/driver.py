@@ -1,7 +1,7 @@
 """Observes, decides, carries out, and observes again: the one place that moves the model.
 
-A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever state
-a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
+A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever
+state a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
 """
 
 from __future__ import annotations
@@ -190,11 +190,7 @@ class Driver:
         await self._tenure.ask(claim)
         refusal = self._tenure.refusal
         if refusal is not None:
-            self._on_failure(
-                GpuUnavailable(
-                    "the GPU's ledger refuses this service", internal=f"{type(refusal).__name__}: {refusal}"
-                )
-            )
+            self._on_failure(GpuUnavailable("the GPU's ledger refuses this service", internal=str(refusal)))
 
     async def _claim(self) -> Claim:
         """Compose the claim; what is held already stays as it was claimed."""

@@ -1,7 +1,7 @@
 """The door to the model on a shared GPU: wake it, and see where it stands.
 
-Every frontend has a `Keeper`; the ledger elects one of them to drive the model of their Triton, and the
-others stand by, through the very same steps (`decide`).
+Every frontend has a `Keeper`; the ledger elects one of them to drive the model of their Triton, and
+the others stand by, through the very same steps (`decide`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
--- Give the memory back: it is unloaded, and the first of the queue finds it free. Under fence 0, which is a
--- waiter's: leave the queue.
+-- Give the memory back: it is unloaded, and the first of the queue finds it free. Under fence 0,
+-- which is a waiter's: leave the queue.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, fence

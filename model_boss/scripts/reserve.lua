@@ -1,13 +1,15 @@
 -- Set memory aside for a lease, or stand in the queue for it. Idempotent by lease id and holder.
 --
--- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A first that
--- does not fit asks just enough holders to yield. Asking again keeps a waiter in the queue.
+-- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A
+-- first that does not fit asks just enough holders to yield. Asking again keeps a waiter in the
+-- queue.
 --
--- Several processes of one owner may ask for one lease; `holder` is the name of the one that asks. While the
--- lease's holder is heard of, the others are told `held`, and the holder hears that they asked. Where it
--- missed two heartbeats, or handed the lease over, the next that asks follows it: under a new fence, with the
--- same memory, which is free at no moment. In the grace nobody follows: who holds may have been forgotten.
--- The size and priority that the first of them claimed stand for all.
+-- Several processes of one owner may ask for one lease; `holder` is the name of the one that asks.
+-- While the lease's holder is heard of, the others are told `held`, and the holder hears that they
+-- asked. Where it missed two heartbeats, or handed the lease over, the next that asks follows it:
+-- under a new fence, with the same memory, which is free at no moment. In the grace nobody follows:
+-- who holds may have been forgotten. The size and priority that the first of them claimed stand for
+-- all.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, model, vram_mb, priority, ttl_ms
@@ -15,7 +17,7 @@
 --   granted, fence, phase, used_mb, vram_mb, total_mb, margin_mb
 --   held, holder, fence
 --   waiting, position, reason (grace, queue or memory)
---   conflict                  the id is in use by another owner, or without a holder for another claim
+--   conflict                  the id is another owner's, or without a holder another claim's
 --   too_large, room_mb        more than this GPU can ever give
 --   unknown_capacity          nobody has said how much memory this GPU has
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from model_boss import OnOutage
+from model_boss.tenure import lasts_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class Believer:
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
         """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
-        held_ms = (HELD[self.others_stand_by] - self.temper.safety) * ttl_ms
+        held_ms = lasts_s(ttl_ms, others_follow=self.others_stand_by, safety=self.temper.safety)
         self._left_ms = lambda: rate * sent_at_ms + held_ms - rate * (redis_ms() - late_ms)
         self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_boss import (
-    ClaimTooLarge,
+    ClaimRefused,
     DeviceMemory,
     Ending,
     Lease,
@@ -83,7 +83,7 @@ async def test_who_stops_waiting_leaves_the_queue(server: RedisServer) -> None:
 async def test_a_claim_that_cannot_be_granted_is_refused_at_once(server: RedisServer) -> None:
     """Nobody waits for more than the GPU has."""
     async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 19)) as lease:
-        with pytest.raises(ClaimTooLarge):
+        with pytest.raises(ClaimRefused, match="can give 18 MiB"):
             await lease.wait_granted(60)
         with pytest.raises(LeaseLost):
             await lease.commit()
