@@ -159,7 +159,7 @@ async def _open_keeper(
     elif settings.redis_url is not None:
         prefix, ttl_s = settings.model_boss_prefix, settings.model_boss_ttl_s
         terms = LedgerOptions(prefix=prefix, ttl_s=ttl_s, meter=Nvml())
-        ledger = Ledger.connect(settings.redis_url.get_secret_value(), terms)
+        ledger = Ledger(settings.redis_url.get_secret_value(), terms)
     else:
         return None
     key = settings.triton_admin_key

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value():  # compose files pass on what is not set as ""
             return None
         try:
-            Ledger.connect(value.get_secret_value())  # which does not connect yet
+            Ledger(value.get_secret_value())  # which does not connect yet
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
         return value

@@ -65,7 +65,7 @@ class OwnLedger:
     async def is_told(self) -> bool:
         """Begin the ledger, tell it how much memory there is; False while it does not answer."""
         claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
-        async with Ledger.connect(self.url, self._options) as ledger:
+        async with Ledger(self.url, self._options) as ledger:
             try:
                 await ledger.set_capacity(self.gpu, self.capacity)
                 # Nothing is granted for a time to live after the first claim, which need not be the
@@ -82,7 +82,7 @@ class OwnLedger:
         A Redis that was started again knows nothing. It grants nothing at first either, for one time to
         live, so nobody is refused for want of a total meanwhile. What somebody else has set stays.
         """
-        async with Ledger.connect(self.url, self._options) as ledger:
+        async with Ledger(self.url, self._options) as ledger:
             while True:
                 with suppress(LedgerUnavailable):
                     if (await ledger.table(self.gpu)).total_mb is None:

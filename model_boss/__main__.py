@@ -97,7 +97,7 @@ async def _capacity(parsed: argparse.Namespace) -> int:
 
 
 def _ledger(parsed: argparse.Namespace, **more: Any) -> Ledger:  # noqa: ANN401 - of `LedgerOptions`
-    return Ledger.connect(parsed.redis_url, LedgerOptions(prefix=parsed.prefix, ttl_s=parsed.ttl_s, **more))
+    return Ledger(parsed.redis_url, LedgerOptions(prefix=parsed.prefix, ttl_s=parsed.ttl_s, **more))
 
 
 def _parser() -> argparse.ArgumentParser:

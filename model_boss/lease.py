@@ -59,11 +59,12 @@ class Lease:
         """Prepare; nothing is asked yet.
 
         Args:
-            ledger: who gives the memory out. claim: for how much, and for whom. fail_open: go on
-            when the ledger is away for longer than the lease lasts, on a GPU of one's
-                own, and enter it again when it is back; else the lease is lost then.
-            is_always_in_use: say so with every heartbeat: for a holder that cannot tell when it is
-            idle. clock: the holder's own, in seconds.
+            ledger: who gives the memory out.
+            claim: for how much, and for whom.
+            fail_open: go on when the ledger is away for longer than the lease lasts, on a GPU of
+                one's own, and enter it again when it is back; else the lease is lost then.
+            is_always_in_use: say so with every heartbeat: for who cannot tell when it is idle.
+            clock: the holder's own, in seconds.
         """
         self.claim = claim
         self.yield_asked = asyncio.Event()
@@ -113,9 +114,9 @@ class Lease:
         The place in the queue outlives the timeout: wait again, or `release` to leave it.
 
         Raises:
-            NotGranted: `timeout_s` went by, caused by `LedgerUnavailable` where Redis was not
-            there. ClaimRefused: waiting would not help. LeaseLost: granted and lost before, or
-            given back.
+            NotGranted: `timeout_s` went by; by `LedgerUnavailable` where Redis was not there.
+            ClaimRefused: waiting would not help.
+            LeaseLost: granted and lost before, or given back.
         """
         if self._keeper is None and not self._is_over:
             self._keeper = asyncio.create_task(self._keep(), name=f"lease {self.claim.lease_id}")

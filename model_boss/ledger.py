@@ -1,6 +1,6 @@
 """The ledger in Redis: one method for each script, each a single atomic step.
 
-    async with Ledger.connect("redis://localhost") as ledger:
+    async with Ledger("redis://localhost") as ledger:
         answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl",
         vram_mb=9000))
 
@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from model_boss.claim import Capacity, Claim, Granted, Held, Phase, Waiting, WaitReason
 from model_boss.connection import Connection
@@ -39,10 +39,10 @@ from model_boss.table import Table, read_table
 from model_boss.tenure import now_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from types import TracebackType
 
-    from model_boss.protocol import Text
+    from redis.commands.core import AsyncScript
 
 _LOG: Final = logging.getLogger("model_boss")
 _Reply = TypeVar("_Reply")
@@ -51,16 +51,15 @@ _Reply = TypeVar("_Reply")
 class Ledger:
     """The leases of all GPUs that one Redis keeps account of."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        options: LedgerOptions | None = None,
-        composed: Callable[[Script], Text] = compose,
-    ) -> None:
-        """Use `connect`, unless the scripts are to be composed in another way, as tests do."""
+    def __init__(self, url: str, options: LedgerOptions | None = None) -> None:
+        """Prepare; the first call connects.
+
+        Raises:
+            InvalidUrl: of a kind that `connection` does not read.
+        """
         self.options = options or LedgerOptions()
-        self._connection = connection
-        self._composed = composed
+        self._connection = Connection(url, self.options.timeout_s)
+        self._scripts: dict[Script, AsyncScript] = {}
         self._meter = self.options.meter
         self._measure_at_s: dict[str, float] = {}
 
@@ -68,16 +67,6 @@ class Ledger:
     def ttl_s(self) -> float:
         """Return the time to live of every lease."""
         return self.options.ttl_s
-
-    @classmethod
-    def connect(cls, url: str, options: LedgerOptions | None = None) -> Self:
-        """Open a ledger; the first call connects.
-
-        Raises:
-            InvalidUrl: of a kind that `connection` does not read.
-        """
-        options = options or LedgerOptions()
-        return cls(Connection(url, options.timeout_s), options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -255,17 +244,10 @@ class Ledger:
     async def _call(self, script: Script, gpu: str, **arguments: int | str) -> list[Any]:
         if tuple(arguments) != script.arguments:
             raise TypeError(f"{script.name} takes {script.arguments}, not {tuple(arguments)}")
+        if script not in self._scripts:
+            self._scripts[script] = self._connection.redis.register_script(compose(script))
         keys = Keys.of(self.options.prefix, gpu)
-        return await self._in_time(self._run(script, keys, tuple(arguments.values())))
-
-    async def _run(
-        self, script: Script, keys: tuple[str, ...], arguments: tuple[int | str, ...]
-    ) -> list[Any]:
-        redis, text = self._connection.redis, self._composed(script)
-        try:
-            reply: list[Any] = await redis.evalsha(text.sha1, len(keys), *keys, *arguments)
-        except NoScriptError:  # a new server, or one that was restarted
-            reply = await redis.eval(text.lua, len(keys), *keys, *arguments)
+        reply: list[Any] = await self._in_time(self._scripts[script](keys, [*arguments.values()]))
         return reply
 
     async def _matching(self, pattern: str) -> list[str]:

@@ -2,12 +2,11 @@
 
 A script is composed of three texts: who answers and when (`_clock.lua`), what all share
 (`_ledger.lua`), and its own. Redis 6.2 has no libraries of functions, so the client composes them
-before it loads them; the digest of the composed text is the name under which Redis keeps it.
+before it loads them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -64,14 +63,6 @@ CAPACITY: Final = Script("capacity")
 SCRIPTS: Final = (RESERVE, COMMIT, RENEW, HAND_OVER, RELEASE, STATUS, CAPACITY)
 
 
-@dataclass(frozen=True)
-class Text:
-    """A composed script and the digest under which Redis keeps it."""
-
-    lua: str
-    sha1: str
-
-
 @cache
 def source(name: str) -> str:
     """Read one file of `scripts/`."""
@@ -79,12 +70,6 @@ def source(name: str) -> str:
 
 
 @cache
-def compose(script: Script) -> Text:
+def compose(script: Script) -> str:
     """Put the three texts of a script together."""
-    return joined(source("_clock"), source("_ledger"), source(script.name))
-
-
-def joined(*texts: str) -> Text:
-    """Compose a script of these texts."""
-    lua = "\n".join(texts)
-    return Text(lua, hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest())
+    return "\n".join(source(name) for name in ("_clock", "_ledger", script.name))

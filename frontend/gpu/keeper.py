@@ -122,6 +122,7 @@ class Keeper:
         on_loaded: Callable[[], None],
     ) -> None:
         """Prepare; `on_loaded` is called whenever the model may be another one than before."""
+        self.coordination = options.coordination
         self._ledger = ledger
         self._options = options
         self._metrics = metrics
@@ -167,11 +168,6 @@ class Keeper:
     def state(self) -> State:
         """Return where the model stands."""
         return self._state
-
-    @property
-    def coordination(self) -> str:
-        """Return whose ledger it is."""
-        return self._options.coordination
 
     @property
     def is_ready(self) -> bool:

@@ -144,7 +144,7 @@ class SharedGpu:
 
     async def __aenter__(self) -> Self:
         self.redis.start()
-        self.ledger = Ledger.connect(self.redis.url, LedgerOptions(ttl_s=TTL_S))
+        self.ledger = Ledger(self.redis.url, LedgerOptions(ttl_s=TTL_S))
         await self.ledger.set_capacity(GPU, CAPACITY)
         await self._end_grace()
         await self.start_triton()

@@ -131,7 +131,7 @@ class StandInFrontend(Keeper):
         self.triton = triton
         self.control = StandInControl(triton)
         if isinstance(ledger, str):
-            ledger = Ledger.connect(ledger, LedgerOptions(ttl_s=ttl_s))
+            ledger = Ledger(ledger, LedgerOptions(ttl_s=ttl_s))
         vram_mb = settings.pop("vram_mb", CLAIMED_MB)
         assert isinstance(vram_mb, int)
         values: dict[str, object] = {

@@ -24,7 +24,7 @@ def tell(event: str, lease_id: str, **more: float) -> None:
 async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -> None:
     """Hold this GPU as often as it is granted, until the machine's clock says `until_s`."""
     chance = random.Random(name)
-    async with Ledger.connect(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
+    async with Ledger(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         number = 0
         while time.monotonic() < until_s:
             number += 1

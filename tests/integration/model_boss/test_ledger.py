@@ -50,7 +50,7 @@ async def opened(
 
     The grace is cut short unless it is to be waited for.
     """
-    async with Ledger.connect(
+    async with Ledger(
         url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s, meter=meter, margin_mb=4)
     ) as ledger:
         if begun:
@@ -226,7 +226,7 @@ async def test_status_finds_the_gpus(server: RedisServer) -> None:
     async with opened(server.url) as ledger:
         await ledger.set_capacity("host:1", Capacity(5))
         other = LedgerOptions(prefix="another", ttl_s=TTL_S)
-        async with Ledger.connect(server.url, other) as elsewhere:
+        async with Ledger(server.url, other) as elsewhere:
             await elsewhere.set_capacity("host:2", Capacity(5))
             assert await elsewhere.gpus() == ["host:2"]
         assert await ledger.gpus() == [GPU, "host:1"]
@@ -243,7 +243,7 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
     """The account of `docs/model-boss.md` can do all that a holder does, and a wrong password nothing."""
     rights = (
-        "~model-boss:* +evalsha +eval +hget +hmget +hgetall +hset +hdel +hincrby "
+        "~model-boss:* +evalsha +script|load +hget +hmget +hgetall +hset +hdel +hincrby "
         "+zadd +zrem +zrank +xadd +time +info +client|setinfo +client|setname +hello +ping"
     )
     with RedisServer(tmp_path) as guarded:
