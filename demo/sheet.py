@@ -16,18 +16,12 @@ if TYPE_CHECKING:
 
     from reward.runtimes import Runtime
 
+# In pixels; made to be shown at half of it.
 WIDTH: Final = 2000
-"""In pixels; made to be shown at half of it."""
-
-_TILES: Final = 10
-_MARGIN: Final = 40
-_GAP: Final = 16
-_TILE: Final = (WIDTH - 2 * _MARGIN - (_TILES - 1) * _GAP) // _TILES
-_CAPTION: Final = 60  # from a row's top to its tiles
-_LABELS: Final = 78  # from the tiles' lower edge to the row's
-_ROW_GAP: Final = 36
-_ROW: Final = _CAPTION + _TILE + _LABELS
-
+_TILE, _GAP, _MARGIN = 177, 16, 40
+ROW: Final = 351
+"""From one row's caption to the next."""
+_CAPTION: Final = 60
 _INK, _GREY, _LINE, _FITS, _WHITE = "#1f2328", "#6e7781", "#d0d7de", "#1a7f37", "#ffffff"
 
 
@@ -40,78 +34,42 @@ class Candidate:
     departs: str | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One prompt and its candidates, the best first."""
-
-    prompt: str
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Where a candidate's picture stands: its upper left corner, in pixels."""
-
-    candidate: Candidate
-    left: int
-    top: int
-
-
-def rank(scorer: Runtime, examples: Path) -> list[Row]:
-    """Score every candidate of every example against its prompt."""
-    rows = []
+def rank(scorer: Runtime, examples: Path) -> dict[str, list[Candidate]]:
+    """Score every candidate of every example against its prompt; the best comes first."""
+    ranked = {}
     for entry in json.loads((examples / INDEX_NAME).read_text()):
         files = [examples / candidate["file"] for candidate in entry["candidates"]]
         scores = score(scorer, entry["prompt"], files)
         departs = [candidate["departs"] for candidate in entry["candidates"]]
         candidates = map(Candidate, files, scores, departs)
-        best_first = sorted(candidates, key=lambda candidate: candidate.score, reverse=True)
-        rows.append(Row(entry["prompt"], tuple(best_first)))
-    return rows
+        ranked[entry["prompt"]] = sorted(candidates, key=lambda candidate: candidate.score, reverse=True)
+    return ranked
 
 
-def layout(row: Row, index: int) -> list[Tile]:
-    """Place the candidates of the sheet's row `index` from left to right."""
-    top = _top(index) + _CAPTION
-    return [
-        Tile(candidate, _MARGIN + place * (_TILE + _GAP), top)
-        for place, candidate in enumerate(row.candidates)
-    ]
+def save(ranked: dict[str, list[Candidate]], path: Path) -> None:
+    """Draw every prompt as a caption over its candidates, raw scores beneath, the fitting one framed.
 
-
-def draw(rows: list[Row]) -> Image.Image:
-    """Draw every prompt as a caption over its candidates, raw scores beneath, the fitting one framed."""
-    height = _top(len(rows)) - _ROW_GAP + _MARGIN
-    sheet = Image.new("RGB", (WIDTH, height), _WHITE)
+    The PNG has 256 colours: a third of the size, and the lettering stays sharp.
+    """
+    sheet = Image.new("RGB", (WIDTH, len(ranked) * ROW + _MARGIN), _WHITE)
     pen = ImageDraw.Draw(sheet)
-    for index, row in enumerate(rows):
-        pen.text((_MARGIN, _top(index)), row.prompt, _INK, ImageFont.load_default(34))
-        for tile in layout(row, index):
-            _draw_tile(sheet, pen, tile)
-    return sheet
+    for top, (prompt, candidates) in zip(range(_MARGIN, sheet.height, ROW), ranked.items(), strict=False):
+        pen.text((_MARGIN, top), prompt, _INK, ImageFont.load_default(34))
+        for place, candidate in enumerate(candidates):
+            _draw(sheet, pen, candidate, _MARGIN + place * (_TILE + _GAP), top + _CAPTION)
+    sheet.quantize(256).save(path, format="PNG", optimize=True)
 
 
-def save(rows: list[Row], path: Path) -> None:
-    """Write the sheet as PNG, in 256 colours: a third of the size, and the lettering stays sharp."""
-    draw(rows).quantize(256).save(path, format="PNG", optimize=True)
-
-
-def _top(index: int) -> int:
-    return _MARGIN + index * (_ROW + _ROW_GAP)
-
-
-def _draw_tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile) -> None:
-    candidate, left, top = tile.candidate, tile.left, tile.top
+def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, candidate: Candidate, left: int, top: int) -> None:
     with Image.open(candidate.file) as picture:
         sheet.paste(picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.LANCZOS), (left, top))
     fits = candidate.departs is None
     edge = 6 if fits else 1
     outline = (left - edge, top - edge, left + _TILE + edge - 1, top + _TILE + edge - 1)
     pen.rectangle(outline, outline=_FITS if fits else _LINE, width=edge)
-    middle = left + _TILE // 2
     for text, drop, size, colour in (
         (f"{candidate.score:+.2f}", 16, 28, _INK),
         (candidate.departs or "fits", 50, 24, _GREY),
     ):
-        font = ImageFont.load_default(size)
-        pen.text((middle, top + _TILE + drop), text, _FITS if fits else colour, font, anchor="ma")
+        at = (left + _TILE // 2, top + _TILE + drop)
+        pen.text(at, text, _FITS if fits else colour, ImageFont.load_default(size), anchor="ma")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from demo.examples import INDEX_NAME
-from demo.sheet import WIDTH, Candidate, Row, layout, rank, save
+from demo.sheet import ROW, WIDTH, Candidate, rank, save
 from reward import runtimes
 from tests.repository import CHECKOUT
 
@@ -17,38 +16,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXAMPLES = CHECKOUT / "examples"
-ROW = Row("a prompt", tuple(Candidate(EXAMPLES / f"1-{n:02}.jpg", -n, None) for n in range(1, 11)))
 
 
-def test_every_candidate_has_one_tile_in_the_ranked_order() -> None:
-    """From left to right stand all the candidates of a row, at even distances, and the next row below."""
-    tiles, below = layout(ROW, 0), layout(ROW, 1)
-    assert [tile.candidate for tile in tiles] == list(ROW.candidates)
-    assert len({right.left - left.left for left, right in pairwise(tiles)}) == 1
-    assert tiles[0].left < tiles[1].left
-    assert tiles[-1].left + (tiles[1].left - tiles[0].left) <= WIDTH
-    assert {tile.top for tile in tiles} == {tiles[0].top}
-    assert below[0].top > tiles[0].top
+def test_candidates_stand_in_the_ranked_order(tmp_path: Path) -> None:
+    """From left to right stand all the candidates of a prompt, at even distances, and the next prompt's below."""
+    greys = [20 * n for n in range(1, 11)]
+    candidates = []
+    for grey in greys:
+        Image.new("L", (224, 224), grey).save(tmp_path / f"{grey}.png")
+        candidates.append(Candidate(tmp_path / f"{grey}.png", -grey, None))
+    save({"one": candidates, "another": candidates[::-1]}, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert (sheet.format, sheet.width) == ("PNG", WIDTH)
+        pixels = sheet.convert("L")
+    for row, expected in enumerate((greys, greys[::-1])):
+        seen = [pixels.getpixel((40 + 88 + place * 193, 40 + 60 + 88 + row * ROW)) for place in range(10)]
+        assert seen == expected
 
 
 def test_candidates_are_ranked_by_their_scores(published_repository: Path) -> None:
     """Every candidate of every example is there once, the best first, with what the index says of it."""
-    rows = rank(runtimes.load(published_repository / "image_reward_network" / "1", threads=1), EXAMPLES)
+    ranked = rank(runtimes.load(published_repository / "image_reward_network" / "1", threads=1), EXAMPLES)
     index = json.loads((EXAMPLES / INDEX_NAME).read_text())
-    assert [row.prompt for row in rows] == [entry["prompt"] for entry in index]
-    for row, entry in zip(rows, index, strict=True):
-        scores = [candidate.score for candidate in row.candidates]
+    assert list(ranked) == [entry["prompt"] for entry in index]
+    for row, entry in zip(ranked.values(), index, strict=True):
+        scores = [candidate.score for candidate in row]
         assert scores == sorted(scores, reverse=True)
-        departs = {candidate.file.name: candidate.departs for candidate in row.candidates}
+        departs = {candidate.file.name: candidate.departs for candidate in row}
         assert departs == {candidate["file"]: candidate["departs"] for candidate in entry["candidates"]}
-        assert len(row.candidates) == len(departs)
-
-
-def test_the_sheet_is_a_picture_of_its_width(tmp_path: Path) -> None:
-    """It is written as PNG, and grows with its rows."""
-    for number in (1, 2):
-        save([ROW] * number, tmp_path / f"{number}.png")
-    with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "2.png") as two:
-        assert one.format == "PNG"
-        assert one.width == two.width == WIDTH
-        assert one.height < two.height
+        assert len(row) == len(departs)
