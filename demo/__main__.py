@@ -6,13 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from demo import examples, sheet, shipped
+from demo import examples, shipped
 from demo.errors import DemoError
 from demo.evaluate import TESTED
 from demo.training import Plan, train
 from export.choose import DEMO_DIRECTORY
 from export.errors import ExportError
-from reward import runtimes
 from reward.errors import RewardError
 
 
@@ -38,8 +37,6 @@ def _run(command: str, path: Path, *, resume: bool = False, device: str = "cpu",
                 print(f"{name:9} {measured.accuracies[name].share:6.1%}{target}")
         case "examples":
             examples.write(path)
-        case "picture":
-            sheet.save(sheet.rank(runtimes.load(DEMO_DIRECTORY), Path("examples")), path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,12 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "ship", help="calibrate a run, publish it into demo/model, report.json too"
     )
     drawing = commands.add_parser("examples", help="draw the example pictures")
-    picturing = commands.add_parser("picture", help="draw the examples as the shipped model ranks them")
     for command, option, meaning in (
         (training, "--out", "folder of the run's state and log"),
         (shipping, "--run", "folder of a trained run"),
         (drawing, "--out", "folder to write to"),
-        (picturing, "--out", "PNG file to write"),
     ):
         command.add_argument(option, dest="path", type=Path, required=True, help=meaning)
     return parser

@@ -1,8 +1,9 @@
-"""What one step of the training sees: groups of four pictures and eight prompts, and what fits what.
+"""What one step of the training sees: groups of pictures and prompts, and what fits what.
 
-Of the four, one is what the first prompts say, one is the same but damaged, and two differ in one attribute.
-Of the eight, two say the first picture, two say the differing ones, two say something that is on none of
-them, and two belong to another group: easy to tell, which is what the network learns first.
+Of the four, one is what the first prompts say, one is the same but damaged, and two differ in one
+attribute. Of the eight, two say the first picture, two say the differing ones, two say something
+that is on none of them, and two belong to another group: easy to tell, which is what the network
+learns first.
 
 Shapes: G groups, I = 4 pictures, P = 8 prompts, T prompt tokens, N = patches of one picture.
 """

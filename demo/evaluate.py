@@ -1,8 +1,9 @@
 """The held-out test: pairs of pictures of which one is better, for prompts never trained on.
 
-Every prompt names a look (colour and shape) that no training picture or prompt had; with one thing in a
-place, its size and position in the better picture are such a combination too, of which the prompt may leave
-out one. A pair differs in one attribute, or in damage alone. The set is code and a seed: the same pairs everywhere.
+Every prompt names a look (colour and shape) that no training picture or prompt had; with one thing
+in a place, its size and position in the better picture are such a combination too, of which the
+prompt may leave out one. A pair differs in one attribute, or in damage alone. The set is code and a
+seed: the same pairs everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and the auxiliary naming.
+"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and naming.
 
-The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1) over all ranked pairs of a group's pictures, per
-prompt. Alone it barely moves from a random start; the other two are scaffolding and gone after training.
+The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1) over all ranked pairs of a group's
+pictures, per prompt. Alone it barely moves from a random start; the other two are scaffolding and
+gone after training.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COVERED_WEIGHT: Final = 8.0  # most parts are far from any edge and easy
 
 
 class NamingHeads(nn.Module):
-    """Name what stands at every patch and which parts of it are covered, and the damage of the whole."""
+    """Name what stands at every patch, which parts of it are covered, and the whole's damage."""
 
     def __init__(self, image_width: int) -> None:
         super().__init__()

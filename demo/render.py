@@ -1,4 +1,4 @@
-"""Scenes -> pictures in five styles (flat, outlined, shaded, hatched, sketched) on four kinds of ground."""
+"""Scenes -> pictures, in five styles on four kinds of ground."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The demonstration model as it is shipped: a published version in the repository, and its `report.json`.
+"""The demonstration model as it is shipped: a published version, and its `report.json`.
 
-The held-out test is taken twice: in torch, because the calibration needs its mean and deviation, and then
-through the published graph, because that is what is served. The report's figures are of the second.
+The held-out test is taken twice: in torch, because the calibration needs its mean and deviation,
+and then through the published graph, because that is what is served. The report's figures are of
+the second.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "d
 
 
 def ship(run: Path, directory: Path, report: Path, *, pairs_each: int = PAIRS, quiet: bool = False) -> Report:
-    """Calibrate a run, publish it in the place of what lies in `directory`, measure that and report it.
+    """Calibrate a run, publish it in place of what lies in `directory`, measure and report.
 
     Raises:
         ParityError: the graph differs from torch; what was there stays.
@@ -74,7 +75,7 @@ def ship(run: Path, directory: Path, report: Path, *, pairs_each: int = PAIRS, q
 
 
 def publish(checkpoint: Path, directory: Path, *, quiet: bool = False) -> None:
-    """Export a checkpoint, compare it with torch and put it in the place of what lies in `directory`.
+    """Export a checkpoint, compare it with torch and put it in place of what lies in `directory`.
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.

@@ -1,9 +1,9 @@
-"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs or a GPU.
+"""Train the demonstration model from nothing: seeded, resumable, in several processes.
 
-Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on one GPU;
-gradients are averaged over the workers every step.
-What a worker draws depends on seed, step, rank and the number of groups alone, so a resumed run goes on as
-if never stopped; another number of workers or groups is another run.
+Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on
+one GPU; gradients are averaged over the workers every step. What a worker draws depends on seed,
+step, rank and the number of groups alone, so a resumed run goes on as if never stopped; another
+number of workers or groups is another run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Plan:
 
 
 def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -> RewardNetwork:
-    """Train and return the network, not yet calibrated and on the CPU; `out` keeps the state and a log.
+    """Train and return the network, not yet calibrated; `out` keeps the state and a log.
 
     Raises:
         DemoError: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
@@ -91,7 +91,8 @@ def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -
         if not resume:
             raise DemoError(f"{out} holds a run: go on with it (--resume), or name another folder")
         _check_same_plan(out, plan)
-    # glibc gives large blocks back to the system at once, and page faults then cost half of the time.
+    # glibc gives large blocks back to the system at once, and page faults then cost half of the
+    # time.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
     os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as meeting:
@@ -178,7 +179,8 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         groups, pictures, prompts = batch.fit.shape
-        # Every picture is scored against every prompt of its group, and read only once for all of them.
+        # Every picture is scored against every prompt of its group, and read only once for all of
+        # them.
         ids, mask = (
             x.repeat_interleave(pictures, dim=0).flatten(0, 1)
             for x in (batch.input_ids, batch.attention_mask)
@@ -191,15 +193,11 @@ class Trainer:
         return ranking | self.heads.losses(image, batch.labels)
 
     def _average_gradients(self) -> None:
-        if self.plan.workers == 1:
-            return
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = flat.cpu()  # where every build of gloo adds
-        dist.all_reduce(flat)
-        flat /= self.plan.workers
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for parameter in self.parameters:
+            if parameter.grad is not None and self.plan.workers > 1:
+                gradient = parameter.grad.cpu()  # where every build of gloo adds
+                dist.all_reduce(gradient)
+                parameter.grad.copy_(gradient / self.plan.workers)
 
 
 def pace(step: int, plan: Plan) -> float:

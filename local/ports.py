@@ -8,8 +8,8 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection of
-# somebody else may take a port that was found free before it is used.
+# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection
+# of somebody else may take a port that was found free before it is used.
 _RANGE: Final = range(10_000, 20_000)
 
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,8 +23,9 @@ from local.ledger import LedgerSettings, OwnLedger
 from local.supervised import Supervised, keep_running
 from local.tritonserver import Ports
 from local.watchdog import has_dead_stub, watch
-from reward import manifest
+from reward import deployment
 from reward.contract import MODELS, NETWORK, PREPROCESS
+from reward.errors import VersionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -69,7 +70,7 @@ class Stack:
         self._host = _reachable(settings.host)
         self.url = f"http://{self._host}:{settings.port}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
-        self._admin_key = secrets.token_urlsafe(24)  # for the frontend alone, where it loads and unloads
+        self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
         if settings.ledger is not None:
             self.ledger = OwnLedger(
@@ -122,7 +123,8 @@ class Stack:
         """
         _check_published(self.settings.repository)
         _check_ports(self.settings)
-        tritonserver.remove_regions(self.server_id)  # of a stack that was killed; nobody listens on its ports
+        # Of a stack that was killed: nobody listens on its ports.
+        tritonserver.remove_regions(self.server_id)
         tritonserver.check_shared_memory()
         compile_models(self.settings.repository)
         started_s = time.monotonic()
@@ -170,14 +172,14 @@ class Stack:
         if self.ledger is not None:
             environment["AESTHETIC_GPU"] = self.ledger.gpu
         command = [sys.executable, "-m", "frontend"]
-        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first request
-        # would have the model loaded.
+        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first
+        # request would have the model loaded.
         is_ready = partial(_is_200, f"{self.url}/health/ready")
         return Supervised("the frontend", command, environment, settings.frontend_log, is_ready=is_ready)
 
     async def _wait_for(self, part: Supervised, started_s: float) -> None:
         while not await part.is_ready():
-            if await has_dead_stub(self.triton, pause_s=_POLL_S):  # Triton would wait for it without an end
+            if await has_dead_stub(self.triton, pause_s=_POLL_S):  # Triton would wait on
                 raise LocalError(f"Triton's Python process died at its start: {_reason(self._triton_log)}")
             for each in self._parts:
                 if each.exit_status is not None:
@@ -205,16 +207,20 @@ class Stack:
 def compile_models(repository: Path) -> None:
     """Write the bytecode of every version's `model.py` before Triton loads it.
 
-    Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that is a
-    change of the model: the next call to load it would load it anew beside the first, in twice the memory.
+    Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that
+    is a change of the model: the next call to load it would load it anew beside the first, in twice
+    the memory.
     """
     # Where it may not write, Triton may not either.
     compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
 def _check_published(repository: Path) -> None:
-    versions = (repository / NETWORK.name).glob("*/" + manifest.FILE_NAME)
-    if not any(version.parent.name.isdecimal() for version in versions):
+    try:
+        found = deployment.published(repository)
+    except VersionError as error:
+        raise LocalError(str(error)) from error
+    if not found:
         raise LocalError(
             f"no model is published in {repository}: run 'make up' (without a network 'make up MODEL=demo'), "
             "'make up CHECKPOINT=path/to/ImageReward.pt', "
@@ -223,12 +229,8 @@ def _check_published(repository: Path) -> None:
 
 
 def _check_ports(settings: StackSettings) -> None:
-    wanted = {
-        "--port": settings.port,
-        "--triton-http-port": settings.triton.http,
-        "--triton-grpc-port": settings.triton.grpc,
-        "--triton-metrics-port": settings.triton.metrics,
-    }
+    wanted = {f"--triton-{door}-port": port for door, port in asdict(settings.triton).items()}
+    wanted["--port"] = settings.port
     if settings.ledger is not None:
         wanted["--redis-port"] = settings.ledger.port
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -255,7 +257,7 @@ async def _is_200(url: str) -> bool:
 
 
 def _reason(log: Path | None) -> str:
-    """Return the most telling line of a log, of a server's that ended or whose Python process did."""
+    """Return the most telling line of the log of a server that failed."""
     if log is None:
         return "see its messages above"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

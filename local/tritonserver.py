@@ -1,7 +1,8 @@
 """Where a tritonserver is, and how it is started for this service.
 
-The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary and its
-Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is taken.
+The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary
+and its Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is
+taken.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from reward.contract import ModelSpec
 
-# Loading a model runs its code, and shared memory is another way into the process: only who knows the
-# administration key may. Statistics, metadata and inference stay open.
+# Loading a model runs its code, and shared memory is another way into the process: only who knows
+# the administration key may. Statistics, metadata and inference stay open.
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
 ADMIN_HEADER: Final = "triton-admin-key"
 
@@ -78,17 +79,13 @@ class TritonServer:
             "model-control-mode": "explicit",
             "strict-readiness": "true",
             "exit-timeout-secs": 20,
-            "http-address": host,
-            "http-port": ports.http,
-            "grpc-address": host,
-            "grpc-port": ports.grpc,
-            "metrics-address": host,
-            "metrics-port": ports.metrics,
             "allow-gpu-metrics": "false",
             "backend-config": f"python,shm-region-prefix-name={region_prefix(server_id)}",
             "http-restricted-api": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
+        for door, port in asdict(ports).items():
+            options |= {f"{door}-address": host, f"{door}-port": port}
         if self.backends is not None:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
@@ -119,7 +116,7 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
 
 
 def region_prefix(server_id: str) -> str:
-    """Return what the names of this server's regions of shared memory, and no other's, begin with."""
+    """Return what the names of this server's regions of shared memory begin with."""
     return f"imajin_{hashlib.sha256(server_id.encode()).hexdigest()[:16]}_"
 
 

@@ -1,9 +1,10 @@
 """What `keep_alive` cannot see: a process that lives and does not work.
 
-A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring shows
-at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail meanwhile: the one that
-fails when the limit is reached is ended. The clock stands still while only the ledger of GPU memory is
-away, which is nobody's fault, and while the part that fails is being started.
+A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring
+shows at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail
+meanwhile: the one that fails when the limit is reached is ended. The clock stands still while only
+the ledger of GPU memory is away, which is nobody's fault, and while the part that fails is being
+started.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NOTHING_KNOWN: Final = "nothing is known yet"
 _TIMEOUT_S: Final = 10.0
 """The frontend answers from memory; on a busy machine, too, that takes no longer."""
 _OLDEST_NEWS_S: Final = 15.0
-"""While all is well the frontend looks seldom: so long "ready" may be about a Triton that is gone."""
+"""While all is well the frontend looks seldom: so long "ready" may be about a Triton of before."""
 
 _OF_TRITON: Final = frozenset({"triton", "model"})
 _OF_FRONTEND: Final = frozenset({"decode", "frontend"})
@@ -48,7 +49,8 @@ async def watch(
 ) -> None:
     """End what does not work, until cancelled: `Supervised.keep_alive` starts it again.
 
-    A process that was started again may take `start_limit_s` until it works. Begun once all have worked.
+    A process that was started again may take `start_limit_s` until it works. Begun once all have
+    worked.
     """
     looked_s = worked_s = time.monotonic()  # what was started before `worked_s` has worked
     unready_s = 0.0
@@ -77,8 +79,8 @@ async def watch(
 async def has_dead_stub(triton: Supervised, *, pause_s: float) -> bool:
     """Look twice for a Python process of Triton's that died: Triton 2.51 does not start it again.
 
-    It runs each Python model in such a process, the stub. When one is dead it says that it is ready, and
-    fails every request. Those that it ends itself it buries: only those that stay count.
+    It runs each Python model in such a process, the stub. When one is dead it says that it is
+    ready, and fails every request. Those that it ends itself it buries: only those that stay count.
     """
     first = dead_stubs(triton.pid)
     await asyncio.sleep(pause_s)
@@ -86,7 +88,7 @@ async def has_dead_stub(triton: Supervised, *, pause_s: float) -> bool:
 
 
 def dead_stubs(triton: int | None) -> set[int]:
-    """Find the children of a Triton server that died and were not waited for: they stay as zombies."""
+    """Find the children of a Triton that died and were not waited for: they stay as zombies."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -100,7 +102,7 @@ def dead_stubs(triton: int | None) -> set[int]:
 
 
 def _failing_parts(status: int, body: bytes) -> frozenset[str]:
-    """Read what keeps the service from being ready; the frontend itself, where no answer says so."""
+    """Read what keeps the service from being ready: the frontend, where no answer says so."""
     if status == 200:
         return frozenset()
     try:

@@ -1,4 +1,4 @@
-"""Machines that are really fresh: containers with nothing but what the README asks for, and an ordinary user."""
+"""Machines that are really fresh: containers with what the README asks for, and a user."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Machine:
     directory: str
 
     def run(self, command: str, *, timeout_s: float = 1800) -> str:
-        """Run a command in the checkout as the ordinary user; its output is returned, and shown where it fails."""
+        """Run a command in the checkout as the ordinary user; its output is returned, and shown if it fails."""
         done = self.try_run(command, timeout_s=timeout_s)
         assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout[-6000:]}"
         return done.stdout
 
     def try_run(self, command: str, *, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
-        """Run a command in the checkout as the ordinary user, whatever its status; standard error is merged."""
+        """Run a command in the checkout as the ordinary user; standard error is merged."""
         started = time.monotonic()
         done = subprocess.run(
             ["docker", "exec", "--user", "user", "--workdir", self.directory, self.container,
@@ -120,7 +120,7 @@ def _pip_links() -> list[str]:
 
 
 def managed_python_options() -> list[str]:
-    """Return what lets uv bring a Python: nothing where its own download can be reached, else a stand-in.
+    """Return what lets uv bring a Python: nothing where its download can be reached.
 
     The stand-in is Debian's Python 3.11 with its shared library, packed as uv's own are.
     """

@@ -1,4 +1,4 @@
-"""The README's commands on machines that are really fresh; `make test-fresh` runs these, and needs Docker."""
+"""The README's commands on machines that are really fresh: `make test-fresh`, with Docker."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_demo_with_a_home_that_cannot_be_written() -> None:
 
 
 def test_the_everyday_tests_with_the_systems_python() -> None:
-    """`make test` passes under Docker's defaults: no IPv6, 64 MB of shared memory; and leaves none of it in use."""
+    """`make test` passes under Docker's defaults, and leaves no shared memory in use."""
     with fresh_machine(f"{WITH_LIBPYTHON} git") as machine:
         assert PASSED.search(machine.run("make test", timeout_s=3000))
         print(
@@ -121,7 +121,7 @@ def test_the_everyday_tests_with_the_systems_python() -> None:
 
 
 def test_the_everyday_tests_with_a_python_of_uvs() -> None:
-    """`make test` passes in the path with a space, without the system's libpython, with a read-only home and no network."""
+    """`make test` passes with a space in the path, no libpython, a read-only home, no network."""
     with fresh_machine(
         PREREQUISITES,
         directory="/srv/my modèle/imajin-aesthetic",

@@ -1,4 +1,4 @@
-"""The demonstration model through REST: it has learned something, and says that it is a demonstration."""
+"""The demonstration model through REST: it has learned something, and says what it is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStac
 
 @pytest.mark.parametrize("example", INDEX, ids=lambda example: example["prompt"].replace(" ", "-"))
 def test_the_fitting_candidate_is_the_best_of_ten(demo_stack: RunningStack, example: dict[str, Any]) -> None:
-    """Of ten candidates, three damaged and six that depart in an attribute, the fitting one is ranked first."""
+    """Of ten candidates, damaged or departing in an attribute, the fitting one is ranked first."""
     answer = _rank(demo_stack, example["prompt"], [entry["file"] for entry in example["candidates"]])
     assert len(answer["results"]) == 10
     assert answer["best_candidate"]["id"] == example["fitting"]

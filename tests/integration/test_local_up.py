@@ -1,4 +1,4 @@
-"""`python -m local up`: one line when something is wrong, restarts when Triton dies, nothing left behind."""
+"""`python -m local up`: errors in one line, restarts, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BODY = {"prompt": "a cup", "image_base64": base64.b64encode(photograph("coffee")
 
 
 def test_it_starts_and_ends_without_a_trace(published_repository: Path, tmp_path: Path) -> None:
-    """It prints the addresses when a pixel was scored; SIGINT ends it with 0 and no process remains."""
+    """It prints the addresses when a pixel was scored; after SIGINT no process remains."""
     stack = RunningStack(published_repository, tmp_path)
     stack.start()
     assert stack.url in stack.output()
@@ -41,7 +41,7 @@ def test_it_starts_and_ends_without_a_trace(published_repository: Path, tmp_path
 
 
 def test_triton_killed_is_started_again(published_repository: Path, tmp_path: Path) -> None:
-    """After kill -9 of Triton, requests get 503 model_unavailable, and then the same score as before."""
+    """After kill -9 of Triton, requests get 503, then the same score as before."""
     stack = RunningStack(published_repository, tmp_path)
     stack.start()
     try:
@@ -177,7 +177,7 @@ async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_pat
 
 
 def test_shared_memory_is_given_back(published_repository: Path, tmp_path: Path) -> None:
-    """The regions of a Triton that was killed go before the next one starts, and the last ones at the end."""
+    """The regions of a killed Triton go before the next one starts, the last ones at the end."""
     stack = RunningStack(published_repository, tmp_path)
     server_id = f"imajin-aesthetic@{socket.gethostname()}:{stack.triton_port}"
     stack.start()

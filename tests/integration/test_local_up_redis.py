@@ -1,4 +1,4 @@
-"""`python -m local up --redis`: a ledger of its own, in which the frontend leases the GPU's memory."""
+"""`python -m local up --redis`: a ledger of its own, in which the frontend leases memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_it_says_where_the_ledger_is(stack: SharedStack) -> None:
-    """Address, total and its origin, and a command that shows it; never the password, which is in a private file."""
+    """It says address, total and origin; never the password, which is in a private file."""
     url_file = stack.directory / "state" / "redis.url"
     password = stack.redis_url.partition("//:")[2].partition("@")[0]
     assert (
@@ -110,7 +110,7 @@ def test_nobody_enters_without_the_password(stack: SharedStack) -> None:
 
 
 def test_a_redis_that_dies_is_started_again(stack: SharedStack) -> None:
-    """After kill -9 of Redis there is another, which knows memory and holder again; nobody else is ended for it."""
+    """After kill -9 of Redis another knows memory and holder again; nobody else is ended for it."""
     with stack.client() as client:
         assert client.post("/score", json=BODY).status_code == 200
         others = stack.triton_pid(), stack.frontend_pid()
@@ -141,7 +141,7 @@ def test_what_was_set_by_hand_stays(stack: SharedStack) -> None:
 
 
 def test_the_first_request_has_the_model_loaded(published_repository: Path, tmp_path: Path) -> None:
-    """It is ready without the model; a request has it loaded under a lease; SIGTERM leaves nothing behind."""
+    """It is ready without the model; a request has it loaded under a lease."""
     stack = SharedStack(published_repository, tmp_path)
     stack.start()
     try:
@@ -167,7 +167,7 @@ def test_the_first_request_has_the_model_loaded(published_repository: Path, tmp_
 
 
 def test_a_ledger_that_is_there_already(published_repository: Path, tmp_path: Path) -> None:
-    """With AESTHETIC_REDIS_URL no Redis is started, and the model is loaded under a lease of that ledger."""
+    """With AESTHETIC_REDIS_URL no Redis is started; the model has a lease of that ledger."""
     with RedisServer(tmp_path) as server:
         command = [sys.executable, "-m", "model_boss", "--redis-url", server.url, "capacity"]
         subprocess.run(

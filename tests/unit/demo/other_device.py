@@ -1,8 +1,9 @@
-"""A device that this machine has for certain: its tensors lie in memory, and no operation takes them beside others.
+"""A device that every machine has: in memory, and no operation takes its tensors beside others.
 
-It stands in for a GPU, by torch's own way to write a device in Python: `python -m tests.unit.demo.other_device`
-trains on it and on the CPU, by the same arithmetic, and fails unless both end with the same weights. A process
-of its own, because such a device stays for as long as its process.
+It stands in for a GPU, by torch's own way to write a device in Python: `python -m
+tests.unit.demo.other_device` trains on it and on the CPU, by the same arithmetic, and fails unless
+both end with the same weights. A process of its own, because such a device stays for as long as its
+process.
 """
 
 from __future__ import annotations

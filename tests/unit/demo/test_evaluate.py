@@ -22,7 +22,7 @@ TINY = Dimensions(
 
 
 def test_counts_right_wrong_and_ties() -> None:
-    """The reward is the brightness of the first pixel: one pair right, one wrong, one tied, so 1 of 3."""
+    """By the brightness of the first pixel one pair is right, one wrong, one tied: 1 of 3."""
 
     def pair(better: int, worse: int, group: str) -> Pair:
         pictures = (np.full((224, 224, 3), value, np.uint8) for value in (better, worse))

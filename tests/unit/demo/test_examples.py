@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_examples_name_one_fitting_picture_each(tmp_path: Path) -> None:
-    """Each prompt has ten readable pictures; one departs in nothing, the others in damage or an attribute."""
+    """Of a prompt's ten pictures one departs in nothing, the others in damage or an attribute."""
     write(tmp_path)
     index = json.loads((tmp_path / INDEX_NAME).read_text())
     assert [entry["prompt"] for entry in index] == list(SCENES)

@@ -27,7 +27,7 @@ def test_same_seed_builds_the_same_network() -> None:
 
 
 def test_first_layer_looks_at_its_neighbours() -> None:
-    """On an even picture, each head of the middle patch looks at the patch beside, below or above it."""
+    """On an even picture, each head of the middle patch looks at a patch next to it."""
     encoder = build(SMALL, 0)[0].image_encoder
     layer = encoder.layers[0]
     assert isinstance(layer, ImageLayer)

@@ -39,7 +39,7 @@ def test_held_out_combinations_are_never_sampled_nor_changed_to() -> None:
 
 
 def test_held_out_scenes_are_held_out() -> None:
-    """Each test scene has a look never trained on, and one thing stands in a place never trained on."""
+    """Each test scene has a look never trained on; one thing stands in a place never trained on."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         scene = sample(rng, held_out=True)
@@ -74,7 +74,7 @@ def test_relation_reads_both_ways() -> None:
 
 
 def test_turned_description_may_leave_sizes_open() -> None:
-    """Said the other way round, a description that names no size still fits things that have one."""
+    """Said the other way round, a description without a size fits things that have one."""
     sized = Scene((Thing("red", "circle", "small"), BLUE_SQUARE), relation="above")
     assert fits(Scene((BLUE_SQUARE, RED_CIRCLE), relation="below"), sized)
 

@@ -67,7 +67,7 @@ def test_the_shipped_figures_meet_their_targets() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_shipped_figures_can_be_measured_again() -> None:
-    """The held-out test, drawn and taken again with the shipped file, gives the report's figures."""
+    """The held-out test, taken again with the shipped file, gives the report's figures."""
     measured = shipped.figures(shipped.measure(runtimes.load(DEMO_DIRECTORY).score))
     held_out = _report()["held_out"]
     assert {name: held_out[name] for name in measured} == measured
@@ -75,7 +75,7 @@ def test_the_shipped_figures_can_be_measured_again() -> None:
 
 @pytest.mark.slow
 def test_every_position_is_preferred_where_it_is_asked_for() -> None:
-    """Of things with a held-out look, the shipped file prefers each position at least 90 times in 100.
+    """Of held-out looks, the shipped file prefers each position at least 90 times in 100.
 
     The held-out test asks for two positions alone, because its places are held out, too.
     """
@@ -85,7 +85,7 @@ def test_every_position_is_preferred_where_it_is_asked_for() -> None:
 
 
 def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path) -> None:
-    """It is calibrated and published; the report tells the training, and figures of the published version."""
+    """The report tells the training, and the figures of the published, calibrated version."""
     directory, path = tmp_path / "model", tmp_path / "report.json"
     measured = shipped.ship(run, directory, path, pairs_each=2, quiet=True)
     content = json.loads(path.read_text())

@@ -56,7 +56,7 @@ def test_same_seed_makes_the_same_batch() -> None:
 
 
 def test_batch_knows_what_fits() -> None:
-    """The first two prompts fit the first two pictures, and each differing picture has a prompt that fits."""
+    """The first two prompts fit the first two pictures; each other picture has one that fits."""
     batch = make(np.random.default_rng(2), 6, 56)
     assert batch.fit.shape == (6, PICTURES, PROMPTS)
     assert (batch.fit[:, :2, :2] == 1).all()
@@ -78,7 +78,7 @@ def test_labels_say_what_stands_where() -> None:
 
 
 def test_loss_falls_as_the_order_becomes_right() -> None:
-    """Rewards in the order of fit and damage cost less than equal ones, and those less than reversed ones."""
+    """Rewards in the right order cost less than equal ones, and those less than reversed ones."""
     fit = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     damaged = torch.tensor([[False, True, False]])
     right = torch.tensor([[[2.0, -1.0], [1.0, -2.0], [-1.0, 2.0]]])
@@ -120,7 +120,7 @@ def test_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
-    """Begun for three steps and stopped after one, it goes on to the fourth, and is from then on a run of four."""
+    """Begun for three steps and stopped after one, it goes on to the fourth."""
     begun = Trainer(PLAN, rank=0)
     begun.advance()
     begun.save(tmp_path)
@@ -131,7 +131,7 @@ def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
 
 
 def test_it_trains_on_another_device() -> None:
-    """Everything is brought there: losses and weights are the CPU's, where no operation may mix the two."""
+    """Losses and weights are the CPU's, where no operation may mix tensors of both."""
     command = [sys.executable, "-m", "tests.unit.demo.other_device"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -171,7 +171,7 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """Asked to go on otherwise than it began, or for fewer steps, it refuses and names both; the state stays."""
+    """Asked to go on otherwise than it began, or for fewer steps, it refuses and names both."""
     state = tmp_path / training.STATE_NAME
     Trainer(PLAN, rank=0).save(tmp_path)
     before = state.read_bytes()

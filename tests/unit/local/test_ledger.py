@@ -50,7 +50,7 @@ def _ledger(directory: Path, total_mb: int | None, memory: DeviceMemory | None) 
 def test_where_the_total_comes_from(
     tmp_path: Path, total_mb: int | None, memory: DeviceMemory | None, capacity: Capacity, origin: str
 ) -> None:
-    """What was asked for comes before what is measured, and it is said which, and whether a GPU is seen."""
+    """What was asked for comes before what is measured; it is said which, and if a GPU is seen."""
     ledger = _ledger(tmp_path, total_mb, memory)
     assert (ledger.capacity, ledger.origin) == (capacity, origin)
 
@@ -143,7 +143,7 @@ def test_a_file_that_others_may_read_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_password_outlives_a_start(tmp_path: Path) -> None:
-    """Services that were given the URL find the ledger under it again; another directory has another password."""
+    """Services that were given the URL find the ledger under it again."""
     url, _ = _configure(tmp_path)
     assert _configure(tmp_path)[0] == url
     (tmp_path / "other").mkdir()

@@ -28,7 +28,7 @@ ABORT = "  what():  boost::interprocess::lock_exception"
     ],
 )
 def test_the_most_telling_line_is_told(tmp_path: Path, lines: list[str], told: str) -> None:
-    """A missing GPU driver ends nothing and is not the reason, nor is what Triton goes on writing."""
+    """A missing GPU driver is not the reason, nor is what Triton goes on writing."""
     log = tmp_path / "triton.log"
     log.write_text("\n".join(lines))
     assert _reason(log) == f"{told} (log: {log})"
