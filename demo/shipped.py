@@ -20,7 +20,7 @@ from tqdm import tqdm
 from demo import evaluate
 from demo.evaluate import HELD_OUT_SEED, PAIRS, TESTED, Report, in_torch
 from demo.training import load_network, read_state
-from export.publish import write_version
+from export.publish import Recipe, write_version
 from reward import runtimes
 from reward.checkpoint import save
 from reward.files import sha256
@@ -84,7 +84,7 @@ def publish(checkpoint: Path, directory: Path, *, quiet: bool = False) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         draft = Path(temporary) / directory.name
         draft.mkdir()
-        write_version(draft, checkpoint, name=NAME, show_progress=not quiet)
+        write_version(draft, Recipe(checkpoint, NAME), show_progress=not quiet)
         if directory.exists():
             shutil.rmtree(directory)
         draft.rename(directory)
