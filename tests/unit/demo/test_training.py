@@ -76,7 +76,7 @@ def test_labels_say_what_stands_where() -> None:
     assert labels.covered.shape == (4 * PICTURES, 196, 16)
     assert (labels.covered[~known] < 0).all()
     assert (colours[known][covered > 0.99] > 0).all()
-    assert (covered[labels.shapes[known] == 0] < 0.7).all()
+    assert (covered[shapes[known] == 0] < 0.7).all()
 
 
 def test_loss_falls_as_the_order_becomes_right() -> None:
@@ -212,7 +212,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
 
 def test_without_options_it_is_the_shipped_models_run() -> None:
     """The defaults, workers among them, are the plan with which the shipped file was trained."""
-    assert asdict(Plan()) == report.read(REPORT)["training"]["plan"]
+    assert asdict(Plan()) == json.loads(shipped.REPORT.read_text())["training"]["plan"]
 
 
 def test_learning_rate_warms_up_and_cools_down() -> None:
