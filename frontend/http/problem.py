@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.errors import GpuError
+from frontend.gpu.errors import GpuUnavailable
 from frontend.http import errors as http
 from frontend.http.schemas import Problem
 from frontend.images import errors as images
@@ -54,7 +54,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     scoring.PromptInvalid: _INVALID,
     scoring.UnknownVersion: Kind(422, "unknown_version", "This version is not served"),
     scoring.Overloaded: _OVERLOADED,
-    GpuError: _GPU,
+    GpuUnavailable: _GPU,
     triton.Unavailable: _MODEL,
     triton.QueueFull: _OVERLOADED,
     triton.TimedOut: _DEADLINE,
