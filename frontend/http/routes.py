@@ -256,7 +256,7 @@ def _model(served: ServedVersion) -> schemas.ModelInfo:
 
 def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
     manifest = served.manifest
-    gates: dict[str, Any] | None = getattr(manifest, "gates", None)
+    gates: dict[str, Any] = getattr(manifest, "gates", None) or {}
     return schemas.VersionInfo(
         version=served.version,
         role=served.role,
@@ -267,7 +267,7 @@ def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
         precision=manifest.precision,
         runtime=manifest.runtime,
         published_at=manifest.created_at,
-        gates=gates,
+        gates={name: value for name, value in gates.items() if not isinstance(value, dict)} or None,
     )
 
 

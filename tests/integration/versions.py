@@ -13,6 +13,7 @@ from export.registry import Registry
 from export.running_triton import RunningTriton
 from local import tritonserver
 from local.ports import free_ports
+from local.stack import compile_models
 from reward import runtimes
 from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
@@ -87,7 +88,7 @@ class Versions:
             admin_key=ADMIN_KEY,
             server_id=self._server_id,
         )
-        tritonserver.compile_models(self.repository)
+        compile_models(self.repository)
         self._triton.start(command, server.environment)
         await self.frontend.start_and_wait()
         await self.frontend.health(200)
