@@ -21,7 +21,7 @@ import httpx
 from PIL import Image
 from skimage import data
 
-from export.publish import publish
+from export.publish import Recipe, publish
 from export.registry import Registry
 from reward.runtimes.onnxruntime import available_cpus
 from tests.integration.stack import RunningStack
@@ -51,7 +51,7 @@ def main() -> None:
     if not checkpoint.exists():
         ask(Job([PROMPT], [], checkpoint=str(checkpoint), seed=0), directory)
     if not repository.exists():
-        publish(Registry(copy_repository(repository)), checkpoint, name="random weights, seed 0")
+        publish(Registry(copy_repository(repository)), Recipe(checkpoint, "random weights, seed 0"))
     theirs: dict[int, list[float]] = {1: [], 10: []}
     ours: dict[int, list[float]] = {1: [], 10: []}
     stack = RunningStack(repository, directory)

@@ -91,23 +91,15 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
 
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
-    from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
+    from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
     from reward.network import Dimensions  # noqa: PLC0415
 
-    dimensions = None
-    if arguments.dimensions:
-        dimensions = Dimensions(**json.loads(arguments.dimensions.read_text()))
+    dimensions = Dimensions(**json.loads(arguments.dimensions.read_text())) if arguments.dimensions else None
+    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
     deployer = _quiet_deployer(registry)
     deployer.keep()  # from now on a newer version does not take the place of what is served
     is_first = not registry.versions()
-    number = publish(
-        registry,
-        arguments.checkpoint,
-        name=arguments.name,
-        dimensions=dimensions,
-        tolerance=arguments.tolerance,
-        show_progress=not arguments.quiet,
-    )
+    number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
     print(
         f"published {registry.directory(number)}: {version.manifest.name}, "

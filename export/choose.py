@@ -125,9 +125,9 @@ class Chooser:
             raise ToolsMissing(
                 f"{checkpoint} has to be exported once; {', '.join(missing)} are needed: pip install '.[export]'"
             )
-        from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import
+        from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import
 
-        self._promote(publish(self._registry, checkpoint, name=name))
+        self._promote(publish(self._registry, Recipe(checkpoint, name)))
 
     def _serve_by_name(self, name: str) -> None:
         if not self._serve_published(name):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_pixels_are_identical(tmp_path: Path) -> None:
-    """Each file gives upstream's pixels after normalisation, upstream on Pillow 12, we on the installed one."""
+    """Each file gives upstream's pixels; upstream is on Pillow 12, we on the installed one."""
     pictures = write_pictures(tmp_path)
     theirs = ask(Job([""], [str(path) for path in pictures.values()]), tmp_path)["normalised"]
     mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))

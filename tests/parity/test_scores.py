@@ -1,4 +1,4 @@
-"""Full size: what is published scores as upstream scores, to 1e-4, for every kind of file and prompt."""
+"""Full size: what is published scores as upstream does, to 1e-4, for all kinds of input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 @dataclass(frozen=True)
 class Reference:
-    """One seeded full-size checkpoint, upstream's answers about it, and our published version of it."""
+    """A seeded full-size checkpoint, upstream's answers about it, our published version."""
 
     kinds: list[str]
     paths: list[Path]
@@ -52,7 +52,7 @@ class Reference:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """Make the checkpoint in upstream's process, publish it, load what was published."""
-    from export.publish import publish
+    from export.publish import Recipe, publish
     from export.registry import Registry
     from reward import runtimes
     from tests.repository import copy_repository
@@ -72,7 +72,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     )
     theirs = ask(job, directory)
     registry = Registry(copy_repository(directory / "repository"))
-    number = publish(registry, checkpoint, name="random weights, seed 0", show_progress=False)
+    number = publish(registry, Recipe(checkpoint, "random weights, seed 0"), show_progress=False)
     checkpoint.unlink()  # 1.8 GB
     loaded = runtimes.load(registry.directory(number))
     return Reference(
@@ -87,7 +87,7 @@ def test_token_ids_are_identical(reference: Reference) -> None:
 
 @pytest.mark.timeout(900)
 def test_scores_are_upstreams(reference: Reference) -> None:
-    """Every pair, scored alone through the published graph, is within 1e-4 of `ImageReward.score`."""
+    """Every pair, alone through the published graph, is within 1e-4 of `ImageReward.score`."""
     ours = np.array([_score(reference, [prompt], [image])[0] for prompt, image in reference.job.pairs])
     theirs = reference.theirs["scores"]
     assert theirs.max() - theirs.min() > 1  # the random weights tell images and prompts apart

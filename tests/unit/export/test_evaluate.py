@@ -1,4 +1,4 @@
-"""Agreement with people, counted by hand on small rankings and measured through a real published version."""
+"""Agreement with people: counted by hand on small rankings, measured on a published version."""
 
 from __future__ import annotations
 
@@ -71,9 +71,11 @@ def _fake(prompt: str, images: Sequence[Path]) -> list[float]:
 def test_three_prompts_counted_by_hand() -> None:
     """The sums over prompts of different size, ties of both kinds among them."""
     annotations = [
-        # By reward a c b e d; people say a b c d e. Of 10 pairs b-c and d-e are wrong. Best first; worst is last but one.
+        # By reward a c b e d; people say a b c d e. Of 10 pairs b-c and d-e are wrong. Best first;
+        # worst is last but one.
         Annotation("1", "five", ("a", "b", "c", "d", "e"), (1, 2, 3, 4, 5)),
-        # People tie b and c, so that 2 pairs count; the model ties a and b: 1 right. No single worst.
+        # People tie b and c, so that 2 pairs count; the model ties a and b: 1 right. No single
+        # worst.
         Annotation("2", "tied", ("a", "b", "c"), (1, 2, 2)),
         # The one pair is wrong, and best and worst at k = 1.
         Annotation("3", "reverse", ("a", "b"), (1, 2)),
@@ -134,7 +136,7 @@ def test_another_format_is_refused(tmp_path: Path, content: Any, message: str) -
 
 
 def test_the_command_measures_a_published_version(published_repository: Path, tmp_path: Path) -> None:
-    """Human ranks made from the network's own scores are met in full, and with them reversed in no pair."""
+    """Human ranks made from the network's own scores are met in full, and reversed in no pair."""
     from export.scoring import score
     from reward import runtimes
 

@@ -1,4 +1,4 @@
-"""Upstream's published scores tell whether a version is ImageReward-v1.0. The weights cannot be had here."""
+"""Upstream's published scores tell whether a version is ImageReward-v1.0."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_four_images_have_to_be_there(images: Path) -> None:
 
 
 def test_the_images_are_downloaded_once(images: Path, tmp_path: Path) -> None:
-    """From where upstream has them, and not again; without a way there, the message says what to bring."""
+    """From where upstream has them, once; without a way there, the message says what to bring."""
     cache = tmp_path / "cache"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(images)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -40,7 +40,7 @@ def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
 
 
 def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> None:
-    """The exporter notes stack traces in the graph; a published version does not tell where it was made."""
+    """The exporter notes stack traces; a published version does not tell where it was made."""
     graph = (published_repository / "image_reward_network" / "1" / "network.onnx").read_bytes()
     assert str(CHECKOUT).encode() not in graph
     assert b"site-packages" not in graph
@@ -51,7 +51,7 @@ def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
     with pytest.raises(ParityError, match="nothing was published"):
-        publishing.publish(registry, weights, name="x", tolerance=0, show_progress=False)
+        publishing.publish(registry, publishing.Recipe(weights, "x", tolerance=0), show_progress=False)
     assert registry.versions() == []
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def upstream_state(seed: int = 0) -> dict[str, Tensor]:
-    """The small network's weights under upstream's names, with what upstream stores and never reads."""
+    """The small network's weights under upstream's names, with what upstream never reads."""
     renames = [
         ("image_encoder.patches.", "blip.visual_encoder.patch_embed.proj."),
         ("image_encoder.class_token", "blip.visual_encoder.cls_token"),
@@ -148,7 +148,7 @@ class _Evil:
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, suffix: str) -> None:
-    """Empty files, text and pickles of other things are refused, and code in a pickle is not run."""
+    """Empty files, text and other pickles are refused, and code in a pickle is not run."""
     path = tmp_path / f"file.{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"file\."):

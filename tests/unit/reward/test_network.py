@@ -40,7 +40,7 @@ def test_the_last_layer_needs_one_query() -> None:
 
 
 def test_normalisation_is_in_the_network() -> None:
-    """uint8 pixels are scaled by CLIP's mean and deviation: a shift of the buffers shifts the reward."""
+    """CLIP's mean and deviation scale uint8 pixels: a shift of the buffers shifts the reward."""
     network = small_network()
     inputs = _inputs(["a cat"])
     before = network(*inputs)

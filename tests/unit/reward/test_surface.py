@@ -36,7 +36,7 @@ def test_callers_see_the_types() -> None:
 
 
 def test_nothing_is_sent_home(tmp_path: Path) -> None:
-    """The telemetry of onnxruntime is off wherever `reward` is imported: it does not even make its device id."""
+    """Where `reward` is imported, onnxruntime's telemetry is off: it makes not even a device id."""
     environment = {
         name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}
     }

@@ -1,4 +1,4 @@
-"""The adapter: what is wrong with one request is that request's error alone, in words that are safe to send."""
+"""The adapter: what is wrong with one request is its error alone, in words safe to send."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_rows_are_bounded(network: Any) -> None:
 
 
 def test_a_failing_execution_fails_only_whose_fault_it_is(network: Any) -> None:
-    """The others are executed again, each alone; the text of the exception is logged and never sent."""
+    """The others are executed again, each alone; the exception's text is logged and never sent."""
     answers = _answers(network.execute([_request(1), _request(255), _request(2, 3)]))
     assert answers == [[1], f"500: {INTERNAL}", [2, 3]]
     assert network._runtime.batches == [4, 1, 1, 2]
@@ -198,7 +198,7 @@ def test_files_become_the_networks_tensors(preprocess: Any) -> None:
 
 
 def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> None:
-    """Not an image, a prompt that is no UTF-8, a crashed decoder, missing tensors: four errors and one answer."""
+    """No image, a prompt not in UTF-8, a crashed decoder, missing tensors: each its own error."""
     good = photograph("coffee")
     responses = preprocess.execute(
         [

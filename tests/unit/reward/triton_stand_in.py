@@ -1,4 +1,4 @@
-"""Triton's Python backend, as far as the adapter uses it: requests that hold arrays, responses that can be read."""
+"""Triton's Python backend, as far as the adapter uses it: arrays in, readable responses out."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_the_graph_computes_what_torch_computes(version: Path, batch: int, promp
 
 
 def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
-    """Without a manifest, with a broken one, with one bit of a weight flipped, or with no graph in the file."""
+    """No manifest or a broken one, one bit of a weight flipped, no graph in the file."""
     damaged = tmp_path / "1"
     shutil.copytree(version, damaged)
     weights = bytearray((version / "network.onnx.data").read_bytes())
