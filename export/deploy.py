@@ -122,7 +122,8 @@ class Deployer:
         with self._store.locked():
             before = self._store.read()
             target = _target(before, number, canary, shadow, device)
-            if before is not None and dataclasses.replace(target, history=before.history) == before:
+            is_same = before is not None and dataclasses.replace(target, history=before.history) == before
+            if before is not None and is_same and self._store.is_explicit:
                 return self._tidy(before)
             check(self._registry.directory(number), below_gates=force)
             action = "canary" if canary is not None else "shadow" if shadow is not None else "promote"
@@ -180,7 +181,8 @@ class Deployer:
     def _change(
         self, before: Deployment | None, target: Deployment, number: int, action: str, *, is_tried: bool
     ) -> Outcome:
-        stable = None if before is None else before.stable
+        is_first = before is None or (before.stable == number and not self._store.is_explicit)
+        stable = None if before is None or is_first else before.stable
         history = (*target.history, self._entry(action, stable, number, self._manner.why))
         target = dataclasses.replace(target, history=history)
         self._compile(target.versions)
