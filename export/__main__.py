@@ -95,10 +95,10 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     from reward.network import Dimensions  # noqa: PLC0415
 
     dimensions = Dimensions(**json.loads(arguments.dimensions.read_text())) if arguments.dimensions else None
-    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
     deployer = _quiet_deployer(registry)
     deployer.keep()  # from now on a newer version does not take the place of what is served
     is_first = not registry.versions()
+    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
     number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
     print(
@@ -106,7 +106,8 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
         f"differs from torch by {version.manifest.parity['max_difference']:.1e} at most"
     )
     if arguments.promote or is_first:
-        print(deployer.promote(number, is_tried=True).says)
+        # Whoever published it below its gates has said --force.
+        print(deployer.promote(number, force=True, is_tried=True).says)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,7 +72,7 @@ def _left_aside(registry: Registry) -> list[str]:
 
 
 def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> None:
-    """Eight at once are eight versions, none lost or overwritten."""
+    """Eight publications at once become eight versions; none is lost or overwritten."""
     with ThreadPoolExecutor(8) as threads:
         numbers = list(threads.map(lambda i: _publish(registry, f"w{i}"), range(8)))
     assert sorted(numbers) == list(range(1, 9))
@@ -90,6 +90,6 @@ def test_a_version_is_removed_whole(registry: Registry) -> None:
 
 
 def test_another_directory_is_no_repository(tmp_path: Path) -> None:
-    """It is refused by name."""
+    """A directory that is no repository is refused by its name."""
     with pytest.raises(RegistryError, match="not a model repository"):
         Registry(tmp_path)
