@@ -176,6 +176,7 @@ class Deployer:
             removed = [number for number in published if number not in protected]
             for number in removed:
                 self._registry.remove(number)
+            self._registry.remove_left_over()
             return removed
 
     def _change(
@@ -232,6 +233,8 @@ class Deployer:
         if isinstance(error, TritonGone):
             triton.wait_until_up(self._manner.start_timeout_s)
         try:
+            if self._manner.replace:
+                triton.unload()  # there is no memory for both on the way back either
             self._switch(triton).settle(content)
         except TritonFailed as failure:
             self._store.write(content)

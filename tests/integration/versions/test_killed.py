@@ -74,6 +74,7 @@ def test_a_command_that_is_killed_leaves_the_old_or_the_new(serving: Serving) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_command_that_is_killed_at_any_step(serving: Serving) -> None:
     """Of all that a promotion does."""
     names = _promote_until(serving, 0).stdout.splitlines()

@@ -49,6 +49,7 @@ def test_no_request_fails_while_versions_change(serving: Serving) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_no_request_fails_in_fifty_changes_at_all_doors(serving: Serving) -> None:
     """REST too, whose answers name the version; frontends remember what is served for a second."""
     serving.start_frontend()
