@@ -7,6 +7,7 @@ import dataclasses
 import getpass
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -234,6 +235,8 @@ def _command(
 def _deployer(registry: Registry, arguments: argparse.Namespace) -> Deployer:
     manner = Manner(who=user())
     if "watch_s" in arguments:
+        # A pipeline that is cancelled has the old version brought back, as Ctrl-C has.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         manner = Manner(
             who=arguments.who or user(),
             why=arguments.why,

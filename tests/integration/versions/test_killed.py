@@ -82,6 +82,22 @@ def test_a_command_that_is_killed_at_any_step(serving: Serving) -> None:
     _kill_the_command(serving, list(range(1, len(names) + 1)))
 
 
+def test_a_command_that_is_asked_to_end_brings_the_old_version_back(serving: Serving) -> None:
+    """Ctrl-C and a pipeline that is cancelled: it says so, by the exit status of what was undone."""
+    command = [sys.executable, "-m", "export", "--repository", str(serving.repository)]
+    with subprocess.Popen(
+        [*command, "promote", "2", "--watch-s", "60"], stderr=subprocess.PIPE, text=True
+    ) as promoting:
+        assert promoting.stderr is not None
+        for line in promoting.stderr:
+            if line.startswith("watching version 2"):
+                assert deployment.read(serving.repository).stable == 2
+                promoting.terminate()
+        assert line == "error: interrupted; version 1 is served as before\n"
+    assert promoting.returncode == 5
+    assert serving.serves() == 1
+
+
 def _kill_triton(serving: Serving, at: str) -> int:
     """Kill Triton before a step of a promotion and start it again; return what it serves then."""
 

@@ -11,10 +11,24 @@ from export.errors import Refused, Undone
 from reward import deployment
 from tests.integration.versions import flawed
 from tests.integration.versions.flawed import publish_copy
-from tests.integration.versions.serving import under_load
+from tests.integration.versions.serving import Serving, under_load
 
 if TYPE_CHECKING:
-    from tests.integration.versions.serving import Serving
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One Triton for all: each test leaves version 1 served."""
+    directory = tmp_path_factory.mktemp("refused")
+    repository = shutil.copytree(two_networks, directory / "model_repository", symlinks=True)
+    running = Serving(repository, directory)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
@@ -33,6 +47,7 @@ def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
         publish_copy(registry, 2, model=flawed.SCORES_NAN): "the network gave a reward that is not finite",
         publish_copy(registry, 2, model=flawed.DIES): "its process ended with status 9",
     }
+    before = deployment.read(serving.repository).history
     with under_load(serving, [1]) as load:
         for number, reason in reasons.items():
             with pytest.raises(Refused, match=reason):
@@ -40,7 +55,7 @@ def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
             assert serving.triton.loaded() == {1}
     assert load.failures == []
     assert serving.serves() == 1
-    assert [change.action for change in deployment.read(serving.repository).history] == ["promote"]
+    assert deployment.read(serving.repository).history == before
 
 
 def test_the_command_says_it_in_one_line(serving: Serving) -> None:
@@ -74,10 +89,6 @@ def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: st
     last = deployment.read(serving.repository).history[-1]
     assert (last.action, last.before, last.after) == ("failed", 1, number)
     assert reason in last.why
-    serving.deployer().promote(2)
-    assert serving.serves() == 2
-    serving.deployer().rollback()
-    assert serving.serves() == 1
 
 
 def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
@@ -85,25 +96,33 @@ def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
     number = publish_copy(serving.registry, 2, gates={"passed": False})
     serving.deployer().promote(number, force=True)
     assert serving.serves() == number
+    serving.deployer().rollback()
+
+
+def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving: Serving) -> None:
+    """The two are never loaded together, and a version that fails then is replaced by the old one again."""
+    loaded = []
+    deployer = serving.deployer(replace=True, step=lambda _: loaded.append(serving.triton.loaded()))
+    deployer.promote(2)
+    assert serving.serves() == 2
+    assert {frozenset(versions) for versions in loaded} == {frozenset({1}), frozenset(), frozenset({2})}
+    flaw = publish_copy(serving.registry, 1, model=flawed.RAISES_IN_TRITON_ALONE)
+    with pytest.raises(Undone, match="not in this Triton; version 2 is served as before"):
+        deployer.promote(flaw)
+    assert serving.serves() == 2
+    deployer.rollback()
+    assert serving.serves() == 1
 
 
 def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
     """`list` says that it is missing, and another one can be promoted while Triton still has it in memory."""
-    shutil.rmtree(serving.registry.directory(1))
+    directory = serving.registry.directory(1)
+    aside = directory.rename(directory.with_name("aside"))
     assert "MISSING: deleted by hand? promote another version" in serving.command("list").stdout
     serving.deployer().promote(2)
     assert serving.serves() == 2
     done = serving.command("rollback")
     assert done.returncode == 4
     assert "was it deleted by hand? publish its checkpoint again" in done.stderr
-
-
-def test_prune_removes_what_nobody_needs(serving: Serving) -> None:
-    """Never what is served, loaded, or would be rolled back to."""
-    for _ in range(4):
-        publish_copy(serving.registry, 2)
-    serving.deployer().promote(2)
-    serving.deployer().promote(4, canary=0.5)
-    assert serving.command("prune", "--keep", "1").stdout == "removed 3, 5\n"
-    assert [version.number for version in serving.registry.versions()] == [1, 2, 4, 6]
-    assert serving.serves() == 2
+    aside.rename(directory)
+    serving.deployer().promote(1)
