@@ -18,7 +18,6 @@ from frontend.http.errors import InvalidRequest
 from frontend.http.long_strings import LongStrings
 from frontend.http.openapi import TIMEOUT_HEADER
 from frontend.http.problem import describe_validation
-from frontend.images.errors import too_large
 from frontend.images.shared_bytes import SharedBytes
 from frontend.images.sources import Source
 from reward.contract import MAX_PROMPT_CHARACTERS

@@ -13,14 +13,14 @@ import reward.errors
 from frontend.errors import DeadlineExceeded
 from frontend.images.base64_text import decode_base64
 from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
-from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, serve
-from reward.preprocess import PreparedImage, prepare
+from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, decode, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from frontend.images.shared_bytes import Piece
+    from reward.preprocess import PreparedImage
 
     Base64 = str | Piece
     """Base64 or a data: URI; as a piece, what stands between the quotes of a JSON string."""
@@ -124,7 +124,7 @@ def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedI
         reward.errors.InvalidImage: too large, damaged, not of a known format, or no base64.
     """
     data = content if kind == IMAGE else decode_base64(content, limits.max_bytes)
-    return prepare(data, max_pixels=limits.max_pixels)
+    return decode(data, limits)
 
 
 if __name__ == "__main__":
