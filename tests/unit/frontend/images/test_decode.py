@@ -249,6 +249,16 @@ async def test_cancelled_callers(pool: DecodePool) -> None:
     assert after == before
 
 
+async def test_a_batch_of_slow_images_holds_up_nobody_else(pool: DecodePool) -> None:
+    """However many images of one request wait, another request finds a worker."""
+    batch = [asyncio.create_task(pool.decode(b"nap 2", timeout_s=60, request="batch")) for _ in range(10)]
+    await asyncio.sleep(0.1)
+    assert (await pool.decode(encoded("PNG"), timeout_s=60)).format == "PNG"
+    assert not any(task.done() for task in batch)
+    for task in batch:
+        task.cancel()
+
+
 async def test_workers_are_light(pool: DecodePool) -> None:
     """A worker knows Pillow and NumPy, and neither the web framework nor torch."""
     modules = (await pool.decode(b"modules", timeout_s=10)).format.split(",")
