@@ -18,10 +18,9 @@ from frontend.deadline import Deadline
 from frontend.triton import calls
 from frontend.triton.circuit import Circuit
 from frontend.triton.errors import NotReady, Rejected, TimedOut, Unavailable, Unreachable
-from reward import manifest, preprocess
-from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward import deployment, manifest, preprocess
+from reward.contract import NETWORK, PRIORITY_INTERACTIVE, REWARD
 from reward.errors import VersionError
-from reward.repository import served_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +119,7 @@ class TritonClient:
             async with InferenceServerClient(self._url, conn_timeout=None) as client:
                 server = await calls.call(client.get_server_metadata, deadline)
         try:
-            version = str(served_version(self._repository))
+            version = str(deployment.read(self._repository).stable)
         except VersionError as error:
             raise NotReady("no version is promoted", internal=str(error)) from error
         return ServedVersion(version, self._usable(version), None, server["version"])
@@ -188,10 +187,10 @@ class TritonClient:
 
     async def _ask(self) -> ServedVersion:
         client = self._connection()
-        # The ensemble's step names the served version: it is what promotion changes.
-        ensemble = await client.get_model_config(ENSEMBLE.name)
-        steps = ensemble["ensemble_scheduling"]["step"]
-        version = next(str(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
+        try:
+            version = str(deployment.read(self._repository).stable)
+        except VersionError as error:
+            raise NotReady("nothing is published", internal=str(error)) from error
         network = await client.get_model_config(NETWORK.name, version)
         server = await client.get_server_metadata()
         kinds = {group["kind"] for group in network.get("instance_group", [])}
