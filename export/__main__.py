@@ -97,13 +97,19 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     from reward.network import Dimensions  # noqa: PLC0415
 
     dimensions = Dimensions(**json.loads(arguments.dimensions.read_text())) if arguments.dimensions else None
-    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
+    recipe = Recipe(
+        arguments.checkpoint,
+        arguments.name,
+        dimensions,
+        precision=arguments.precision,
+        gate_set=arguments.gate_set,
+        calibration=arguments.calibration,
+        force=arguments.force,
+    )
     number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
-    print(
-        f"published {registry.directory(number)}: {version.manifest.name}, "
-        f"differs from torch by {version.manifest.parity['max_difference']:.1e} at most"
-    )
+    print(f"published {registry.directory(number)}: {version.manifest.name}")
+    print(version.manifest.gates["summary"])
     if arguments.promote or not any(version.served for version in registry.versions()):
         registry.promote(number)
         print(f"version {number} is served from the next start of Triton")
@@ -134,8 +140,13 @@ def _parser() -> argparse.ArgumentParser:
         "--dimensions", type=Path, help="JSON, for a .pt of other size than ImageReward-v1.0"
     )
     publish.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest difference (default: %(default)s)"
+        "--precision", choices=["fp32", "int8"], default="fp32", help="(default: %(default)s)"
     )
+    publish.add_argument("--gate-set", type=Path, metavar="DIR", help="images and prompts.json to compare on")
+    publish.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="images and prompts.json that scale int8"
+    )
+    publish.add_argument("--force", action="store_true", help="publish even if it is too far from fp32")
     publish.add_argument("--promote", action="store_true", help="serve it even if another version is served")
     publish.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch = commands.add_parser("fetch", help=f"download {OFFICIAL.name}, verify it and print where it lies")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from reward.errors import VersionError
@@ -33,10 +33,10 @@ class Manifest:
     """File name -> sha256, of everything in the directory but the manifest."""
     tools: dict[str, str]
     """Package -> version, of what made the files."""
-    parity: dict[str, float]
-    """Agreement of the graph with torch at publishing; see `export.parity`."""
     created_at: str
     """UTC, ISO 8601."""
+    gates: dict[str, Any] = field(default_factory=dict)
+    """How near the version is to the fp32 network, by `export.gates`; `summary` says it in a line."""
     vram_mb: int | None = None
     """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnxruntime
@@ -46,19 +46,25 @@ class OnnxRuntime:
     def score(
         self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1).
-
-        Columns in which every prompt is padding are left out; they would change nothing but the
-        time.
-        """
-        tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
-        inputs = {
-            PIXELS.name: np.ascontiguousarray(pixels),
-            INPUT_IDS.name: np.ascontiguousarray(input_ids[:, :tokens]),
-            ATTENTION_MASK.name: np.ascontiguousarray(attention_mask[:, :tokens]),
-        }
+        """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1)."""
+        inputs = graph_inputs(pixels, input_ids, attention_mask)
         rewards: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return rewards
+
+
+def graph_inputs(
+    pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Name a batch's tensors as the graph does.
+
+    Columns in which every prompt is padding are left out; they would change nothing but the time.
+    """
+    tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
+    return {
+        PIXELS.name: np.ascontiguousarray(pixels),
+        INPUT_IDS.name: np.ascontiguousarray(input_ids[:, :tokens]),
+        ATTENTION_MASK.name: np.ascontiguousarray(attention_mask[:, :tokens]),
+    }
 
 
 def available_cpus() -> int:

@@ -107,7 +107,6 @@ def publish_manifest(repository: Path, *, preprocessing: str | None = None) -> P
             dimensions={},
             files={},
             tools={},
-            parity={},
             created_at="2026-01-01T00:00:00Z",
         ),
         directory,
