@@ -18,7 +18,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -97,9 +97,19 @@ def _words(prompt: str) -> Iterator[str]:
             continue
         # Lower case character by character: Python's lower() of a whole word knows the final sigma.
         text = "".join(_clean(character.lower()) for character in part)
-        text = unicodedata.normalize("NFC", _CHINESE.sub(r" \1 ", text))
+        text = unicodedata.normalize("NFC", _in_canonical_order(_CHINESE.sub(r" \1 ", text)))
         for word in text.split():
             yield from _split_punctuation(_strip_accents(word))
+
+
+def _in_canonical_order(text: str) -> str:
+    """Decompose, and sort each run of combining marks; NFC makes the same text of it (Unicode, D109).
+
+    Python's own normalisation sorts in quadratic time: 10,000 marks out of order take it 0.7 s.
+    """
+    decomposed = chain.from_iterable(unicodedata.normalize("NFD", character) for character in text)
+    runs = groupby(decomposed, key=lambda character: unicodedata.combining(character) > 0)
+    return "".join(chain.from_iterable(sorted(run, key=unicodedata.combining) for _, run in runs))
 
 
 def _clean(text: str) -> str:

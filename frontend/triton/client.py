@@ -100,7 +100,7 @@ class TritonClient:
         """
         if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
             return self._served[1]
-        if self._asking is None or self._asking.done():  # all who need it meanwhile share the answer
+        if self._asking is None or self._asking.done():  # shared by all who need it
             self._asking = asyncio.create_task(self._ask_in_time())
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
@@ -110,13 +110,13 @@ class TritonClient:
             raise TimedOut("the deadline passed while the inference server was asked") from error
 
     async def promised(self, deadline: Deadline) -> ServedVersion:
-        """Say which version will be served once the model is loaded: the repository's configuration.
+        """Say which version will be served once the model is loaded, by the repository.
 
         Raises:
             Unavailable: Triton is down, or that version is not one that this frontend can use.
         """
         with self._watched(), self._metadata.attempt():
-            # A connection that was kept alive would hang while another frontend has the model loaded.
+            # One that was kept alive would hang while another frontend has the model loaded.
             async with InferenceServerClient(self._url, conn_timeout=None) as client:
                 server = await calls.call(client.get_server_metadata, deadline)
         try:
@@ -167,7 +167,7 @@ class TritonClient:
                 outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
                 request_id=request_id,
                 priority=PRIORITY_INTERACTIVE,
-                # Triton's own limit on the wait in its queue: what is late there is not executed any more.
+                # Triton's own limit on the wait in its queue: what is late there is not executed.
                 timeout=math.ceil(deadline.remaining_s() * 1e6),
             )
             result = await calls.call(infer, deadline)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reward.errors import InvalidPrompt
-from reward.tokenizer import tokenise
+from reward.tokenizer import _in_canonical_order, tokenise
 
 
 def test_ids_mask_and_padding() -> None:
@@ -37,6 +41,18 @@ def test_special_tokens_in_the_text_are_tokens() -> None:
     """As upstream has it; in lower case they are words."""
     assert tokenise(["[SEP][ENC]"]).input_ids[0, 1:3].tolist() == [102, 30523]
     assert tokenise(["[sep]"]).input_ids[0, 1] == 1031
+
+
+@given(
+    st.text(
+        st.sampled_from("a e\u0301\u0316\u0f73\u0344\u1fc1\u00e9\uac01\u11a8\u0338=\u034f\u302e"), max_size=40
+    )
+)
+def test_marks_are_ordered_as_unicode_orders_them(text: str) -> None:
+    """Sorting them beforehand, which Python does slowly, changes nothing."""
+    ordered = _in_canonical_order(text)
+    assert unicodedata.normalize("NFC", ordered) == unicodedata.normalize("NFC", text)
+    assert unicodedata.normalize("NFD", ordered) == ordered
 
 
 def test_no_prompt_gives_empty_arrays() -> None:

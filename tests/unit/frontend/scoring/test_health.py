@@ -9,13 +9,13 @@ import pytest
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.images.decode import DecodeLimits, decode_image
 from frontend.images.errors import DecoderStopped
 from frontend.scoring import health
 from frontend.scoring.health import Health, HealthMonitor, pause_s
 from frontend.triton.circuit import Circuit
 from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotReady
+from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
 
@@ -38,7 +38,7 @@ class Pool:
         self.asked += 1
         if self.error is not None:
             raise self.error
-        return decode_image(source, DecodeLimits())
+        return prepare(source)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def _score(client: TritonClient, request_id: str = "somebody") -> None:
     deadline = Deadline.after(10)
     served = await client.served(deadline)
     tokens = tokenise([""])
-    pixels = decode_image(_monitor(client)._pixel, DecodeLimits()).pixels[None]
+    pixels = prepare(_monitor(client)._pixel).pixels[None]
     await client.score(
         pixels,
         tokens.input_ids,
