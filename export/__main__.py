@@ -109,7 +109,7 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
     print(f"published {registry.directory(number)}: {version.manifest.name}")
-    print(version.manifest.gates["summary"])
+    print((version.manifest.gates or {})["summary"])
     if arguments.promote or not any(version.served for version in registry.versions()):
         registry.promote(number)
         print(f"version {number} is served from the next start of Triton")

@@ -103,6 +103,7 @@ def check(
     return report | {
         "questions": questions.name,
         "limits": asdict(LIMITS[precision]),
+        "passed": not failures,
         "failures": failures,
         "summary": summary(precision, measured, failures),
     }

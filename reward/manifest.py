@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from reward.errors import VersionError
@@ -35,10 +35,10 @@ class Manifest:
     """Package -> version, of what made the files."""
     created_at: str
     """UTC, ISO 8601."""
-    gates: dict[str, Any] = field(default_factory=dict)
-    """How near the version is to the fp32 network, by `export.gates`; `summary` says it in a line."""
     vram_mb: int | None = None
     """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
+    gates: dict[str, Any] | None = None
+    """What the version was measured by before it was published, and whether it `passed`; None: by nothing."""
 
 
 def read(directory: Path) -> Manifest:

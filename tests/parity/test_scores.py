@@ -75,7 +75,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     number = publish(registry, Recipe(checkpoint, "random weights, seed 0"), show_progress=False)
     checkpoint.unlink()  # 1.8 GB
     loaded = runtimes.load(registry.directory(number))
-    return Reference(list(pictures), list(pictures.values()), job, theirs, loaded, loaded.manifest.gates)
+    return Reference(
+        list(pictures), list(pictures.values()), job, theirs, loaded, loaded.manifest.gates or {}
+    )
 
 
 def test_token_ids_are_identical(reference: Reference) -> None:

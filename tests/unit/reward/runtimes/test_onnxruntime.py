@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from reward import manifest, runtimes
+from reward import manifest, preprocess, runtimes
 from reward.errors import VersionError
 from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, available_cpus
 from reward.tokenizer import tokenise
 from tests.small import small_network
+from tests.spoilt import claim_preprocessing, score_nan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,27 @@ def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> 
     manifest.write(dataclasses.replace(manifest.read(foreign), runtime="abacus"), foreign)
     with pytest.raises(VersionError, match="made for the runtime 'abacus'; this release has onnxruntime"):
         runtimes.load(foreign)
+
+
+def test_another_preprocessing_is_refused(version: Path, tmp_path: Path) -> None:
+    """It would score pixels that the version was never compared on, and nobody would see."""
+    foreign = tmp_path / "1"
+    shutil.copytree(version, foreign)
+    claim_preprocessing(foreign, "0123456789abcdef")
+    with pytest.raises(
+        VersionError,
+        match=rf"1: published for the preprocessing 0123456789abcdef, .* {preprocess.digest()} here",
+    ):
+        runtimes.load(foreign)
+
+
+def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_path: Path) -> None:
+    """Its files are as its manifest says, and still it is not loaded."""
+    broken = tmp_path / "1"
+    shutil.copytree(version, broken)
+    score_nan(broken)
+    with pytest.raises(VersionError, match=r"1: gives a score that is no number"):
+        runtimes.load(broken)
 
 
 def test_the_cpu_count_is_at_least_one() -> None:
