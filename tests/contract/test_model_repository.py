@@ -79,7 +79,7 @@ def test_the_served_version_is_one_and_the_same() -> None:
 def test_the_network_batches_with_priorities_and_timeouts() -> None:
     """A default timeout above 0 is what makes a request's own timeout count; the queue is bounded."""
     batching = _config(NETWORK).dynamic_batching
-    assert batching.max_queue_delay_microseconds > 0
+    assert batching.max_queue_delay_microseconds == 0  # batches form while the CPU works
     assert batching.priority_levels == 2
     policy = batching.default_queue_policy
     assert policy.default_timeout_microseconds > 0
