@@ -1,4 +1,4 @@
-"""Published versions, spoilt in ways that no digest shows."""
+"""Published versions, changed in ways that no digest shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score_nan(directory: Path) -> None:
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([np.nan], np.float32), bias.name))
     onnx.save(model, path)
-    _agree(directory)
+    agree(directory)
 
 
 def claim_preprocessing(directory: Path, digest: str) -> None:
@@ -31,7 +31,8 @@ def claim_preprocessing(directory: Path, digest: str) -> None:
     manifest.write(dataclasses.replace(manifest.read(directory), preprocessing=digest), directory)
 
 
-def _agree(directory: Path) -> None:
+def agree(directory: Path) -> None:
+    """Make a manifest name the files as they are."""
     content = manifest.read(directory)
     files = {name: sha256(directory / name) for name in content.files}
     manifest.write(dataclasses.replace(content, files=files), directory)

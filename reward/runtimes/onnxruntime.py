@@ -36,6 +36,9 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # Idle threads sleep instead of spinning: the frontend's workers need the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not multiplies_bytes_exactly():
+            # Slower, and the same scores everywhere.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 directory / GRAPH_FILE_NAME, options, providers=["CPUExecutionProvider"]
@@ -65,6 +68,20 @@ def graph_inputs(
         INPUT_IDS.name: np.ascontiguousarray(input_ids[:, :tokens]),
         ATTENTION_MASK.name: np.ascontiguousarray(attention_mask[:, :tokens]),
     }
+
+
+def multiplies_bytes_exactly(cpuinfo: str | None = None) -> bool:
+    """Say whether this processor adds up 8-bit products without losing any (VNNI or AMX).
+
+    Others, with AVX2 alone, add pairs of them in 16 bits, which saturate: int8 scores would be wrong
+    there, and nobody told. Processors that are no x86 do not have the fault, and ignore the remedy.
+    """
+    if cpuinfo is None:
+        try:
+            cpuinfo = Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(cpuinfo.split())
 
 
 def available_cpus() -> int:
