@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo import training
+from demo import shipped, training
 from demo.batches import PICTURES, PROMPTS, make
 from demo.errors import DemoError
 from demo.objective import rank
