@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from local.errors import LocalError
 from local.supervised import Supervised
-from model_boss import Capacity, Claim, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Nvml
+from model_boss import Capacity, Claim, Ledger, LedgerOptions, LedgerUnavailable, Nvml
 
 if TYPE_CHECKING:
     from model_boss import Meter
@@ -85,7 +85,7 @@ class OwnLedger:
 
         What somebody else has set stays.
         """
-        async with Ledger.connect(self.url, self._options) as ledger:
+        async with Ledger(self.url, self._options) as ledger:
             with suppress(LedgerUnavailable):
                 if (await ledger.table(self.gpu)).total_mb is None:
                     await ledger.set_capacity(self.gpu, self.capacity)
@@ -93,7 +93,7 @@ class OwnLedger:
                     # the first request's.
                     claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
                     await ledger.reserve(claim)
-                    await ledger.cancel(claim)
+                    await ledger.release(claim)
                 return True
         return False
 
@@ -149,7 +149,7 @@ def _capacity(settings: LedgerSettings, meter: Meter) -> tuple[Capacity, str]:
     """Take the total that was asked for, else what the driver says, else a number; say which."""
     memory, total_mb = meter.read(settings.gpu), settings.gpu_total_mb
     if memory is not None and total_mb is None:
-        capacity = Capacity(memory.total_mb, min(LeaseOptions.margin_mb, memory.total_mb))
+        capacity = Capacity(memory.total_mb, min(LedgerOptions.margin_mb, memory.total_mb))
         return capacity, f"{memory.total_mb} MiB, measured"
     capacity = Capacity(TOTAL_MB if total_mb is None else total_mb)
     seen = "" if memory is not None else "; no GPU is seen here"
