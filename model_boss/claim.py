@@ -10,6 +10,7 @@ from model_boss.errors import InvalidClaim
 
 MAX_MB: Final = 2**31
 MAX_PRIORITY: Final = 1000
+MAX_NAME_BYTES: Final = 200
 
 
 class Phase(StrEnum):
@@ -74,6 +75,9 @@ class Claim:
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
             raise InvalidClaim("a claim needs a lease id and an owner")
+        for name in (self.lease_id, self.owner, self.model, self.holder):
+            if len(name.encode()) > MAX_NAME_BYTES:
+                raise InvalidClaim(f"{name[:20]!r}... has more than {MAX_NAME_BYTES} bytes")
         if not 1 <= self.vram_mb <= MAX_MB:
             raise InvalidClaim(f"vram_mb is {self.vram_mb}, expected 1 to {MAX_MB}")
         if not 0 <= self.priority <= MAX_PRIORITY:

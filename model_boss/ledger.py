@@ -34,6 +34,7 @@ from model_boss.protocol import (
     Keys,
     Script,
     compose,
+    is_gpu,
 )
 from model_boss.table import Table, read_table
 from model_boss.tenure import now_s
@@ -190,7 +191,8 @@ class Ledger:
             for name in ("capacity", "epoch")
             for key in await self._in_time(self._matching(pattern + name))
         ]
-        return sorted({key[key.index("{") + 1 : key.index("}")] for key in keys})
+        named = {key[key.index("{") + 1 : key.index("}")] for key in keys}
+        return sorted(gpu for gpu in named if is_gpu(gpu))
 
     async def set_capacity(self, gpu: str, capacity: Capacity) -> None:
         """Set by hand how much memory a GPU has."""
@@ -266,6 +268,7 @@ class Ledger:
         limit = rest[0] if rest else None
         reasons = {
             "conflict": f"lease {claim.lease_id} belongs to another owner, or to another claim",
+            "full": f"{limit} hold or wait for {claim.gpu} already",
             "too_large": f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {limit} MiB",
             "ttl_mismatch": f"the ledger of {claim.gpu} runs with {limit} ms, not {self.options.ttl_ms}",
             "unknown_capacity": f"nobody has said how much memory {claim.gpu} has",

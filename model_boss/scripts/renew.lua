@@ -26,6 +26,7 @@ vram_mb, priority = whole('vram_mb', vram_mb, 1, MAX_MB), whole('priority', prio
 used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MAX_MB) or nil
 total_mb = total_mb ~= '' and whole('total_mb', total_mb, 1, MAX_MB) or nil
 margin_mb = total_mb and whole('margin_mb', margin_mb, 0, MAX_MB)
+check_names({lease_id = lease_id, owner = owner, holder = holder, model = model})
 if phase ~= 'reserved' and phase ~= 'active' and phase ~= 'yielding' then error('invalid argument phase') end
 
 -- A lease of this id that the ledger remembers gives way only to a later one of the same owner.

@@ -58,7 +58,7 @@ class ReferenceLedger:
         if lease:  # of several processes, the first said how much
             vram_mb, priority = lease["vram_mb"], lease["priority"]
         if lease and self._is_held_by_another(lease, holder):
-            lease["wanted_until_ms"] = self.now_ms + ttl_ms
+            lease["wanted_until_ms"] = self.now_ms + min(ttl_ms, self.epoch["ttl_ms"])
             return ["held", lease["holder"], lease["fence"]]
         if not self._same_ttl(ttl_ms):
             return ["ttl_mismatch", self.epoch["ttl_ms"]]
