@@ -106,7 +106,7 @@ class Granted:
     used_mb: int | None = None
     """What was committed; `None` where nothing was, or where it was forgotten."""
     vram_mb: int | None = None
-    """How much is set aside, where another process of the lease claimed another size first."""
+    """How much is set aside, where that may be another size than was claimed."""
     capacity: Capacity | None = None
     """What the ledger knew when it granted; a holder brings it along after a restart of Redis."""
     others_stand_by: bool = False
@@ -153,10 +153,16 @@ class GpuLedger(Protocol):
         """Say that the model is loaded, and how much it was measured to use."""
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
-        """Hold the lease for `ttl_s` from now; `in_use`: since the last call."""
+        """Hold the lease for `ttl_s` from now; `in_use`: since the last call.
 
-    async def release(self, claim: Claim, fence: int) -> object:
-        """Give the memory back, which is free; fence 0: leave the queue."""
+        `claim.vram_mb` is what is needed now; the grant says what is set aside.
+        """
+
+    async def release(self, claim: Claim, fence: int, heir: str = "") -> object:
+        """Give the memory back, which is free, or to another lease of the owner, the heir.
+
+        Fence 0: leave the queue.
+        """
 
     async def hand_over(self, claim: Claim, fence: int) -> object:
         """Let the next process that asks follow at once."""

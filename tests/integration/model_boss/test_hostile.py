@@ -142,7 +142,7 @@ def _reserve(ledger: TurnedLedger, lease_id: str) -> list[Any]:
 
 
 def _renew(ledger: TurnedLedger, fence: int) -> list[Any]:
-    return ledger.call(RENEW, "a", "o", "", fence, TTL_MS, 1, "m", 10, 5, "active", 10, 20, 2)[0]
+    return ledger.call(RENEW, "a", "o", "", fence, TTL_MS, 1, "m", 10, 5, "active", 10, 20, 2, 10)[0]
 
 
 def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) -> int:
@@ -152,7 +152,7 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
     assert _reserve(ledger, "waiter")[0] == "waiting"
     write()
     ledger.now_ms += 1
-    ledger.call(RELEASE, "nobody", "o", 1)
+    ledger.call(RELEASE, "nobody", "o", 1, "")
     ledger.call(HAND_OVER, "nobody", "o", 1)
     ledger.call(COMMIT, "nobody", "o", 1, "")
     ledger.call(CAPACITY, 20, 2, 1, 10, ledger.now_ms)
@@ -161,7 +161,7 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
         assert _renew(ledger, fence)[0] == "ok"
         assert _reserve(ledger, "waiter")[0] == "waiting"
         ledger.now_ms += TTL_MS // 3
-    assert ledger.call(RELEASE, "a", "o", fence)[0] == ["ok"]
+    assert ledger.call(RELEASE, "a", "o", fence, "")[0] == ["ok"]
     ledger.call(CAPACITY, 20, 2, 1, 0, ledger.now_ms)
     reply = _reserve(ledger, "waiter")
     assert (reply[0], reply[2]) == ("granted", "reserved")
@@ -221,7 +221,7 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
     """A client in any language is refused a name of more than 200 bytes, before anything is written."""
     arguments: dict[str, Any] = {"lease_id": "b", "owner": "o", "holder": "h", "model": "m", "fence": 1}
     arguments |= {"vram_mb": 1, "priority": 5, "ttl_ms": TTL_MS, "in_use": 0, "phase": "active"}
-    arguments |= {"used_mb": "", "total_mb": "", "margin_mb": "", name: "x" * 201}
+    arguments |= {"used_mb": "", "total_mb": "", "margin_mb": "", "needs_mb": 1, name: "x" * 201}
     with pytest.raises(redis.ResponseError, match=f"invalid argument {name}"):
         ledger.call(script, *(arguments[argument] for argument in script.arguments))
 
