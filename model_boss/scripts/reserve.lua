@@ -32,11 +32,13 @@ local function idle(lease, epoch)
   return lease.phase == 'active' and NOW - lease.idle_since_ms >= epoch.ttl_ms
 end
 
--- The holders that this request may ask: idle first, then lowest priority, then largest.
+-- The holders that this request may ask: idle first, then lowest priority, then largest. Not the one
+-- beside which it is to be: 'a/2' is a share beside 'a'.
 local function candidates(live, epoch)
   local found = {}
   for id, lease in pairs(live) do
-    if lease.phase == 'active' or lease.phase == 'reserved' then
+    local is_beside = string.sub(lease_id, 1, #id + 1) == id .. '/'
+    if not is_beside and (lease.phase == 'active' or lease.phase == 'reserved') then
       local is_idle = idle(lease, epoch)
       if is_idle or lease.priority < priority then
         found[#found + 1] = {id = id, lease = lease, rank = is_idle and 0 or 1}

@@ -85,7 +85,7 @@ class ReferenceLedger:
         assert total_mb is not None
         needed_mb = self.held_mb() + vram_mb - (total_mb - margin_mb)
         if needed_mb + self.foreign_mb() > 0:
-            self._ask_to_yield(priority, needed_mb + self._foreign_at_best_mb())
+            self._ask_to_yield(lease_id, priority, needed_mb + self._foreign_at_best_mb())
             return ["waiting", 0, "memory"]
         del self.tickets[lease_id]
         self.epoch["fence"] += 1
@@ -223,12 +223,12 @@ class ReferenceLedger:
             return None
         return measured_at_ms
 
-    def _ask_to_yield(self, priority: int, missing_mb: int) -> None:
+    def _ask_to_yield(self, claimed_id: str, priority: int, missing_mb: int) -> None:
         holders = self._holders()
         missing_mb -= sum(lease["vram_mb"] for lease in holders.values() if lease["phase"] == "yielding")
         ranked = []
         for lease_id, lease in holders.items():
-            if lease["phase"] == "yielding":
+            if lease["phase"] == "yielding" or claimed_id.startswith(f"{lease_id}/"):
                 continue
             unused_ms = self.now_ms - lease["idle_since_ms"]
             is_idle = lease["phase"] == "active" and unused_ms >= self.epoch["ttl_ms"]
