@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import compileall
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from export.checks import check
 from export.deployment_store import DeploymentStore
-from export.errors import ExportError, RegistryError, TritonFailed, TritonGone, Undone
+from export.errors import ExportError, NoSecondShare, RegistryError, TritonFailed, TritonGone, Undone
 from export.live_switch import LiveSwitch
+from export.second_share import second_share
 from export.served_config import network_settings
 from export.trial import trial
 from reward import deployment
@@ -30,9 +32,11 @@ from reward.deployment import Change, Deployment, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from export.registry import Registry
     from export.running_triton import RunningTriton
+    from export.second_share import LedgerSettings
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Manner:
     """How long a Triton that is noted as running, and does not answer yet, is waited for."""
     replace: bool = False
     """Unload the old version before the new one is loaded, where there is no memory for both."""
+    ledger: LedgerSettings | None = None
+    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class Deployer:
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
+            NoSecondShare: a shared GPU has no memory for both; nothing has changed.
             Undone: it failed in Triton, and the old one is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
@@ -212,6 +219,8 @@ class Deployer:
             else:
                 switch.go_over(before, target, number=number, expected=expected)
             switch.watch(number, watch_s=manner.watch_s)
+        except NoSecondShare:
+            raise  # nothing has changed
         except (ExportError, KeyboardInterrupt) as error:
             raise self._undone(triton, before, number, error) from error
         says = _said(target)
@@ -268,7 +277,15 @@ class Deployer:
             compileall.compile_dir(self._registry.directory(number), quiet=2)
 
     def _switch(self, triton: RunningTriton) -> LiveSwitch:
-        return LiveSwitch(triton, self._store, self._registry.repository, say=self._say, step=self._step)
+        def room(number: int) -> AbstractContextManager[None]:
+            if number in triton.loaded():
+                return nullcontext()
+            directory = self._registry.directory(number)
+            return second_share(self._manner.ledger, server_id=triton.server_id(), directory=directory)
+
+        return LiveSwitch(
+            triton, self._store, self._registry.repository, say=self._say, step=self._step, room=room
+        )
 
     def _entry(self, action: str, before: int | None, after: int, why: str) -> Change:
         return Change(

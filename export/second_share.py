@@ -1,7 +1,7 @@
 """Memory for a second version on a shared GPU, while Triton loads it beside the one that is served.
 
-    with second_share(settings, server_id=…, version=4, vram_mb=2048):   # NoSecondShare: no room for two
-        triton.load(NETWORK)                                             # now both are loaded
+    with second_share(settings, server_id=…, directory=…):   # NoSecondShare: no room for two
+        triton.load(NETWORK)                                 # now both are loaded
 
 Triton's own lease, which a frontend holds, inherits the share at the end of the block: from then on
 that frontend answers for both, as long as both are loaded, and gives back what is not (why:
@@ -18,18 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from export.errors import ExportError
+from export.errors import NoSecondShare
 from model_boss import Claim, Lease, Ledger, LedgerOptions, ModelBossError, Nvml, Priority
+from reward import manifest
 from reward.contract import NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from pathlib import Path
 
 _OWNER: Final = "imajin-aesthetic"  # as in the frontends' claims: a lease is inherited within one owner
-
-
-class NoSecondShare(ExportError):
-    """There is no memory for two versions, or nobody can say whether there is."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class LedgerSettings:
     priority: int
     wait_s: float
     options: LedgerOptions
+    each_mb: int | None = None
+    """What the operator says that a version takes, in the place of its manifest."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LedgerSettings | None:
@@ -67,32 +67,32 @@ class LedgerSettings:
                     ttl_s=float(environment.get("AESTHETIC_MODEL_BOSS_TTL_S", LedgerOptions.ttl_s)),
                     meter=Nvml(),
                 ),
+                each_mb=int(environment["AESTHETIC_VRAM_MB"]) if "AESTHETIC_VRAM_MB" in environment else None,
             )
         except (ValueError, ModelBossError) as error:
             raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
 
 
 @contextmanager
-def second_share(
-    settings: LedgerSettings | None, *, server_id: str, version: int, vram_mb: int
-) -> Iterator[None]:
+def second_share(settings: LedgerSettings | None, *, server_id: str, directory: Path) -> Iterator[None]:
     """Hold memory for a version that is loaded beside another.
 
     Args:
         settings: of the ledger; None: the GPU is not shared, and nobody is asked.
         server_id: Triton's `--id`, which is the id of its lease.
-        version: that is loaded.
-        vram_mb: what it takes.
+        directory: of the version that is loaded.
 
     Raises:
         NoSecondShare: the memory was not granted, or the ledger cannot be reached.
+        VersionError: the version has no manifest.
     """
     if settings is None:
         yield
         return
     # By its name a share beside Triton's own lease, which it does not ask to yield; and another one
     # after a command that was killed, whose share has yet to end.
-    lease_id = f"{server_id}/{version}-{uuid.uuid4().hex[:8]}"
+    lease_id = f"{server_id}/{directory.name}-{uuid.uuid4().hex[:8]}"
+    vram_mb = settings.each_mb or manifest.read(directory).claimed_mb
     with _background_loop() as run:
         share = run(_granted(settings, lease_id, vram_mb))
         heir = ""

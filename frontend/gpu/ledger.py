@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from frontend.triton.errors import NotReady
 from reward import deployment, manifest
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_boss import GpuLedger
-
-_UNMEASURED_MB: Final = 2048
 
 
 def load_ledger(name: str, gpu: str) -> GpuLedger:
@@ -73,8 +71,8 @@ def needed_mb(repository: Path, loaded: Collection[int] = (), *, each_mb: int | 
 def _vram_mb(repository: Path, version: int, *, or_else: bool = False) -> int:
     """Read what a version was measured to take; a number where it was not, or where it is gone."""
     try:
-        return manifest.read(repository / NETWORK.name / str(version)).vram_mb or _UNMEASURED_MB
+        return manifest.read(repository / NETWORK.name / str(version)).claimed_mb
     except VersionError:
         if or_else:
-            return _UNMEASURED_MB
+            return manifest.UNMEASURED_MB
         raise

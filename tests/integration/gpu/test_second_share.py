@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from export.second_share import LedgerSettings, NoSecondShare, second_share
+from export.errors import NoSecondShare
+from export.second_share import LedgerSettings, second_share
 from model_boss import Claim, Ending, Granted, Phase
+from reward import manifest
+from reward.contract import NETWORK
 from tests.integration.gpu.keepers import other_service
 from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S, until
 
@@ -21,11 +26,13 @@ if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer
 
 SERVER_ID = "triton-1"
+VERSION = Path("image_reward_network/2")
 TRITONS = Claim(GPU, SERVER_ID, "imajin-aesthetic", "image_reward_network", 1500, 500, "frontend-1")
 
 
-def _settings(redis: RedisServer, *, wait_s: float = 20) -> LedgerSettings:
+def _settings(redis: RedisServer, *, wait_s: float = 20, vram_mb: int = 2000) -> LedgerSettings:
     environment = {
+        "AESTHETIC_VRAM_MB": str(vram_mb),
         "AESTHETIC_REDIS_URL": redis.url,
         "AESTHETIC_GPU": GPU,
         "AESTHETIC_MODEL_BOSS_TTL_S": str(TTL_S),
@@ -54,7 +61,7 @@ async def _reserve(ledger: Ledger) -> Granted:
 async def test_tritons_lease_inherits_the_share(ledger: Ledger, redis: RedisServer) -> None:
     """Held beside it while the second version is loaded, and a part of it from then on."""
     granted = await _reserve(ledger)
-    with second_share(_settings(redis), server_id=SERVER_ID, version=2, vram_mb=2000):
+    with second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION):
         assert await _held(ledger) == {SERVER_ID: 1500, f"{SERVER_ID}/2": 2000}
     assert await _held(ledger) == {SERVER_ID: 3500}
     known = await ledger.renew(TRITONS, granted)
@@ -67,7 +74,7 @@ async def test_tritons_lease_inherits_the_share(ledger: Ledger, redis: RedisServ
 
 async def test_the_share_lasts_for_as_long_as_a_load(ledger: Ledger, redis: RedisServer) -> None:
     """By heartbeats of its own, while the command waits for Triton."""
-    with second_share(_settings(redis), server_id=SERVER_ID, version=2, vram_mb=2000):
+    with second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION):
         await asyncio.sleep(1.5 * TTL_S)
         assert await _held(ledger) == {f"{SERVER_ID}/2": 2000}
     assert await _held(ledger) == {}  # nobody holds Triton's own lease
@@ -78,7 +85,7 @@ async def test_a_load_that_fails_gives_the_share_back(ledger: Ledger, redis: Red
     await _reserve(ledger)
     with (
         pytest.raises(RuntimeError, match="does not load"),
-        second_share(_settings(redis), server_id=SERVER_ID, version=2, vram_mb=2000),
+        second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION),
     ):
         raise RuntimeError("it does not load")
     assert await _held(ledger) == {SERVER_ID: 1500}
@@ -90,7 +97,8 @@ async def test_without_room_for_two_it_says_what_else_there_is(
 ) -> None:
     """Not granted in time, or never: nothing is loaded, nobody is left in the queue, and --replace is offered."""
     await _reserve(ledger)
-    share = second_share(_settings(redis, wait_s=0.5), server_id=SERVER_ID, version=2, vram_mb=vram_mb)
+    settings = _settings(redis, wait_s=0.5, vram_mb=vram_mb)
+    share = second_share(settings, server_id=SERVER_ID, directory=VERSION)
     with pytest.raises(NoSecondShare, match=rf"no {vram_mb} MiB for a second .*--replace"), share:
         raise AssertionError("nothing is loaded")
     assert await _held(ledger) == {SERVER_ID: 1500}
@@ -118,20 +126,21 @@ async def test_another_service_makes_room_and_tritons_own_lease_is_left_alone(
 
 
 def _hold_for_a_moment(settings: LedgerSettings) -> None:
-    with second_share(settings, server_id=SERVER_ID, version=2, vram_mb=2000):
+    with second_share(settings, server_id=SERVER_ID, directory=VERSION):
         pass
 
 
 async def test_a_command_that_is_killed_holds_nothing_for_long(ledger: Ledger, redis: RedisServer) -> None:
     """Its share ends by itself, within a time to live."""
     code = (
-        "import os, signal; from export.second_share import *\n"
+        "import os, signal; from pathlib import Path; from export.second_share import *\n"
         f"settings = LedgerSettings.read(os.environ)\n"
-        f"with second_share(settings, server_id={SERVER_ID!r}, version=2, vram_mb=2000):\n"
+        f"with second_share(settings, server_id={SERVER_ID!r}, directory=Path({str(VERSION)!r})):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {
         **os.environ,
+        "AESTHETIC_VRAM_MB": "2000",
         "AESTHETIC_REDIS_URL": redis.url,
         "AESTHETIC_GPU": GPU,
         "AESTHETIC_MODEL_BOSS_TTL_S": str(TTL_S),
@@ -146,10 +155,24 @@ async def _is_free(ledger: Ledger) -> bool:
     return await _held(ledger) == {}
 
 
+async def test_what_is_asked_for_is_what_the_manifest_measured(
+    ledger: Ledger, redis: RedisServer, published_repository: Path, tmp_path: Path
+) -> None:
+    """Or 2048 MiB, where nothing was measured; an operator's AESTHETIC_VRAM_MB goes before that."""
+    settings = replace(_settings(redis), each_mb=None)
+    directory = Path(shutil.copytree(published_repository / NETWORK.name / "1", tmp_path / "2"))
+    with second_share(settings, server_id=SERVER_ID, directory=directory):
+        assert await _held(ledger) == {f"{SERVER_ID}/2": 2048}
+    measured = replace(manifest.read(directory), vram_mb=1700)
+    manifest.write(measured, directory)
+    with second_share(settings, server_id=SERVER_ID, directory=directory):
+        assert await _held(ledger) == {f"{SERVER_ID}/2": 1700}
+
+
 async def test_without_a_ledger_nobody_is_asked() -> None:
     """The GPU is not shared."""
     assert LedgerSettings.read({}) is None
-    with second_share(None, server_id=SERVER_ID, version=2, vram_mb=2000):
+    with second_share(None, server_id=SERVER_ID, directory=VERSION):
         pass
 
 
@@ -157,7 +180,7 @@ async def test_a_redis_that_is_away_is_told(redis: RedisServer) -> None:
     """Nothing is loaded, for nobody knows whether there is room."""
     settings = _settings(redis, wait_s=0.5)
     redis.kill()
-    share = second_share(settings, server_id=SERVER_ID, version=2, vram_mb=2000)
+    share = second_share(settings, server_id=SERVER_ID, directory=VERSION)
     with pytest.raises(NoSecondShare, match="Connection"), share:
         raise AssertionError("nothing is loaded")
 
