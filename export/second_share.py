@@ -12,6 +12,7 @@ process is killed, it ends by itself within a time to live.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import uuid
 from contextlib import contextmanager
@@ -54,12 +55,10 @@ class LedgerSettings:
         url = environment.get("AESTHETIC_REDIS_URL")
         if not url:
             return None
-        if not environment.get("AESTHETIC_GPU"):
-            raise NoSecondShare("AESTHETIC_GPU does not name the GPU whose memory is shared")
         try:
             return cls(
                 url=url,
-                gpu=environment["AESTHETIC_GPU"],
+                gpu=environment.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0",
                 priority=Priority.parse(environment.get("AESTHETIC_GPU_PRIORITY", "normal")),
                 wait_s=float(environment.get("AESTHETIC_GPU_WAIT_S", "30")),
                 options=LedgerOptions(
