@@ -1,4 +1,4 @@
-"""A Triton that only knows where its model stands, for what the real one cannot be made to do at the right moment."""
+"""A Triton that only knows where its model stands: the real one cannot be made to fail on time."""
 
 from __future__ import annotations
 
@@ -151,7 +151,10 @@ class StandInFrontend(Keeper):
         super().__init__(ledger, self.control, options, Metrics(), on_loaded=lambda: None)
 
     async def use(self, for_s: float = 0.0) -> int | None:
-        """Be a request, as the pipeline sends it; return the fence under which the model was used."""
+        """Be a request, as the pipeline sends it.
+
+        Return the fence under which the model was used.
+        """
         deadline = Deadline.after(30)
         while True:
             fence = self.status().fence

@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 
 async def test_no_request_of_the_other_fails_when_the_keeper_is_killed(shared: SharedGpu) -> None:
-    """It follows under a new fence; the model stays loaded, and its memory is leased again in time."""
+    """It follows under a new fence.
+
+    The model stays loaded, and its memory is leased again in time.
+    """
     await _kill_keepers(shared, times=2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 async def test_fifty_keepers_are_killed_and_no_request_of_the_other_fails(shared: SharedGpu) -> None:
-    """Each time another frontend takes the dead one's place; memory is never unleased for a time to live."""
+    """Each time another frontend takes the dead one's place.
+
+    Memory is never unleased for a time to live.
+    """
     await _kill_keepers(shared, times=50)
 
 

@@ -1,4 +1,7 @@
-"""The keeper on another coordinator than model-boss: the adapter that `docs/gpu-sharing.md` shows."""
+"""The keeper on another coordinator than model-boss.
+
+The adapter that `docs/gpu-sharing.md` shows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions are promoted, canaried and replaced while a keeper holds the model's memory on a shared GPU."""
+"""Versions are promoted, canaried and replaced on a shared GPU, under a keeper's lease."""
 
 from __future__ import annotations
 
@@ -103,7 +103,10 @@ async def _leases(shared: SharedGpu, vram_mb: int) -> bool:
 
 
 async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: SharedGpu) -> None:
-    """Under load at two frontends: no question fails, nothing is loaded anew, and no memory is unleased."""
+    """Under load at two frontends.
+
+    No question fails, nothing is loaded anew, and no memory is unleased.
+    """
     frontends = [await shared.start_frontend(vram_mb=None), await shared.start_frontend(vram_mb=None)]
     assert (await frontends[0].score()).status_code == 200
     await until(partial(_leases, shared, 1000))
@@ -125,7 +128,7 @@ async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: S
 
 @pytest.mark.slow
 async def test_a_canary_is_leased_for_as_long_as_it_is_there(shared: SharedGpu) -> None:
-    """Both versions are a part of Triton's lease, are loaded under it together, and one is given back at the end."""
+    """Both versions are a part of Triton's lease, also when they are loaded anew."""
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     await asyncio.to_thread(partial(_deployer(shared).promote, 2, canary=0.5))
@@ -173,7 +176,7 @@ async def _has(shared: SharedGpu, *lease_ids: str) -> bool:
 
 @pytest.mark.slow
 async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: SharedGpu) -> None:
-    """Both are loaded then, and both are a part of Triton's lease until the next command tidies up."""
+    """Both are loaded then, and a part of Triton's lease until the next command tidies up."""
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     code = (
@@ -202,7 +205,10 @@ async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: Shar
 
 @pytest.mark.slow
 async def test_a_version_that_was_promoted_behind_tritons_back(shared: SharedGpu) -> None:
-    """By a command that found no Triton: the keeper has it loaded in the place of the other, and requests wait."""
+    """By a command that found no Triton.
+
+    The keeper has it loaded in the place of the other, and requests wait.
+    """
     frontend = await shared.start_frontend(vram_mb=None)
     async with _load(frontend):
         await until(partial(_leases, shared, 1000))

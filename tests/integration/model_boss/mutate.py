@@ -30,24 +30,16 @@ if TYPE_CHECKING:
 
     import redis
 
-SCRIPTS: Final = (
-    "_ledger",
-    "reserve",
-    "commit",
-    "renew",
-    "hand_over",
-    "yield",
-    "release",
-    "cancel",
-    "status",
-    "capacity",
-)
+SCRIPTS: Final = ("_ledger", "reserve", "commit", "renew", "hand_over", "release", "status", "capacity")
 OPPOSITES: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "~=", "~=": "=="}
 _COMPARISON: Final = re.compile(r"(?<= )(<=|>=|==|~=|<|>)(?= )")
 
 
 def mutants(name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, mutated line and mutated text: comparisons (but those of `whole`), and bare conditions."""
+    """Yield line number, mutated line and mutated text.
+
+    Comparisons (but those of `whole`), and bare conditions.
+    """
     lines = source(name).split("\n")
     for number, line in enumerate(lines):
         if line.lstrip().startswith("--") or "value % 1" in line:

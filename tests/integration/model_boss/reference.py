@@ -15,7 +15,10 @@ Reply = list[Any]
 
 @dataclass
 class ReferenceLedger:
-    """One GPU's ledger. `now_ms` and `server` are set from outside; replies are the scripts' own."""
+    """One GPU's ledger.
+
+    `now_ms` and `server` are set from outside; replies are the scripts' own.
+    """
 
     now_ms: int
     server: str
@@ -136,7 +139,10 @@ class ReferenceLedger:
         capacity: Reply,
         needs_mb: int,
     ) -> Reply:
-        """Renew; `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''."""
+        """Renew.
+
+        `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''.
+        """
         self._sweep()
         self._open_epoch(ttl_ms)
         if not self._same_ttl(ttl_ms):

@@ -109,7 +109,10 @@ async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> 
 
 
 async def test_another_process_stands_by_until_the_holder_is_gone(server: RedisServer) -> None:
-    """It waits while heartbeats come; then it holds the same lease, sees it committed, and is the only one."""
+    """It waits while heartbeats come.
+
+    Then it holds the same lease, sees it committed, and is the only one.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         one = Lease(ledger, replace(claim("a", 10), holder="one"))
         async with Lease(ledger, replace(claim("a", 10), holder="two")) as two:
@@ -161,7 +164,7 @@ async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) ->
 
 
 async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) -> None:
-    """After a pause longer than its lease it stops by its own clock, though the ledger might not mind."""
+    """After a pause longer than its lease it stops, though the ledger might not mind."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         slept_s = 0.0
         lease = Lease(ledger, claim("a", 10), clock=lambda: now_s() + slept_s)
@@ -190,7 +193,10 @@ class Meter:
 
 
 async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
-    """Before they ask, with their heartbeats and after the release: what is foreign is not granted."""
+    """Before they ask, with their heartbeats and after the release.
+
+    What is foreign is not granted.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         meter = Meter()
         async with (

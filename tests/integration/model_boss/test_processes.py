@@ -112,8 +112,8 @@ class Observer:
 async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Path, for_s: float) -> None:
     """The ledger never oversubscribes, the dead are gone within a time to live, and then nobody waits for them.
 
-    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and none waits for
-    two times to live after a kill. All who live are served after the last one.
+    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and
+    none waits for two times to live after a kill. All who live are served after the last one.
     """
     chance = random.Random(5)
     options = LedgerOptions(ttl_s=TTL_S)
@@ -125,7 +125,8 @@ async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Pa
             contenders = Contenders(own_server.url, tmp_path, began_at_s + for_s)
             try:
                 names = chance.sample([f"client{number}" for number in range(CLIENTS)], KILLED)
-                # After the first grace, and so that those who live have time to be served afterwards.
+                # After the first grace, and so that those who live have time to be served
+                # afterwards.
                 times_s = sorted(chance.uniform(TTL_S + 1, for_s - 2 * TTL_S) for _ in names)
                 for name, after_s in zip(names, times_s, strict=True):
                     await observer.observe(began_at_s + after_s)

@@ -1,4 +1,7 @@
-"""What single scripts do where the histories do not look: wrong arguments, strangers, who is asked to yield."""
+"""What single scripts do where the histories do not look.
+
+Wrong arguments, strangers, who is asked to yield.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5,
 
 @pytest.mark.parametrize(("script", "name"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A service in any language is held to the ranges: a negative size would break the sum of all."""
+    """A service in any language is held to the ranges.
+
+    A negative size would break the sum of all.
+    """
     _, before = ledger.call(STATUS)
     least, most = (0, 2**46) if (script, name) == (RELEASE, "fence") else RANGES[name]  # a waiter's is 0
     place = script.arguments.index(name)
@@ -254,7 +260,10 @@ def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger)
 
 
 def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
-    """From that very millisecond on: a new fence, the same memory, and the old holder is told `lost`."""
+    """From that very millisecond on.
+
+    A new fence, the same memory, and the old holder is told `lost`.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     _renew(ledger, "a", fence, holder="one")
     ledger.now_ms += 666
@@ -279,7 +288,10 @@ def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLe
 
 
 def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
-    """By whoever asks next; the memory counts as held meanwhile, and the stream of events tells of it."""
+    """By whoever asks next.
+
+    The memory counts as held meanwhile, and the stream of events tells of it.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     assert ledger.call(HAND_OVER, "a", "o", fence)[0] == ["ok"]
     assert ledger.call(RESERVE, "b", "o", "", "m", 15, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
@@ -311,7 +323,10 @@ def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
 
 
 def test_nobody_follows_in_the_grace(ledger: TurnedLedger) -> None:
-    """Who holds the lease may have been forgotten by a replica; until it is back, all others stand by."""
+    """Who holds the lease may have been forgotten by a replica.
+
+    Until it is back, all others stand by.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(HAND_OVER, "a", "o", fence)
     ledger.server = "second"
@@ -362,7 +377,7 @@ def test_the_stream_of_events_stays_short(ledger: TurnedLedger, server: RedisSer
 
 
 def test_a_server_that_hides_its_identity_begins_no_epochs(ledger: TurnedLedger) -> None:
-    """Where the account may not run INFO, failovers go unseen, and clients that may run it do not disturb."""
+    """Where the account may not run INFO, failovers go unseen, and nobody is disturbed."""
     fence = _grant(ledger, "a", 4)
     ledger.server = ""
     assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0, 4]

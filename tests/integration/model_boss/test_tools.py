@@ -96,7 +96,7 @@ def _python(text: str) -> tuple[str, str, str]:
 
 
 def test_a_command_runs_under_a_lease(shell: Shell) -> None:
-    """It is told of its lease, the table shows it, its exit status is passed on and the memory given back."""
+    """It is told of its lease, the table shows it, and its exit status is passed on."""
     command = _python(
         "import os, time; print(os.environ['MODEL_BOSS_GPU'], os.environ['MODEL_BOSS_LEASE'],"
         " int(os.environ['MODEL_BOSS_FENCE']) > 0, flush=True); time.sleep(60)"
@@ -157,7 +157,10 @@ def test_a_command_that_is_asked_to_yield_is_ended_and_then_killed(shell: Shell)
 
 
 def test_a_command_does_not_outlive_the_tool(shell: Shell) -> None:
-    """Killed without a chance to say goodbye, it takes the command with it: nobody renews the lease."""
+    """Killed without a chance to say goodbye, it takes the command with it.
+
+    Nobody renews the lease.
+    """
     ready = shell.directory / "ready"
     command = _python(
         f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(f'{{os.getpid()}} '); time.sleep(60)"
@@ -218,7 +221,10 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
 
 
 def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
-    """69, not 75, where Redis was not there when the wait ended; the reason is named, the command not started."""
+    """69, not 75, where Redis was not there when the wait ended.
+
+    The reason is named, the command not started.
+    """
     claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "job", "--wait-s", "2")
     status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_ports(1)[0]}")
     assert (status, out) == (69, "")

@@ -1,7 +1,7 @@
 """The scripts on a clock that the tests turn, spoken to in the protocol itself.
 
-Production composes every script with `_clock.lua`, which reads Redis's own time; here another text takes
-its place. Nothing in the shipped scripts can be told the time.
+Production composes every script with `_clock.lua`, which reads Redis's own time; here another text
+takes its place. Nothing in the shipped scripts can be told the time.
 """
 
 from __future__ import annotations

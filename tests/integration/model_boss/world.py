@@ -1,10 +1,10 @@
 """Clients that believe what they were told, and what must hold of them.
 
 A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
-(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter are processes
-that ask for one lease: one of them holds it, and what it has loaded stays loaded for the one that follows. The
-invariants are checked against these beliefs; and, apart from that, every reply and all keys are compared with
-`reference.py`.
+(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter
+are processes that ask for one lease: one of them holds it, and what it has loaded stays loaded for
+the one that follows. The invariants are checked against these beliefs; and, apart from that, every
+reply and all keys are compared with `reference.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ TTL_MS: Final = 1000
 BEGAN_AT_MS: Final = 1_700_000_000_000
 ROOM_MB: Final = 18  # of 20, with a margin of 2
 CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
-"""The letter is the lease's id; where there is a number, it tells the processes of one lease apart."""
+"""The letter is the lease's id.
+
+Where there is a number, it tells the processes of one lease apart.
+"""
 
 Reply = list[Any]
 
@@ -129,7 +132,10 @@ class World:
         in_use: bool = False,
         more_mb: int = 0,
     ) -> None:
-        """Renew; the call takes its time there and back. Who is unprotected has nothing to renew: it asks anew."""
+        """Renew; the call takes its time there and back.
+
+        Who is unprotected has nothing to renew: it asks anew.
+        """
         if client in self.cut_off:
             return
         lease_id, holder = lease_of(client), self._holder(client, fence)

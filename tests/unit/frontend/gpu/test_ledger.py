@@ -47,7 +47,7 @@ def test_what_is_served_and_what_is_loaded_is_added_up(repository: Path) -> None
 
 
 def test_an_operator_knows_better(repository: Path) -> None:
-    """AESTHETIC_VRAM_MB stands for every version, also where the repository cannot be read from here."""
+    """AESTHETIC_VRAM_MB stands for every version, also where no repository can be read."""
     _deploy(repository, stable=1, shadow={"version": 2, "share": 0.05})
     assert needed_mb(repository, each_mb=700) == 1400
     assert needed_mb(repository, {1, 2, 3}, each_mb=700) == 2100
@@ -56,7 +56,10 @@ def test_an_operator_knows_better(repository: Path) -> None:
 
 
 def test_a_version_that_was_deleted_by_hand(repository: Path) -> None:
-    """Of one that is loaded nobody knows what it takes; without the stable one there is nothing to load."""
+    """Of one that is loaded nobody knows what it takes.
+
+    Without the stable one there is nothing to load.
+    """
     _deploy(repository, stable=1, canary={"version": 9, "share": 0.05})
     assert needed_mb(repository, {1, 9}) == 3048
     assert served_versions(repository) == (1,)
