@@ -1,6 +1,7 @@
 # `make up` serves, `make test` tests; each installs what it needs into .venv first.
 # Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
 #            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
+#            TRITON_HOST=127.0.0.1, of Triton's gRPC door, which has no keys (SECURITY.md)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -8,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 HOST ?= 127.0.0.1
+TRITON_HOST ?= 127.0.0.1
 PORT ?= 8006
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
 ifeq ($(origin NAME),environment)
@@ -15,7 +17,7 @@ NAME :=
 endif
 SOURCES := reward export demo frontend local model_boss tests bench model_repository
 
-.PHONY: help up demo publish install-test test test-slow test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish has-checkpoint install-test test test-slow test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -28,7 +30,7 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 	@$(ENSURE); status=$$?; \
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
 	else exit $$status; fi
-	@$(BIN)/python -m local up --host $(HOST) --port $(PORT)
+	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT)
 
 DEMO := .cache/demo
 demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
@@ -36,12 +38,16 @@ demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, 
 	@$(BIN)/python -m export --repository $(DEMO)/model_repository ensure --model demo
 	@$(BIN)/python -m local demo --repository $(DEMO)/model_repository --directory $(DEMO)
 
-publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
+publish: has-checkpoint $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
 	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)"
 
-# Three processes on two cores, a file at a time: most integration tests wait for something.
+# Before anything is installed.
+has-checkpoint:
+	@[ -n "$(CHECKPOINT)" ] || { echo "error: which weights? make publish CHECKPOINT=path/to/ImageReward.pt" >&2; exit 2; }
+
 install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## install all that the tests need; they run without a network
 
+# Three processes on two cores, a file at a time: most integration tests wait for something.
 test: install-test ## run the everyday tests
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
