@@ -23,7 +23,7 @@ def test_publish_asks_for_the_weights_first(tmp_path: Path) -> None:
     """Without CHECKPOINT it says so in one line, and installs nothing."""
     status, output = _make(tmp_path, "publish")
     assert status == 2
-    assert output.startswith("error: which weights? make publish CHECKPOINT=path/to/ImageReward.pt\n")
+    assert output.startswith("error: say which: make publish CHECKPOINT=path/to/ImageReward.pt\n")
     assert {path.name for path in tmp_path.iterdir()} == {"Makefile"}
 
 
