@@ -19,14 +19,6 @@ def _make(directory: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_publish_asks_for_the_weights_first(tmp_path: Path) -> None:
-    """Without CHECKPOINT it says so in one line, and installs nothing."""
-    status, output = _make(tmp_path, "publish")
-    assert status == 2
-    assert output.startswith("error: say which: make publish CHECKPOINT=path/to/ImageReward.pt\n")
-    assert {path.name for path in tmp_path.iterdir()} == {"Makefile"}
-
-
 def test_tritons_own_door_is_opened_by_name_alone(tmp_path: Path) -> None:
     """HOST is REST's; Triton's is TRITON_HOST."""
     (tmp_path / ".venv").mkdir()
