@@ -69,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.include_router(router)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 
 from frontend.errors import ServiceError
-from frontend.http.errors import PayloadTooLarge, Unauthorized
+from frontend.http.errors import InvalidRequest, PayloadTooLarge, Unauthorized
 from frontend.http.problem import problem
 from frontend.scoring.errors import Overloaded
 
@@ -84,9 +84,11 @@ class _Exchange:
         self._held_bytes = 0
         self._body_read = asyncio.Event()
         self._answering = False
+        self._is_last = False
 
     async def run(self, app: ASGIApp) -> None:
         try:
+            self._check_framing()
             self._check_key()
             self._check_announced_size()
             if self._scope["method"] in _WITHOUT_BODY:
@@ -132,6 +134,12 @@ class _Exchange:
             raise Unauthorized("send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
         self._notes["key"] = name
 
+    def _check_framing(self) -> None:
+        """Refuse a body of two lengths: whoever stands before us may have read the other (RFC 9112)."""
+        if {b"content-length", b"transfer-encoding"} <= self._headers.keys():
+            self._is_last = True
+            raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another")
+
     def _check_announced_size(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
         size = int(announced) if announced.isdigit() else 0
@@ -171,4 +179,7 @@ class _Exchange:
         if error.internal is not None:
             self._notes["internal"] = error.internal
         if not self._answering:
-            await problem(error, self._scope["state"]["request_id"])(self._scope, self._receive, self.send)
+            response = problem(error, self._scope["state"]["request_id"])
+            if self._is_last:
+                response.headers["Connection"] = "close"
+            await response(self._scope, self._receive, self.send)
