@@ -16,11 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from frontend.gpu.keeper import Keeper, KeeperOptions
 from frontend.gpu.ledger import load_ledger, measured_mb
 from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
 from frontend.http.problem import on_http_exception
-from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
 from frontend.images import addresses
