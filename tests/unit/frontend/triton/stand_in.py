@@ -110,7 +110,6 @@ def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str |
             dimensions={},
             files={},
             tools={},
-            parity={},
             created_at="2026-01-01T00:00:00Z",
         ),
         directory,
