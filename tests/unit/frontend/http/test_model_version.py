@@ -58,7 +58,7 @@ async def test_a_version_by_name(client: httpx.AsyncClient) -> None:
         ({"data": {"prompt": "a cup"}, **upload}, "3"),
         ({"data": {"prompt": "a cup", "model_version": "4"}, **upload}, "4"),
     ):
-        answer = (await client.post("/score", **request)).json()  # type: ignore[arg-type]
+        answer = (await client.post("/score", **request)).json()
         assert (answer["model_version"], answer["model"]["version"]) == (version, version)
         assert answer["raw_score"] == {"3": 0.25, "4": 0.5}[version]
     batch = {"prompt": "a cup", "candidates": [{"image_base64": JSON["image_base64"]}], "model_version": "4"}
