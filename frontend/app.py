@@ -17,11 +17,12 @@ from starlette.middleware.cors import CORSMiddleware
 from frontend.gpu.keeper import Keeper, KeeperOptions
 from frontend.gpu.ledger import load_ledger, needed_mb, served_versions
 from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
 from frontend.http.problem import on_http_exception
-from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
 from frontend.images import addresses
@@ -70,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.include_router(router)
