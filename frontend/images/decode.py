@@ -48,7 +48,7 @@ class DecodePool:
         """Prepare; `module` is what a worker runs, and `on_worker_lost` is called in some thread."""
         self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
         self._idle: SimpleQueue[DecodeWorker] = SimpleQueue()
-        self._turns = Turns(workers)
+        self._turns = Turns(workers, max_each=max(1, workers - 1))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._left = False
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.errors import ServiceError
 from frontend.scoring.cache import ScoreCache, score_key
 from frontend.scoring.errors import PromptInvalid
 from frontend.triton.errors import NotLoaded, Unavailable
@@ -79,19 +78,19 @@ class Pipeline:
             ServiceError: whatever concerns the whole request; an image's own failure stands in its
                 place.
         """
-        arrived = time.perf_counter()
-        async with self._admission.admit(len(sources), deadline):
-            self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
+        self._admission.check(len(sources))
+        async with (
+            self._loader.fetched(sources, deadline) as fetched,  # a slow host takes nobody's place
+            self._admission.admit(len(sources), deadline) as waited_s,
+        ):
+            self._metrics.stage_seconds.labels("queue").observe(waited_s)
             # Before any work is done for nothing. A model that is not loaded yet is not loaded for
             # pictures that cannot be read, or are known.
             if self._keeper is None or self._keeper.is_ready:
                 self._client.check()
             served = await self.served(deadline)
             tokens = await self._tokenise(prompt)
-            images = await self._loader.load(sources, deadline)
-            for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
-                    raise image
+            images = await self._loader.decoded(fetched, deadline)
             decoded = [image for image in images if not isinstance(image, ServiceError)]
             scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
         in_order = iter(scored)
