@@ -53,6 +53,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     images.ImageUnreachable: Kind(422, "image_unreachable", "The image cannot be fetched"),
     images.TooManyFetched: _OVERLOADED,
     scoring.PromptInvalid: _INVALID,
+    scoring.UnknownVersion: Kind(422, "unknown_version", "This version is not served"),
     scoring.Overloaded: _OVERLOADED,
     GpuUnavailable: _GPU,
     triton.Unavailable: _MODEL,
