@@ -155,7 +155,9 @@ class Stack:
             path.parent.mkdir(exist_ok=True)
             write_private(path, json.dumps(note) + "\n")
         except OSError as error:
-            complain(f"{path} cannot be written ({error.strerror}): a promotion takes effect at the next start")
+            complain(
+                f"{path} cannot be written ({error.strerror}): a promotion takes effect at the next start"
+            )
         try:
             yield
         finally:
