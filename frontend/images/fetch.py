@@ -29,8 +29,10 @@ from frontend.images.errors import ImageUnreachable, ImageUrlForbidden, too_larg
 from frontend.images.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
+
+    from _typeshed import WriteableBuffer
 
 _HEADERS: Final = {
     "User-Agent": "imajin-aesthetic",
@@ -39,6 +41,12 @@ _HEADERS: Final = {
 }
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOOKUP_THREADS: Final = 32
+
+_MAX_READ_BYTES: Final = 2**14
+_MAX_INFLATED_BYTES: Final = 2**18
+_FREE_PARTS: Final = 256
+_MIN_PART_BYTES: Final = 256
+"""Parsing a chunk of one byte takes a microsecond, and 256 KiB of them, read at once, 30 ms."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class Fetcher:
 
     async def fetch(
         self, url: str, *, timeout_s: float, take: Callable[[int], None] = lambda _: None
-    ) -> bytes:
+    ) -> bytearray:
         """Download one image within `timeout_s` and, once it has begun, the policy's own total.
 
         So many are fetched at once, and so many of one host; others wait, and hosts take turns. `take` is
@@ -126,7 +134,7 @@ class Fetcher:
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while the image was fetched") from error
 
-    async def _fetch(self, target: Target, take: Callable[[int], None]) -> bytes:
+    async def _fetch(self, target: Target, take: Callable[[int], None]) -> bytearray:
         total_s = self._policy.total_timeout_s
         try:
             async with asyncio.timeout(total_s) as scope:
@@ -142,11 +150,11 @@ class Fetcher:
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable("the image's host cannot be reached", error) from error
 
-    async def _follow(self, target: Target, take: Callable[[int], None]) -> bytes:
+    async def _follow(self, target: Target, take: Callable[[int], None]) -> bytearray:
         userinfo = target.userinfo
         for _ in range(self._policy.max_redirects + 1):
             answer = await self._request(target, userinfo, take)
-            if isinstance(answer, bytes):
+            if isinstance(answer, bytearray):
                 return answer
             following = addresses.parse_url(answer, base=target)
             self._gate.admit(following)
@@ -157,7 +165,7 @@ class Fetcher:
 
     async def _request(
         self, target: Target, userinfo: str | None, take: Callable[[int], None]
-    ) -> bytes | str:
+    ) -> bytearray | str:
         """Return the image, or the Location of another one."""
         if self._session is None:
             raise RuntimeError("the Fetcher has not been entered")
@@ -189,28 +197,43 @@ class Fetcher:
         except Refused as refused:
             dial.refused = refused
             raise PermissionError(errno.EACCES, "the address is not allowed") from refused
-        return socket.socket(family, kind, protocol)
+        return _Sipping(family, kind, protocol)
 
-    async def _read(self, response: aiohttp.ClientResponse, take: Callable[[int], None]) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, take: Callable[[int], None]) -> bytearray:
         max_bytes = self._policy.max_bytes
         if (response.content_length or 0) > max_bytes:  # a hint that spares the transfer, no more
             raise too_large(max_bytes)
         inflater = _inflater(response.headers.get("Content-Encoding", ""))
         body = bytearray()
-        received = 0
-        async for chunk in response.content.iter_any():
+        received = parts = 0
+        async for chunk, _ in response.content.iter_chunks():
             received += len(chunk)
-            try:
-                part = inflater.decompress(chunk, max_bytes + 1 - len(body)) if inflater else chunk
-            except zlib.error as error:
-                raise _unreachable("the image's content encoding is damaged", error) from error
-            take(len(part))
-            body += part
-            if max(received, len(body)) > max_bytes:
+            parts += 1
+            if parts > _FREE_PARTS + received // _MIN_PART_BYTES:
+                raise ImageUnreachable("the image's host sends it in crumbs")
+            if received > max_bytes:
                 raise too_large(max_bytes)
+            for part in (chunk,) if inflater is None else _inflated(chunk, inflater):
+                take(len(part))
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
+                if inflater is not None:
+                    await asyncio.sleep(0)
         if inflater and not inflater.eof:
             raise ImageUnreachable("the image's host ended its answer early")
-        return bytes(body)
+        return body
+
+
+class _Sipping(socket.socket):
+    """A socket that reads little at once, so that parsing it gives others their turns."""
+
+    def recv(self, count: int, flags: int = 0, /) -> bytes:
+        return super().recv(min(count, _MAX_READ_BYTES), flags)
+
+    def recv_into(self, buffer: WriteableBuffer, count: int = 0, flags: int = 0, /) -> int:
+        """Read for TLS."""
+        return super().recv_into(buffer, min(count or len(memoryview(buffer)), _MAX_READ_BYTES), flags)
 
 
 @dataclass
@@ -274,6 +297,19 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
         case "deflate":
             return zlib.decompressobj()
     raise ImageUnreachable("the image's host answered in a content encoding that was not asked for")
+
+
+def _inflated(data: bytes, inflater: zlib._Decompress) -> Iterator[bytes]:
+    """Inflate in parts that take a millisecond each."""
+    while True:
+        try:
+            part = inflater.decompress(data, _MAX_INFLATED_BYTES)
+        except zlib.error as error:
+            raise _unreachable("the image's content encoding is damaged", error) from error
+        yield part
+        data = inflater.unconsumed_tail
+        if not data and len(part) < _MAX_INFLATED_BYTES:
+            return
 
 
 def _basic(userinfo: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from frontend.metrics import Metrics
     from reward import PreparedImage
 
-    Encoded = bytes | Base64
+    Encoded = bytes | bytearray | Base64
     """An image as its sender or its host gave it."""
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class ImageLoader:
 
     async def _fetch(
         self, urls: list[str], deadline: Deadline, take: Callable[[int], None]
-    ) -> list[bytes | ServiceError]:
+    ) -> list[bytearray | ServiceError]:
         if not urls:
             return []
         with self._metrics.stage("fetch"):

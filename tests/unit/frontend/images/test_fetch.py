@@ -309,7 +309,7 @@ async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
             *(fetcher.fetch(f"http://{host}:{net.port}/{n}", timeout_s=5) for n, host in enumerate(hosts)),
             return_exceptions=True,
         )
-    assert [answer == IMAGE for answer in got] == [True, False] * 8
+    assert [isinstance(answer, bytearray) for answer in got] == [True, False] * 8
 
 
 async def test_the_system_resolver() -> None:
