@@ -1,10 +1,11 @@
-"""Seconds per image at full size: this service through REST beside the upstream package, in one run.
+"""Compare the full-size seconds per image of this service and of the upstream package.
 
     make bench
 
-The weights are random (seed 0); the time does not depend on them. Both read the same 1024 x 1024 JPEG
-files; upstream through `ImageReward.inference_rank`, this service through `/score` and `/score-batch`
-(cache off), each in two blocks, upstream, REST, upstream, REST. Medians.
+The weights are random (seed 0), and the time does not depend on them. Both sides read the same 1024
+x 1024 JPEG files. Upstream is called through `ImageReward.inference_rank`, this service through
+`/score` and `/score-batch` with the cache off. One run measures upstream, REST, upstream and REST
+again, and prints medians.
 """
 
 from __future__ import annotations

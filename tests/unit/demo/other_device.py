@@ -1,8 +1,9 @@
-"""A device that this machine has for certain: its tensors lie in memory, and no operation takes them beside others.
+"""A device that every machine has: its tensors lie in memory, but do not mix with others.
 
-It stands in for a GPU, by torch's own way to write a device in Python: `python -m tests.unit.demo.other_device`
-trains on it and on the CPU, by the same arithmetic, and fails unless both end with the same weights. A process
-of its own, because such a device stays for as long as its process.
+It stands in for a GPU, and is made in the way that torch offers for devices written in Python.
+`python -m tests.unit.demo.other_device` trains on it and on the CPU, with the same arithmetic, and
+fails unless both end with the same weights. It needs a process of its own, because a device once
+registered stays until its process ends.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from typing import Any, Self
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from demo.evaluate import pairs, rewards_of
+from demo.evaluate import evaluate, in_torch, pairs
 from demo.training import Trainer
 from tests.unit.demo.test_training import PLAN
 
@@ -26,7 +27,7 @@ _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 class OtherTensor(torch.Tensor):
-    """Lies on the other device; `numbers` is what is in it."""
+    """A tensor on the other device; `numbers` holds its content in ordinary memory."""
 
     numbers: torch.Tensor
 
@@ -48,7 +49,7 @@ class OtherTensor(torch.Tensor):
 
 
 class OtherDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is on, tensors can be made on the other device and brought to it."""
+    """While this mode is on, tensors can be made on the other device and moved to it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
@@ -58,7 +59,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     are_other = [isinstance(tensor, OtherTensor) for tensor in tensors]
     if any(are_other) and func not in _MOVES:
-        # As on a GPU: a single number may come from the CPU.
+        # As on a GPU, a tensor of one single number may come from the CPU.
         beside = [t for t, is_other in zip(tensors, are_other, strict=True) if not is_other and t.ndim]
         if beside:
             raise RuntimeError(f"{func}: tensors of two devices")
@@ -78,11 +79,11 @@ def _other(leaf: Any) -> Any:
 
 
 def main() -> None:
-    """Train in both places."""
+    """Train on both devices and compare."""
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(NAME)
     here = Trainer(PLAN, rank=0)
-    with OtherDevice():  # type: ignore[no-untyped-call]
+    with OtherDevice(), sdpa_kernel(SDPBackend.MATH):  # type: ignore[no-untyped-call] # the CPU has others
         there = Trainer(PLAN, rank=0, device=NAME)
         assert {parameter.device.type for parameter in there.parameters} == {NAME}
         with pytest.raises(RuntimeError, match="tensors of two devices"):
@@ -91,11 +92,9 @@ def main() -> None:
             assert there.advance() == here.advance()
         for mine, others in zip(here.parameters, there.parameters, strict=True):
             assert torch.equal(mine, others.cpu())
-        pair = next(pairs(0, 1))
-        tested = ([pair.better, pair.worse], [pair.prompt, pair.prompt])
         with patch("torch.inference_mode", torch.no_grad):  # wrapped tensors know of no inference mode
-            rewards = rewards_of(there.network)(*tested)
-    np.testing.assert_allclose(rewards, rewards_of(here.network)(*tested), atol=1e-6)
+            report = evaluate(in_torch(there.network), pairs(0, 1))
+    assert report.mean == pytest.approx(evaluate(in_torch(here.network), pairs(0, 1)).mean, abs=1e-6)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checkpoint -> published version, or a refusal that leaves nothing behind."""
+"""A checkpoint becomes a published version, or is refused and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def _export(repository: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
-    """Digests of every file, the checkpoint's, the preprocessing's, the agreement and the tools."""
+    """The manifest holds every digest, the agreement with torch, and the tools.
+
+    The digests are those of the files, of the checkpoint and of the preprocessing.
+    """
     directory = published_repository / "image_reward_network" / "1"
     content = manifest.read(directory)
     assert content.name == "small random network"
@@ -48,7 +51,7 @@ def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
 
 
 def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> None:
-    """The exporter notes stack traces; a published version does not tell where it was made."""
+    """A published graph holds no paths, although the exporter records stack traces."""
     graph = (published_repository / "image_reward_network" / "1" / "network.onnx").read_bytes()
     assert str(CHECKOUT).encode() not in graph
     assert b"site-packages" not in graph
@@ -111,7 +114,10 @@ def test_ones_own_questions_judge_and_calibrate(tmp_path: Path) -> None:
 
 
 def test_the_command_publishes(tmp_path: Path) -> None:
-    """It shows progress, and prints where the version is; `ensure` then has nothing to publish."""
+    """The command shows its progress and prints the path of the version.
+
+    `ensure` then has nothing to publish.
+    """
     repository = copy_repository(tmp_path / "model_repository")
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
     first = _export(repository, "publish", "--checkpoint", str(weights), "--name", "small", "--promote")
@@ -120,11 +126,11 @@ def test_the_command_publishes(tmp_path: Path) -> None:
     assert f"published {repository}/image_reward_network/1: small" in first.stdout
     again = _export(repository, "ensure", "--checkpoint", str(weights))
     assert again.stdout == "model     small, version 1\n"
-    assert "1 served  small" in _export(repository, "list").stdout
+    assert "1 served               small" in _export(repository, "list").stdout
 
 
 def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
-    """The command says what is wrong with a checkpoint in one line and exits with 1."""
+    """A wrong checkpoint gives one line that says what is wrong, and exit status 1."""
     repository = copy_repository(tmp_path / "model_repository")
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"text")

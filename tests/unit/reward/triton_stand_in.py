@@ -1,4 +1,4 @@
-"""Triton's Python backend, as far as the adapter uses it: arrays in, readable responses out."""
+"""Triton's Python backend as far as the adapter uses it: arrays in, readable responses out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,19 @@ class Tensor:
         return self.array
 
 
+class Request(dict[str, "NDArray[Any]"]):
+    """A caller's arrays by name, and his timeout in microseconds; 0 where he set none."""
+
+    timeout_us = 0
+
+    def timeout(self) -> int:
+        """Return the timeout."""
+        return self.timeout_us
+
+
 @dataclass(frozen=True)
 class TritonError:
-    """What one caller is told."""
+    """The error that one caller gets."""
 
     INVALID_ARG = "400"
     INTERNAL = "500"
@@ -41,7 +51,7 @@ class InferenceResponse:
 
 
 class Logger:
-    """Triton's log; it is kept."""
+    """Triton's log; its entries are kept."""
 
     errors: list[str] = []  # noqa: RUF012 - the module is made anew for each test
 
@@ -51,6 +61,6 @@ class Logger:
         cls.errors.append(text)
 
 
-def get_input_tensor_by_name(request: dict[str, NDArray[Any]], name: str) -> Tensor | None:
-    """Return an input, or None where the request has no such one, as Triton does."""
+def get_input_tensor_by_name(request: Request, name: str) -> Tensor | None:
+    """Return an input; return None for a name that the request does not have, as Triton does."""
     return Tensor(name, request[name]) if name in request else None

@@ -1,4 +1,4 @@
-"""What a decode worker may be made to do in the name of an image: the bytes say which."""
+"""A decode worker for tests that does what the bytes of the "image" say."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def play(kind: bytes, data: bytes, limits: DecodeLimits) -> PreparedImage:
-    """Do as the first word of `data` says; decode it where it is no such word."""
+    """Do what the first word of `data` says; decode `data` if the word is none of ours."""
     word, _, argument = data.partition(b" ")
     action = _ACTIONS.get(word)
     if action is None:

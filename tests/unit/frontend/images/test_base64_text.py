@@ -22,7 +22,7 @@ def _decode(text: str) -> bytes:
 
 @given(st.binary(min_size=1, max_size=300))
 def test_every_usual_form(data: bytes) -> None:
-    """Plain, without padding, wrapped, and as a data: URI: the same bytes."""
+    """Plain, without padding, wrapped, and as a data: URI, base64 gives the same bytes."""
     plain = base64.b64encode(data).decode()
     forms = [
         plain,
@@ -50,13 +50,16 @@ def test_every_usual_form(data: bytes) -> None:
     ],
 )
 def test_what_is_no_base64(text: str) -> None:
-    """Foreign characters, the URL-safe alphabet, impossible lengths and other data: URIs are undecodable."""
+    """Some texts are undecodable.
+
+    These are foreign characters, the URL-safe alphabet, impossible lengths, and other data: URIs.
+    """
     with pytest.raises(UndecodableImage):
         _decode(text)
 
 
 def test_too_large_before_it_is_decoded() -> None:
-    """The limit is on the decoded bytes: exactly as many are accepted, one more is not."""
+    """The limit is on the decoded bytes: as many as allowed are accepted, one more is not."""
     assert len(_decode(base64.b64encode(bytes(LIMIT)).decode())) == LIMIT
     with pytest.raises(ImageTooLarge):
         _decode(base64.b64encode(bytes(LIMIT + 1)).decode())
@@ -64,13 +67,16 @@ def test_too_large_before_it_is_decoded() -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_answered(text: str) -> None:
-    """Whatever the text, it is bytes or undecodable."""
+    """Any text gives bytes or is undecodable."""
     with suppress(UndecodableImage):
         assert isinstance(_decode(text), bytes)
 
 
 def test_what_stood_between_the_quotes_of_a_json_string() -> None:
-    """Bytes are read as JSON: escaped line breaks and slashes count, and what is no JSON string is undecodable."""
+    """Bytes are read as the inside of a JSON string.
+
+    So escaped line breaks and slashes are understood, and what is no JSON string is undecodable.
+    """
     wanted = b"\xff\xef\xbe\xfb\xff\xff"  # "/+++" and "////" in base64, more or less
     text = base64.b64encode(wanted).decode()
     escaped = text.replace("/", "\\/").encode() + b"\\n"

@@ -17,7 +17,7 @@ from frontend.images.shared_bytes import Piece, SharedBytes
 
 @given(st.lists(st.binary(max_size=9)), st.binary(min_size=1, max_size=2), st.integers(0, 20))
 def test_they_are_as_a_bytearray_is(parts: list[bytes], wanted: bytes, position: int) -> None:
-    """What was added in parts is found and read as one, at every place and past the end."""
+    """Bytes added in parts are found and read as one whole, at every place and past the end."""
     shared, plain = SharedBytes(), bytearray()
     for part in parts:
         shared.extend(part)
@@ -29,13 +29,13 @@ def test_they_are_as_a_bytearray_is(parts: list[bytes], wanted: bytes, position:
 
 
 def test_what_stands_across_two_slices_is_found() -> None:
-    """The search goes slice by slice, and misses nothing in between."""
+    """The search goes slice by slice, and finds what lies across the border of two slices."""
     before = shared_bytes._SLICE_BYTES - 2
     assert SharedBytes(b"x" * before + b"wanted").find(b"wanted", 0) == before
 
 
 def test_a_piece_is_sent_by_the_kernel() -> None:
-    """Of the whole, a socket gets what lies between the start and the end."""
+    """A socket gets exactly the bytes between the piece's start and end."""
     piece = Piece(SharedBytes(b"x" * 10**6 + b"end"), 10**6 - 1, 10**6 + 2)
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -1,4 +1,4 @@
-"""What the monitor publishes, and how often it looks."""
+"""What the health monitor publishes, and how often it looks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotReady
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
-from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+from tests.unit.frontend.triton.stand_in import TritonStandIn, deploy, publish_manifest, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ DEAD = (500, "Stub process 'image_reward_network_0_0' is not healthy.")
 
 
 class Pool:
-    """A decode pool that hands out one pixel, or fails."""
+    """A decode pool that returns one pixel or fails."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -71,7 +71,7 @@ async def _score(client: TritonClient, request_id: str = "somebody") -> None:
         pixels,
         tokens.input_ids,
         tokens.attention_mask,
-        served=served,
+        version=served.stable,
         deadline=deadline,
         request_id=request_id,
     )
@@ -86,7 +86,10 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def test_it_looks_by_itself_and_reading_costs_nothing(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """Nothing is ready before the first look; then whoever reads gets what was found, without an inference."""
+    """The monitor looks by itself, and nothing is ready before its first look.
+
+    Reading its result causes no inference.
+    """
     monitor = _monitor(client)
     assert not monitor.health.ready
     async with monitor:
@@ -96,7 +99,7 @@ async def test_it_looks_by_itself_and_reading_costs_nothing(
 
 
 async def test_it_names_the_part_that_fails(client: TritonClient, triton: TritonStandIn) -> None:
-    """Triton gone, the model dead and the decoder dead are told apart."""
+    """A missing Triton, a dead model and a dead decoder are told apart."""
     assert await _found(_monitor(client)) == Health()
     triton.failure = DEAD
     with pytest.raises(NotReady):
@@ -115,9 +118,12 @@ async def test_it_names_the_part_that_fails(client: TritonClient, triton: Triton
 
 
 async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, triton: TritonStandIn) -> None:
-    """While inferences are not even tried, Triton itself answers, and the model is what health names."""
+    """While the circuit is open, no inferences are tried, but Triton itself answers.
+
+    Health then names the model.
+    """
     triton.failure = DEAD
-    client._inference = Circuit(open_s=60)
+    client._new_circuit = lambda: Circuit(open_s=60)
     for _ in range(5):
         with pytest.raises(NotReady):
             await _score(client)
@@ -127,15 +133,38 @@ async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, trito
     assert found.model is not None
 
 
+async def test_a_canary_that_fails_is_named_and_changes_nothing(
+    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """Health says what is wrong with the canary and the shadow; ready is what the stable version is."""
+    publish_manifest(tmp_path, version=4)
+    publish_manifest(tmp_path, version=5, preprocessing="another")
+    deploy(tmp_path, 3, canary=(4, 0.5), shadow=(5, 0.5))
+    triton.failures["4"] = DEAD
+    found = await _found(_monitor(client))
+    assert found.ready
+    assert found.beside["canary"] == "the model is not ready"
+    assert "another preprocessing" in (found.beside["shadow"] or "")
+    del triton.failures["4"]
+    triton.failures["3"] = DEAD
+    client.start_afresh()
+    found = await _found(_monitor(client))
+    assert not found.ready
+    assert found.beside["canary"] is None
+
+
 async def test_busy_decode_workers_are_not_failing(client: TritonClient) -> None:
-    """A pixel that gets no worker in time says that they work."""
+    """If all workers are too busy for the monitor's pixel, the decoder counts as working."""
     pool = Pool()
     pool.error = DeadlineExceeded("the deadline passed before the image was decoded")
     assert await _found(_monitor(client, pool)) == Health()
 
 
 async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn) -> None:
-    """A look that is late while others are being scored is no failure; late and alone, it is one."""
+    """A look that is late is no failure while other requests are scored.
+
+    Without them, it is one.
+    """
     triton.held.add("")  # the look's own request has no id
     monitor = _monitor(client, timeout_s=3)
     late = asyncio.create_task(_found(monitor))
@@ -143,14 +172,16 @@ async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn
     await _score(client)
     assert (await late).ready
     client.start_afresh()
-    client.succeeded_at_s -= 60
     assert (await _found(_monitor(client, timeout_s=0.2))).model is not None
 
 
 async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """Nothing is inferred for health while requests are; the decode workers are still looked at."""
+    """While requests are scored, health infers nothing itself.
+
+    The decode workers are still looked at.
+    """
     await _score(client)
     pool = Pool()
     assert (await _found(_monitor(client, pool))).ready
@@ -160,7 +191,7 @@ async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
 async def test_a_request_that_fails_is_noticed_at_once(
     client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A good state ends with the first request that finds Triton unavailable, however long it was to last."""
+    """A good state ends with the first request that finds Triton unavailable."""
     monkeypatch.setattr(health, "_PAUSE_S", 3600.0)
     monitor = _monitor(client)
     async with monitor:
@@ -172,7 +203,10 @@ async def test_a_request_that_fails_is_noticed_at_once(
 
 
 def test_how_often_it_looks() -> None:
-    """Ready: a second, or ten times what the look took; not ready: a second, so that an end is soon seen."""
+    """The monitor waits a second after a look, so that the end of a failure is seen soon.
+
+    When all is well it waits ten times as long as the look took, if that is more.
+    """
     assert pause_s(Health(), took_s=0.0) == 1.0
     assert pause_s(Health(), took_s=0.5) == 5.0
     assert pause_s(Health(model="dead"), took_s=0.5) == 1.0
@@ -182,7 +216,7 @@ def test_how_often_it_looks() -> None:
 async def test_it_survives_its_own_defects(
     client: TritonClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unexpected exception is logged, told as a failure, and followed by another look."""
+    """An unexpected exception is logged and published as a failure; the next look follows."""
     monkeypatch.setattr(health, "_PAUSE_S", 0.01)
     pool = Pool()
     pool.error = KeyError("a defect of ours")
@@ -195,8 +229,9 @@ async def test_it_survives_its_own_defects(
 
 
 def test_what_fails_is_not_ready() -> None:
-    """Each part alone is enough."""
+    """A single failing part is enough for "not ready"; the canary and the shadow are not."""
     assert Health().ready
-    for part in ("decode", "triton", "model", "gpu"):
-        assert not Health(**{part: "away"}).ready
+    for part in (Health(decode="x"), Health(triton="x"), Health(model="x"), Health(gpu="x")):
+        assert not part.ready
+    assert Health(beside={"canary": "away"}).ready
     assert issubclass(DecoderStopped, ServiceError)

@@ -1,4 +1,4 @@
-"""What of a request's work happens when, and where."""
+"""When and where the parts of a request's work happen."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from frontend.scoring.admission import Admission
 from frontend.scoring.cache import ScoreCache
 from frontend.scoring.errors import Overloaded, PromptInvalid
 from frontend.scoring.pipeline import Pipeline
+from frontend.scoring.scorer import Scorer
+from frontend.scoring.shadow import Shadow
 from frontend.triton.client import TritonClient
 from reward.preprocess import prepare
 from reward.tokenizer import Tokens, tokenise
@@ -30,7 +32,7 @@ MARKS = "\u0301\u0316" * 5000
 
 
 class Loader:
-    """Hands out the same picture for every source."""
+    """A loader that returns the same picture for every source."""
 
     async def load(self, sources: list[Source], deadline: Deadline) -> list[Any]:
         del deadline
@@ -39,16 +41,19 @@ class Loader:
 
 @asynccontextmanager
 async def _pipeline(tmp_path: Path) -> AsyncIterator[Pipeline]:
+    metrics = Metrics()
     async with (
         standing_in() as triton,
         TritonClient(f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)) as client,
+        Shadow(client, metrics) as shadow,
     ):
         yield Pipeline(
             Admission(max_concurrency=1, max_queue=0),
             Loader(),  # type: ignore[arg-type]
             client,
-            ScoreCache(2**20),
-            Metrics(),
+            Scorer(client, ScoreCache(2**20), metrics),
+            shadow,
+            metrics,
         )
 
 
@@ -59,7 +64,10 @@ async def _score(pipeline: Pipeline, prompt: str) -> Any:
 async def test_long_prompts_are_tokenised_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Off the event loop, with the same tokens; a short one is not worth the way."""
+    """A long prompt is tokenised off the event loop, with the same tokens.
+
+    A short one is tokenised at once, because a thread would cost more.
+    """
     threads: list[threading.Thread] = []
 
     def watched(prompts: list[str]) -> Tokens:
@@ -75,7 +83,7 @@ async def test_long_prompts_are_tokenised_in_a_thread(
 
 
 async def test_nothing_is_tokenised_before_admission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is refused for a full queue has cost no tokenising."""
+    """A request that is refused by a full queue has cost no tokenising."""
     monkeypatch.setattr(pipeline, "tokenise", None)
     async with _pipeline(tmp_path) as refusing, refusing._admission.admit(1, Deadline.after(10)):
         for prompt in ("short", MARKS):

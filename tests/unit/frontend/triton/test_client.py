@@ -1,4 +1,4 @@
-"""What the frontend sends to Triton, and what it makes of Triton's failures."""
+"""What the frontend sends to Triton, and how it reads Triton's failures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 from frontend.deadline import Deadline
 from frontend.triton.circuit import Circuit
-from frontend.triton.client import ServedVersion, TritonClient
+from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotLoaded, NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from frontend.triton.served import Served, ServedVersion
+from reward import deployment
 from reward.tokenizer import tokenise
-from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+from tests.unit.frontend.triton.stand_in import TritonStandIn, deploy, publish_manifest, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,40 +39,44 @@ async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonC
 
 @asynccontextmanager
 async def _client(port: int, repository: Path, *, open_s: float = 0.2) -> AsyncIterator[TritonClient]:
-    async with TritonClient(f"127.0.0.1:{port}", repository) as client:
-        client._inference = Circuit(open_s=open_s)
-        client._metadata = Circuit(open_s=open_s)
+    async with TritonClient(
+        f"127.0.0.1:{port}", repository, new_circuit=lambda: Circuit(open_s=open_s)
+    ) as client:
         yield client
 
 
 async def _score(client: TritonClient, images: int = 1, timeout_s: float = 10, **options: Any) -> list[float]:
     deadline = Deadline.after(timeout_s)
     served = await client.served(deadline)
-    return await _infer(client, served, images, deadline, **options)
+    return await _infer(client, served.stable, images, deadline, **options)
 
 
 async def _infer(
-    client: TritonClient, served: ServedVersion, images: int, deadline: Deadline, **options: Any
+    client: TritonClient, version: ServedVersion, images: int, deadline: Deadline, **options: Any
 ) -> list[float]:
     tokens = tokenise(["x"] * images)
     pixels = np.zeros((images, 3, 224, 224), np.uint8)
     return await client.score(
-        pixels, tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline, **options
+        pixels, tokens.input_ids, tokens.attention_mask, version=version, deadline=deadline, **options
     )
 
 
 async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn) -> None:
-    """One request for a batch: explicit version, request id, interactive priority, the rest of the deadline."""
+    """A batch is one request to Triton.
+
+    It has an explicit version, the request's id, interactive priority, and the rest of the
+    deadline.
+    """
     assert await _score(client, images=3, timeout_s=10, request_id="abc-1") == [0.5, 0.5, 0.5]
     (asked,) = triton.inferences
     assert asked["id"] == "abc-1"
     assert asked["parameters"]["priority"] == 1
     assert 9e6 < asked["parameters"]["timeout"] <= 10e6  # microseconds
     assert [entry["shape"][0] for entry in asked["inputs"]] == [3, 3, 3]
-    assert (await client.served(Deadline.after(1))).version == "3"
+    assert asked["version"] == "3"
 
 
-# Texts of Triton 2.51's answers, where they are Triton's.
+# The texts that come from Triton are those of Triton 2.51.
 UNKNOWN = "Request for unknown model: 'image_reward_network' version 3 is not at ready state"
 STUB = (
     "Failed to process the request(s) for model instance 'image_reward_network_0_0', message: "
@@ -97,7 +103,11 @@ FAILURES: list[tuple[int, str, type[ServiceError]]] = [
 async def test_failures_in_our_terms(
     client: TritonClient, triton: TritonStandIn, status: int, text: str, expected: type[ServiceError]
 ) -> None:
-    """Not there is NotLoaded, broken is NotReady, refused is Rejected, full is QueueFull, late is TimedOut."""
+    """Each failure of Triton becomes the matching error.
+
+    A model that is not there is NotLoaded, a broken one NotReady, a refused request Rejected, a
+    full queue QueueFull, and a late answer TimedOut.
+    """
     triton.failure = (status, text)
     with pytest.raises(expected) as caught:
         await _score(client)
@@ -116,7 +126,10 @@ async def test_a_score_that_is_no_number(client: TritonClient, triton: TritonSta
 
 
 async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> None:
-    """After five failures hardly any call reaches Triton; once it is back so are the scores, by themselves."""
+    """After five failures hardly any call reaches Triton.
+
+    Once Triton works again, so does scoring, without help.
+    """
     async with standing_in() as triton:
         port = triton.port
         async with _client(port, publish_manifest(tmp_path)) as client:
@@ -138,7 +151,10 @@ async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> No
 
 
 async def test_a_triton_that_is_not_there(tmp_path: Path) -> None:
-    """Connections refused are Unavailable, soon without trying; a server that starts is found."""
+    """Refused connections are Unavailable, and after a few of them no connection is tried.
+
+    A server that starts later is found.
+    """
     async with standing_in() as triton:
         port = triton.port
     async with _client(port, publish_manifest(tmp_path)) as client:
@@ -152,11 +168,11 @@ async def test_a_triton_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, triton: TritonStandIn) -> None:
-    """Each caller's own deadline holds, be it while the version is asked for or while the image is scored."""
+    """Each caller's own deadline holds, while the version is asked for and while it scores."""
     served = await client.served(Deadline.after(10))
     triton.open.clear()
     with pytest.raises(TimedOut):
-        await _infer(client, served, 1, Deadline.after(0.1))
+        await _infer(client, served.stable, 1, Deadline.after(0.1))
     client._served = None
     callers = [_score(client, timeout_s=0.1 * count) for count in (1, 2, 3)]
     outcomes = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
@@ -164,7 +180,10 @@ async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, tri
 
 
 async def test_the_version_is_asked_for_once_for_all(client: TritonClient, triton: TritonStandIn) -> None:
-    """Fifty requests at once share one question, and one that leaves does not take it from the others."""
+    """Fifty requests at once share one question for the version.
+
+    If one of them leaves, the others still get the answer.
+    """
     triton.open.clear()
     callers = [asyncio.create_task(client.served(Deadline.after(10))) for _ in range(50)]
     await asyncio.sleep(0.05)
@@ -172,13 +191,13 @@ async def test_the_version_is_asked_for_once_for_all(client: TritonClient, trito
     triton.open.set()
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
     assert isinstance(outcomes[0], asyncio.CancelledError)
-    assert {outcome.version for outcome in outcomes if isinstance(outcome, ServedVersion)} == {"3"}
-    assert len([outcome for outcome in outcomes if isinstance(outcome, ServedVersion)]) == 49
+    versions = [outcome.stable.version for outcome in outcomes if isinstance(outcome, Served)]
+    assert versions == ["3"] * 49
     assert triton.asked.count("/v2") == 1
 
 
 async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn, tmp_path: Path) -> None:
-    """Weights that were published for other pixels are not used: no score is better than a wrong one."""
+    """Weights published for another preprocessing are not used: no score beats a wrong score."""
     repository = publish_manifest(tmp_path, preprocessing="another")
     async with _client(triton.port, repository) as client:
         with pytest.raises(Unavailable, match="another preprocessing"):
@@ -186,25 +205,22 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
     assert triton.inferences == []
 
 
-async def test_what_is_promised_needs_no_loaded_model(client: TritonClient, tmp_path: Path) -> None:
-    """The version that will be served is the repository's word; Triton only has to be there."""
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
-    promised = await client.promised(Deadline.after(10))
-    assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
-    config.write_text("version_policy: { latest: { num_versions: 1 } }")
-    with pytest.raises(Unavailable, match="no version is promoted"):
-        await client.promised(Deadline.after(10))
+async def test_nothing_that_is_served(client: TritonClient, tmp_path: Path) -> None:
+    """A deployment that cannot be read is the model's being unavailable, in plain words."""
+    deployment.path(tmp_path).parent.mkdir()
+    deployment.path(tmp_path).write_text("{")
+    with pytest.raises(NotReady, match="no version of the model is served") as caught:
+        await client.served(Deadline.after(10))
+    assert str(tmp_path) in (caught.value.internal or "")
 
 
-async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
-    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+async def test_what_is_served_is_asked_on_a_connection_of_its_own(
+    client: TritonClient, triton: TritonStandIn
 ) -> None:
     """One that was kept alive would hang while Triton loads the model for another frontend."""
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
     for _ in range(2):
-        await client.promised(Deadline.after(10))
+        await client.served(Deadline.after(10))
+        client.start_afresh()
     first, second = triton.connections
     assert first is not second
 
@@ -212,7 +228,7 @@ async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
 async def test_a_model_that_is_not_loaded_says_nothing_against_triton(
     triton: TritonStandIn, client: TritonClient
 ) -> None:
-    """However often that is answered, the circuit stays closed: the model is woken instead."""
+    """The answer "not loaded" never opens the circuit: the model is loaded instead."""
     triton.failure = (503, UNKNOWN)
     for _ in range(20):
         with pytest.raises(NotLoaded):
@@ -223,7 +239,7 @@ async def test_a_model_that_is_not_loaded_says_nothing_against_triton(
 async def test_a_model_that_was_loaded_anew_is_asked_at_once(
     triton: TritonStandIn, client: TritonClient
 ) -> None:
-    """What failed before the load says nothing about the model that is loaded now."""
+    """After a load the model is asked at once; earlier failures do not count against it."""
     triton.failure = (500, STUB)
     for _ in range(5):
         with pytest.raises(Unavailable):
@@ -234,19 +250,11 @@ async def test_a_model_that_was_loaded_anew_is_asked_at_once(
     assert await _score(client) == [0.5]
 
 
-@pytest.mark.parametrize(
-    ("kind", "device"), [("KIND_CPU", "cpu"), ("KIND_GPU", "gpu"), ("KIND_MODEL", "cpu")]
-)
-async def test_the_device_is_that_of_the_instances(
-    client: TritonClient, triton: TritonStandIn, kind: str, device: str
-) -> None:
-    """`gpu` where Triton runs the network on one, `cpu` otherwise."""
-    triton.kind = kind
-    assert (await client.served(Deadline.after(10))).device == device
-
-
 async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, triton: TritonStandIn) -> None:
-    """A model that failed may have been replaced: the next request asks anew which version is served."""
+    """After a failure the next request asks again which version is served.
+
+    The model may have been replaced.
+    """
     await client.served(Deadline.after(10))
     await client.served(Deadline.after(10))
     assert triton.asked.count("/v2") == 1
@@ -260,23 +268,56 @@ async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, tr
 
 async def test_whether_scores_were_given_lately(client: TritonClient, triton: TritonStandIn) -> None:
     """A success counts for as long as it is asked about, and until something fails."""
-    assert not client.has_succeeded_within(60)
+    stable = (await client.served(Deadline.after(10))).stable
+    assert not client.has_succeeded_within(60, stable)
     await _score(client)
-    assert client.has_succeeded_within(60)
-    assert not client.has_succeeded_within(0)
+    assert client.has_succeeded_within(60, stable)
+    assert not client.has_succeeded_within(0, stable)
     triton.failure = (500, STUB)
     with pytest.raises(NotReady):
         await _score(client)
-    assert not client.has_succeeded_within(60)
+    assert not client.has_succeeded_within(60, stable)
 
 
 async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, triton: TritonStandIn) -> None:
-    """With inferences failing, `check` refuses, and the version may still be asked for."""
-    client.check()
+    """With inferences failing, `check` refuses, and what is served may still be asked for."""
+    stable = (await client.served(Deadline.after(10))).stable
+    client.check(stable)
     triton.failure = (500, STUB)
     for _ in range(5):
         with pytest.raises(NotReady):
             await _score(client)
     with pytest.raises(Unavailable):
-        client.check()
-    assert (await client.served(Deadline.after(10))).version == "3"
+        client.check(stable)
+    assert (await client.served(Deadline.after(10))).stable.version == "3"
+
+
+async def test_a_failing_version_leaves_the_other_alone(triton: TritonStandIn, tmp_path: Path) -> None:
+    """The canary's circuit opens, the stable version is asked as before."""
+    publish_manifest(publish_manifest(tmp_path), version=4)
+    deploy(tmp_path, 3, canary=(4, 0.5))
+    triton.failures["4"] = (500, STUB)
+    async with _client(triton.port, tmp_path) as client:
+        served = await client.served(Deadline.after(10))
+        assert served.canary is not None
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await _infer(client, served.canary, 1, Deadline.after(10))
+            client.check(served.stable)
+            assert await _infer(client, served.stable, 1, Deadline.after(10)) == [0.5]
+        assert [one["version"] for one in triton.inferences].count("4") == 5
+
+
+async def test_a_version_that_hangs_is_failing(
+    client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was given time enough and did not answer is not ready; given little, it was late."""
+    stable = (await client.served(Deadline.after(10))).stable
+    triton.open.clear()
+    with pytest.raises(TimedOut):
+        await _infer(client, stable, 1, Deadline.after(10), max_wait_s=0.05)
+    monkeypatch.setattr("frontend.triton.client._HANGS_S", 0.05)
+    with pytest.raises(NotReady):
+        await _infer(client, stable, 1, Deadline.after(10), max_wait_s=0.05)
+    with pytest.raises(TimedOut):
+        await _infer(client, stable, 1, Deadline.after(0.04), max_wait_s=0.05)

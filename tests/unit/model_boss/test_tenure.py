@@ -1,38 +1,50 @@
-"""What a frontend may rely on by its own clock, and what it makes of the ledger's answers: no Redis."""
+"""How long a lease holds by the frontend's own clock, and what the ledger's answers mean for it.
+
+Redis is not needed.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from frontend.gpu.decide import Standing
-from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
-from frontend.gpu.ledger import Claim, Held, Lease, Queued, Table
-from frontend.gpu.tenure import Tenure
+from model_boss import (
+    Claim,
+    ClaimRefused,
+    Granted,
+    Held,
+    LedgerUnavailable,
+    Phase,
+    Standing,
+    Tenure,
+    Waiting,
+    WaitReason,
+)
 
 TTL_S = 30.0
-CLAIM = Claim("triton-1", "one", "model", 100, 500)
+CLAIM = Claim("GPU-0", "triton-1", "a service", "model", 100, 500, "one")
 
 
 class Scripted:
-    """A ledger that answers as it is told."""
+    """A ledger that gives the answers it was told to give."""
 
     ttl_s = TTL_S
 
     def __init__(self) -> None:
-        self.answer: Lease | Held | Queued | Exception | None = Lease(7)
+        self.answer: Granted | Held | Waiting | Exception | None = Granted(7)
         self.asked: list[str] = []
 
-    async def reserve(self, claim: Claim) -> Lease | Held | Queued:
+    async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
         assert claim == CLAIM
         answer = self._told("reserve")
         assert answer is not None
         return answer
 
-    async def commit(self, claim: Claim, fence: int) -> Lease | None:
-        return self._lease("commit", claim, fence)
+    async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
+        del used_mb
+        return self._lease("commit", claim, granted.fence)
 
-    async def renew(self, claim: Claim, fence: int, *, in_use: bool) -> Lease | None:
-        return self._lease("renew in use" if in_use else "renew", claim, fence)
+    async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
+        return self._lease("renew in use" if in_use else "renew", claim, granted.fence)
 
     async def release(self, claim: Claim, fence: int) -> None:
         self._lease("release", claim, fence)
@@ -40,19 +52,20 @@ class Scripted:
     async def hand_over(self, claim: Claim, fence: int) -> None:
         self._lease("hand_over", claim, fence)
 
-    async def table(self) -> Table:
-        return Table(None)
+    async def room_mb(self, gpu: str) -> int | None:
+        del gpu
+        return None
 
     async def aclose(self) -> None:
         pass
 
-    def _lease(self, call: str, claim: Claim, fence: int) -> Lease | None:
+    def _lease(self, call: str, claim: Claim, fence: int) -> Granted | None:
         assert (claim, fence) == (CLAIM, 7)
         answer = self._told(call)
-        assert answer is None or isinstance(answer, Lease)
+        assert answer is None or isinstance(answer, Granted)
         return answer
 
-    def _told(self, call: str) -> Lease | Held | Queued | None:
+    def _told(self, call: str) -> Granted | Held | Waiting | None:
         self.asked.append(call)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -60,7 +73,7 @@ class Scripted:
 
 
 class Clock:
-    """Turned by the test."""
+    """A clock that the test sets."""
 
     now_s = 1000.0
 
@@ -86,7 +99,11 @@ def _tenure(ledger: Scripted, clock: Clock, *, fail_open: bool = False) -> Tenur
 async def test_what_a_heartbeat_is_good_for(
     ledger: Scripted, clock: Clock, *, fail_open: bool, after_all: Standing
 ) -> None:
-    """Ours for two thirds, doubtful from then on, over after the whole; each less a tenth of the time to live."""
+    """After the last heartbeat a lease is ours for two thirds of its time to live.
+
+    Then it is doubtful, and after the whole time it is over. Each limit comes a tenth of the time
+    to live early.
+    """
     tenure = _tenure(ledger, clock, fail_open=fail_open)
     await tenure.ask(CLAIM)
     for after_s, standing in (
@@ -102,19 +119,22 @@ async def test_what_a_heartbeat_is_good_for(
 
 
 async def _beats(tenure: Tenure, ledger: Scripted) -> bool:
-    """Let it renew, in an outage: whether it was tried."""
+    """Let the tenure renew while the ledger is away; return whether it tried."""
     before, ledger.answer = len(ledger.asked), LedgerUnavailable("away")
     await tenure.beat(in_use=False)
     return len(ledger.asked) > before
 
 
 async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: Clock) -> None:
-    """Sooner after a failure; what it is told then is how the lease stands."""
+    """The lease is renewed every third of its time to live, and sooner after a failure.
+
+    The answer to a renewal decides how the lease stands.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     assert not await tenure.beat(in_use=True)
     clock.now_s += 10
-    ledger.answer = Lease(7, is_committed=True, others_stand_by=True)
+    ledger.answer = Granted(7, Phase.ACTIVE, others_stand_by=True)
     assert await tenure.beat(in_use=True)
     assert (tenure.standing, ledger.asked[-1]) == (Standing.COMMITTED, "renew in use")
     clock.now_s += 10
@@ -123,7 +143,7 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
     assert (tenure.outage, tenure.due_in_s(is_urgent=False)) == ("away", 1.0)
     clock.now_s += 1
     assert tenure.outage_s == 1.0
-    ledger.answer = Lease(7, is_committed=True, is_asked_back=True)
+    ledger.answer = Granted(7, Phase.YIELDING)
     assert await tenure.beat(in_use=False)
     assert (tenure.standing, tenure.outage) == (Standing.YIELDING, None)
     clock.now_s += 10
@@ -136,16 +156,19 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
     ("answer", "standing", "due_in_s"),
     [
         (Held("two", 8), Standing.OTHERS, 10.0),
-        (Queued(), Standing.QUEUED, 0.375),
-        (Queued(is_settling=True), Standing.SETTLING, 0.375),
-        (LedgerRefuses("too large"), Standing.REFUSED, 10.0),
+        (Waiting(), Standing.QUEUED, 0.375),
+        (Waiting(0, WaitReason.GRACE), Standing.SETTLING, 0.375),
+        (ClaimRefused("too large"), Standing.REFUSED, 10.0),
         (LedgerUnavailable("away"), Standing.NONE, 1.0),
     ],
 )
 async def test_what_it_is_told_without_a_lease(
-    ledger: Scripted, clock: Clock, answer: Held | Queued | Exception, standing: Standing, due_in_s: float
+    ledger: Scripted, clock: Clock, answer: Held | Waiting | Exception, standing: Standing, due_in_s: float
 ) -> None:
-    """And when it asks again: soon where a request waits for it."""
+    """Each answer to a request for a lease has its standing and its time to ask again.
+
+    Where a request waits, the next question comes soon.
+    """
     tenure = _tenure(ledger, clock)
     ledger.answer = answer
     await tenure.ask(CLAIM)
@@ -158,16 +181,23 @@ async def test_what_it_is_told_without_a_lease(
 
 
 async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Scripted, clock: Clock) -> None:
-    """Another frontend may have been granted since: what is loaded is not unloaded for an old answer."""
+    """An old answer is forgotten when the model is loaded or unloaded.
+
+    Another frontend may have got a lease since then. A loaded model must not be unloaded because of
+    an old answer.
+    """
     tenure = _tenure(ledger, clock)
-    ledger.answer = Queued()
+    ledger.answer = Waiting()
     await tenure.ask(CLAIM)
     tenure.forget_answer()
     assert tenure.standing is Standing.NONE
 
 
 async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) -> None:
-    """It renews no more; told that another holds the lease, or granted it, it knows how its end goes on."""
+    """After a hand-over the lease is no longer renewed, but asked about again later.
+
+    The answer tells whether another frontend has the lease now.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     await tenure.hand_over()
@@ -181,13 +211,16 @@ async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) 
 
 
 async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) -> None:
-    """The memory may be another's by then; what cannot be told ends by itself."""
+    """A lease that is over is not released, because its memory may belong to another by now.
+
+    A release that does not reach the ledger is not repeated: the lease ends by itself.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     ledger.answer = LedgerUnavailable("away")
     await tenure.release()
     assert (tenure.standing, ledger.asked) == (Standing.NONE, ["reserve", "release"])
-    ledger.answer = Lease(7)
+    ledger.answer = Granted(7)
     await tenure.ask(CLAIM)
     clock.now_s += TTL_S
     await tenure.release()
@@ -195,7 +228,10 @@ async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) ->
 
 
 async def test_a_commit_that_meets_a_ledger_without_memory(ledger: Scripted, clock: Clock) -> None:
-    """It says `lost`, and is reminded by a renewal, before the lease is given up."""
+    """A ledger that has forgotten the lease is reminded by a renewal.
+
+    Only then is the lease given up.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     ledger.answer = None
