@@ -14,7 +14,7 @@ from reward import manifest
 from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
 from tests.integration.gpu.shared_gpu import until
-from tests.integration.versions import BODIES, Versions, publish_second
+from tests.integration.two_versions import BODIES, Versions, publish_second
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
