@@ -64,6 +64,10 @@ class LiveSwitch:
         self._store.write(meanwhile, loaded=both)
         self._step("load both")
         self._triton.load(NETWORK)
+        if number not in self._triton.loaded():
+            raise TritonFailed(
+                f"Triton does not load version {number}: was it started with --model-config-name=served?"
+            )
         self._step("warm up")
         _compare(self._triton.score(number, questions()), expected)
         self._store.write(target, loaded=both)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from export.errors import Undone
 from reward import deployment
+from tests.integration.versions import flawed
 from tests.integration.versions.serving import Serving, under_load
 
 if TYPE_CHECKING:
@@ -120,15 +122,25 @@ def test_a_plain_triton_serves_the_newest(serving: Serving) -> None:
     """Started by somebody who knows nothing of this project, on the folder alone."""
     serving.kill_triton()
     keep = ("--http-", "--grpc-", "--metrics-", "--model-repository", "--backend-", "--id", "--allow-gpu")
-    serving._command = [
+    serving.command_line = [
         part
-        for number, part in enumerate(serving._command)
+        for number, part in enumerate(serving.command_line)
         if number == 0 or (part.startswith(keep) and "restricted" not in part)
     ]
     serving.start()
     assert deployment.read(serving.repository).stable == 1  # which it does not know
     assert serving.triton.loaded() == {2}
     assert serving.triton.scored_by() == -1
+
+
+def test_a_triton_without_the_served_configuration_is_told(serving: Serving) -> None:
+    """It would never load another version than the newest."""
+    serving.kill_triton()
+    serving.command_line.remove("--model-config-name=served")
+    serving.start()
+    flawed.publish_copy(serving.registry, 1)
+    with pytest.raises(Undone, match="was it started with --model-config-name=served"):
+        serving.deployer().promote(2, canary=0.5)
 
 
 def test_a_second_promotion_may_come_at_once(serving: Serving) -> None:
