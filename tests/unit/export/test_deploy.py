@@ -40,7 +40,7 @@ def deployer(registry: Registry) -> Deployer:
 def _publish(registry: Registry) -> None:
     with registry.publishing() as draft:
         content = manifest.Manifest(
-            "name", "0" * 64, "fp32", "none", 0, preprocess.digest(), {}, {}, {}, {}, "now"
+            "name", "0" * 64, "fp32", "none", 0, preprocess.digest(), {}, {}, {}, "now"
         )
         manifest.write(content, draft.directory)
 

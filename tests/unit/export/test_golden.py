@@ -41,7 +41,7 @@ class _Network:
     """A network of a given name that answers with given scores, whatever the pictures are."""
 
     def __init__(self, name: str, scores: list[float]) -> None:
-        self.manifest = manifest.Manifest(name, "", "", "", 20, "", {}, {}, {}, {}, "")
+        self.manifest = manifest.Manifest(name, "", "", "", 20, "", {}, {}, {}, "")
         self._scores = scores
 
     def score(self, pixels: Any, input_ids: Any, attention_mask: Any) -> Any:
