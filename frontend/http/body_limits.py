@@ -59,23 +59,38 @@ class BodyLimits:
         if count <= 0:
             return
         room = self._max_buffered_bytes + (self._small_room_bytes if size <= self._small_bytes else 0)
-        if self.buffered_bytes + count > room:
-            self._make_room(self.buffered_bytes + count - room, body)
+        self._take(count, room, body)
         self._arriving.add(body)
-        self.buffered_bytes += count
         body.held_bytes = size
 
     def arrived(self, body: Body) -> None:
         """Take a body out of those that may have to make room; what it holds, it keeps."""
         self._arriving.discard(body)
 
-    def give_back(self, body: Body) -> None:
+    def let_go(self, body: Body) -> None:
         """Count nothing of a body as held any more."""
         self._arriving.discard(body)
-        self.buffered_bytes -= body.held_bytes
+        self.give_back(body.held_bytes)
         body.held_bytes = 0
 
-    def _make_room(self, count: int, for_whom: Body) -> None:
+    def take(self, count: int) -> None:
+        """Hold bytes that a request was brought otherwise than in its body.
+
+        Raises:
+            Overloaded: too many are held.
+        """
+        self._take(count, self._max_buffered_bytes)
+
+    def give_back(self, count: int) -> None:
+        """Count bytes as no longer held."""
+        self.buffered_bytes -= count
+
+    def _take(self, count: int, room: int, for_whom: Body | None = None) -> None:
+        if self.buffered_bytes + count > room:
+            self._make_room(self.buffered_bytes + count - room, for_whom)
+        self.buffered_bytes += count
+
+    def _make_room(self, count: int, for_whom: Body | None) -> None:
         slow = sorted((body for body in self._arriving if body.is_slow()), key=Body.bytes_per_s)
         leaving = []
         for body in slow:
@@ -85,7 +100,7 @@ class BodyLimits:
         if count > 0:
             raise Overloaded("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
         for body in leaving:
-            self.give_back(body)
+            self.let_go(body)
             body.leave()
 
 

@@ -76,7 +76,7 @@ class _Exchange:
         except Exception:  # noqa: BLE001 - the outermost frame on the REST side
             await self._fail(ServiceError("an internal error occurred", internal=traceback.format_exc()))
         finally:
-            self._limits.give_back(self._body)
+            self._limits.let_go(self._body)
             self._notes["received_bytes"] = self._body.received_bytes
 
     async def receive(self) -> Message:
