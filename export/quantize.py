@@ -31,7 +31,7 @@ _READS_IMAGE: Final = re.compile(r"^image_encoder\.|\.cross_attention\.(key|valu
 
 def quantize(directory: Path, questions: Questions) -> None:
     """Put the 8-bit graph in the place of the one in `directory`; `questions` calibrate it."""
-    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=directory.parent) as temporary:
         draft = Path(temporary)
         # Its only remark, that the shapes were not inferred before, is about operators unused here.
         logging.disable(logging.WARNING)
