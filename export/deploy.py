@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING
 
 from export.checks import check
 from export.deployment_store import DeploymentStore
-from export.errors import ExportError, NoSecondShare, RegistryError, TritonFailed, TritonGone, Undone
+from export.errors import (
+    CannotWrite,
+    ExportError,
+    NoSecondShare,
+    RegistryError,
+    TritonFailed,
+    TritonGone,
+    Undone,
+)
 from export.live_switch import LiveSwitch
 from export.second_share import second_share
 from export.served_config import network_settings
@@ -48,7 +56,7 @@ class Manner:
     watch_s: float = 5.0
     """How long a new version is watched; longer than frontends remember what is served, a second."""
     load_timeout_s: float = 300.0
-    start_timeout_s: float = 30.0
+    start_timeout_s: float = 60.0
     """How long a Triton that is noted as running, and does not answer yet, is waited for."""
     replace: bool = False
     """Unload the old version before the new one is loaded, where there is no memory for both."""
@@ -201,6 +209,9 @@ class Deployer:
             if not is_tried:
                 self._try(target, number)
             self._store.write(target)
+            if triton is not None and not is_up and triton.is_up() and triton.loaded():
+                self._switch(triton).settle(target)  # it has started meanwhile, perhaps with the former files
+                return Outcome(target.stable, True, True, _said(target))
             when = "when the model is next loaded" if is_up else "from the next start of Triton"
             missing = "the model is not loaded" if is_up else "no Triton runs"
             return Outcome(target.stable, True, False, f"{_said(target)} {when}: {missing}")
@@ -245,6 +256,8 @@ class Deployer:
             if self._manner.replace:
                 triton.unload()  # there is no memory for both on the way back either
             self._switch(triton).settle(content)
+        except CannotWrite as failure:
+            return CannotWrite(f"{reason}; and to serve version {before.stable} again failed: {failure}")
         except TritonFailed as failure:
             self._store.write(content)
             return Undone(

@@ -66,11 +66,12 @@ class LiveSwitch:
         both = self.published({*before.versions, *target.versions})
         # One that was deleted by hand is not loaded again, and cannot be said to be served meanwhile.
         meanwhile = before if before.stable in both else target
-        self._say(f"loading version {number} beside {before.stable}")
+        if number not in before.versions:
+            self._say(f"loading version {number} beside {before.stable}")
         with self._room(number):
             self._store.write(meanwhile, loaded=both)
             self._step("load both")
-            self._triton.load(NETWORK)
+            self._load(both)
         self._step("warm up")
         _compare(self._triton.score(number, questions()), expected)
         self._store.write(target, loaded=both)
@@ -121,7 +122,7 @@ class LiveSwitch:
         """
         self._store.write(content)
         self._step("drop the old")
-        self._triton.load(NETWORK)
+        self._load(self.published(content.versions))
         self._triton.wait_for(self.published(content.versions))
 
     def settle(self, content: Deployment) -> None:
@@ -130,10 +131,19 @@ class LiveSwitch:
         Raises:
             TritonFailed, CannotWrite: something is in the way; the next command tries again.
         """
-        self._store.write(content, loaded=self.published({*content.versions, *self._triton.loaded()}))
-        self._triton.load(NETWORK)
+        both = self.published({*content.versions, *self._triton.loaded()})
+        self._store.write(content, loaded=both)
+        self._load(both)
         self._triton.load(ENSEMBLE)
         self.drop(content)
+
+    def _load(self, versions: list[int]) -> None:
+        self._triton.load(NETWORK)
+        missing = set(versions) - self._triton.loaded()
+        if missing:
+            raise TritonFailed(
+                f"Triton does not load version {max(missing)}: was it started with --model-config-name=served?"
+            )
 
     def published(self, versions: Iterable[int]) -> list[int]:
         """Return those of these versions that are there: one may have been deleted by hand."""

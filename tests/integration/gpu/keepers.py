@@ -1,4 +1,4 @@
-"""What the tests of keepers ask of the ledger, of Triton and of the keepers themselves."""
+"""Questions that tests of keepers ask the ledger, Triton and the keepers themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def is_told(caplog: pytest.LogCaptureFixture) -> bool:
 
 
 async def watch_lease(ledger: Ledger) -> None:
-    """End with an error where the memory is free for a moment."""
+    """Watch without end; fail as soon as nobody holds the lease."""
     while True:
         assert await our_lease(ledger) is not None
         await asyncio.sleep(0.01)

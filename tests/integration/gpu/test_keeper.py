@@ -1,6 +1,7 @@
-"""Frontends of one Triton, at the moments that are hard to meet: a real ledger, and a stand-in for Triton.
+"""Frontends of one Triton at moments that are hard to meet.
 
-The same frontends with a real Triton are in `test_life.py` and `test_trouble.py`.
+The ledger is real, Triton is a stand-in. `test_life.py` and `test_trouble.py` have the same
+frontends with a real Triton.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 async def test_a_waiter_who_gives_up_in_the_moment_of_the_grant(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """It takes nothing from the frontend that goes on waiting."""
+    """A frontend that gives up just as it is granted takes nothing from one that still waits."""
     first = StandInFrontend(triton, redis.url)
     second = StandInFrontend(triton, redis.url, wait_s=1.0)
     async with first, second, other_service(ledger, is_always_in_use=True) as other:
@@ -79,7 +80,10 @@ async def test_a_waiter_who_gives_up_leaves_the_place_to_the_other(
 async def test_a_keeper_that_ends_hands_the_model_over(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Under load: nothing is unloaded, nobody waits, and the memory is leased at every moment."""
+    """A keeper that ends hands the model over to another frontend.
+
+    Nothing is unloaded, no request waits, and the memory is leased at every moment.
+    """
     async with StandInFrontend(triton, redis.url, name="staying") as staying:
         async with StandInFrontend(triton, redis.url, name="ending") as ending:
             fence = await ending.use()
@@ -100,7 +104,7 @@ async def test_a_keeper_that_ends_hands_the_model_over(
 async def test_frontends_that_end_together_leave_nothing(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """The keeper hands over to one that ends, too: nobody follows, and it unloads after all."""
+    """If the frontend that should follow ends as well, the keeper unloads the model after all."""
     keeper, other = StandInFrontend(triton, redis.url), StandInFrontend(triton, redis.url)
     for frontend in (keeper, other):
         await frontend.__aenter__()
@@ -151,7 +155,10 @@ async def test_what_triton_has_accepted_is_finished(
 async def test_requests_after_a_yield_load_anew_once(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Those of both frontends wait for the model that one of them loads under the next lease."""
+    """After a yield, one frontend loads the model under the next lease, and loads it once.
+
+    The requests of both frontends wait for it.
+    """
     triton.unload_s = 0.3
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
@@ -185,7 +192,7 @@ async def test_an_end_while_the_model_is_loaded(
 async def test_looking_at_the_service_is_no_use(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Whoever asks where the model stands does not keep it."""
+    """Asking for the state of the model does not count as using it."""
     async with StandInFrontend(triton, redis.url, idle_release_s=1.0) as frontend:
         await frontend.use()
         ends_at_s = time.monotonic() + 20

@@ -63,7 +63,7 @@ async def test_an_outage_ends_before_the_memory_is_anothers(
 async def test_a_newcomer_whom_triton_does_not_answer(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """It serves nobody, and takes the model from nobody."""
+    """A frontend that Triton does not answer serves nobody and takes the model from nobody."""
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
         second.control.is_cut = True
@@ -81,7 +81,10 @@ async def test_a_newcomer_whom_triton_does_not_answer(
 async def test_a_frontend_that_cannot_load_gives_the_memory_back(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Its requests are told so; another that can load is granted next."""
+    """A frontend that cannot load the model tells its requests so and gives the memory back.
+
+    Another frontend that can load it is granted next.
+    """
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         second.control.fails_to_load = True
         with pytest.raises(Unavailable):
@@ -167,7 +170,10 @@ async def test_a_model_whose_lease_nobody_can_prove(
 async def test_a_frontend_cut_off_from_the_ledger_unloads_once_at_most(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """What is loaded after that was loaded by a frontend that reaches the ledger: it stays."""
+    """A frontend cut off from the ledger unloads a model once at most.
+
+    A model loaded after that belongs to a frontend that reaches the ledger, so it stays.
+    """
     async with (
         Proxy(redis.port) as proxy,
         StandInFrontend(triton, redis.url) as keeper,
@@ -189,7 +195,7 @@ async def test_a_frontend_cut_off_from_the_ledger_unloads_once_at_most(
 async def test_memory_is_not_given_back_before_it_is_free(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """While Triton does not answer the lease is kept, and unloading is tried again."""
+    """While Triton does not answer, the lease is kept and the unload is tried again."""
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger) as other:
         await frontend.use()
         frontend.control.is_cut = True

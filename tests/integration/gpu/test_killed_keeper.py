@@ -1,4 +1,4 @@
-"""The keeper is killed under load, again and again, with a second frontend there."""
+"""The keeper is killed under load, again and again, beside a second frontend."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def _kill_keepers(shared: SharedGpu, times: int) -> None:
 
 
 async def _ask(frontend: Frontend) -> None:
-    """Be two callers who never pause; end at the first answer that is no score."""
+    """Be two callers that never pause; fail at the first answer that is no score."""
 
     async def keep_asking() -> None:
         while True:
@@ -73,7 +73,7 @@ async def _ask(frontend: Frontend) -> None:
 
 
 async def _watch_memory(shared: SharedGpu) -> None:
-    """End when the model has been loaded without a lease for a time to live."""
+    """Fail once the model has been loaded without a lease for a whole time to live."""
     leased_at_s = time.monotonic()
     while True:
         if await shared.our_lease() is not None or not await shared.is_loaded():

@@ -88,7 +88,7 @@ async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: Sha
         frontends = [await shared.start_frontend(fetch_allow=server.address) for _ in "ab"]
         for frontend in frontends:
             assert (await frontend.score()).status_code == 200
-        # Admitted, and still waiting for its picture when the memory is asked for.
+        # These requests are admitted, but wait for their picture when the memory is asked for.
         slow = [asyncio.create_task(frontend.score(image_url=server.url)) for frontend in frontends]
         await until(lambda: server.has(2))
         ending = asyncio.Event()
@@ -119,7 +119,10 @@ async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: Sha
 
 
 async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: SharedGpu) -> None:
-    """Once no frontend is asked any more. Probes neither keep the model nor have it loaded."""
+    """Once no frontend is asked any more, the model is unloaded.
+
+    Probes neither keep the model nor load it.
+    """
     first = await shared.start_frontend(idle_release_s=1.5)
     second = await shared.start_frontend(idle_release_s=1.5)
     probing = asyncio.create_task(_keep_probing(first, second))
@@ -142,7 +145,7 @@ async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: Sha
 
 
 async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> None:
-    """A model that is used past the frontend is not idle."""
+    """A model that is used directly through Triton is not idle."""
     frontend = await shared.start_frontend(idle_release_s=1.0)
     assert (await frontend.score()).status_code == 200
     ends_at_s = time.monotonic() + 4
@@ -190,7 +193,10 @@ async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> 
 
 
 async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu) -> None:
-    """SIGTERM of the keeper hands the model over to the other; of the last, nothing is left."""
+    """After SIGTERM the keeper hands the model over to the other frontend.
+
+    The last frontend leaves nothing behind.
+    """
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200

@@ -164,7 +164,10 @@ async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGp
 
 
 async def test_a_model_that_was_left_behind_is_taken_over(shared: SharedGpu) -> None:
-    """Its only frontend crashed: the next one leases its memory at once, without any request."""
+    """After the crash of a model's only frontend, the next frontend leases its memory at once.
+
+    This needs no request.
+    """
     first = await shared.start_frontend()
     assert (await first.score()).status_code == 200
     first.stop(signal.SIGKILL)
@@ -174,7 +177,10 @@ async def test_a_model_that_was_left_behind_is_taken_over(shared: SharedGpu) -> 
 
 
 async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
-    """Its lease expired and the memory is somebody else's by now: the next frontend unloads it."""
+    """A model whose lease expired, and whose memory is another's by now, is unloaded.
+
+    The next frontend does so.
+    """
     first = await shared.start_frontend()
     assert (await first.score()).status_code == 200
     first.stop(signal.SIGKILL)
@@ -213,7 +219,10 @@ async def test_a_model_that_cannot_be_loaded(
 
 
 async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
-    """It is refused at once, and `/health` says what is wrong before any request."""
+    """A claim that can never be granted is refused at once.
+
+    `/health` says what is wrong, even before any request.
+    """
     frontend = await shared.start_frontend(vram_mb=100_000)
     health = await frontend.health(503)
     assert "100000 MiB" in health.json()["parts"]["gpu"]["detail"]
@@ -223,7 +232,7 @@ async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
 
 
 async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
-    """With a wrong key nothing can be loaded: `/health` says so before any request."""
+    """With a wrong key nothing can be loaded, and `/health` says so before any request."""
     frontend = await shared.start_frontend(triton_admin_key="wrong")
     health = await frontend.health(503)
     assert health.json()["parts"]["gpu"]["detail"] == "the inference server refuses to be administered"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Temper:
-    """How a client keeps time, and what it chose to do when its lease is over by its own clock."""
+    """How a client keeps time, and what it does when its lease is over by its own clock."""
 
     rate: float
-    """What its clock counts while Redis's counts 1."""
+    """What its clock counts while Redis's clock counts 1."""
     late: float
     """How long after that end it has stopped, in times to live.
 
@@ -42,7 +42,7 @@ HELD: Final = {False: 1.0, True: 2 / 3}
 Then one of them may follow after two missed heartbeats.
 """
 MIN_STAY: Final = {others_stand_by: (held - 0.1) / 1.05 for others_stand_by, held in HELD.items()}
-"""In times to live: none of these stops earlier after its last word."""
+"""The earliest stop after the client's last call, in times to live."""
 
 
 @dataclass
@@ -59,9 +59,9 @@ class Believer:
     loaded_mb: int = 0
     committed_mb: int | str = ""
     is_unloaded: bool = False
-    """Draining: what is unloaded is not loaded again under the same lease."""
+    """It has unloaded its model, and does not load it again under the same lease."""
     is_unprotected: bool = False
-    """Its lease is over, and it goes on: on a GPU of one's own."""
+    """Its lease is over, and it goes on, as on a GPU of one's own."""
     ttl_ms: int = 0
     sent_at_ms: int = 0
     _left_ms: Callable[[], float] = field(default=lambda: 0.0)
@@ -89,7 +89,7 @@ class Believer:
         self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
 
     def goes_on(self, now_ms: int) -> bool:
-        """Look at its clock, and tell whether it uses its memory still."""
+        """Look at the client's clock; tell whether it still uses its memory."""
         if self.is_unprotected or self._left_ms() > 0:
             return True
         stay_ms = MIN_STAY[self.others_stand_by] * self.ttl_ms

@@ -1,4 +1,4 @@
-"""Random histories of clients, crashes, expiry, outages, restarts and failovers, as hypothesis writes them.
+"""Random histories of clients, crashes, expiry, outages, restarts and failovers.
 
 Rules that need a holder or a waiter pick one by its number among those there are, so that most
 steps of a history do something; those that must be refused have a rule of their own.
@@ -43,7 +43,7 @@ anybody_is_cut_off = precondition(lambda self: self.world.cut_off)
 
 
 class Histories(RuleBasedStateMachine):
-    """Five leases of eight clients, one GPU of 20 MiB with a margin of 2."""
+    """Five leases of eight clients on one GPU of 20 MiB with a margin of 2."""
 
     ledger: ClassVar[TurnedLedger]
 
@@ -63,7 +63,7 @@ class Histories(RuleBasedStateMachine):
     def begin(
         self, crowd: list[tuple[int, int]], idle: int, is_old: bool, is_full: bool, tempers: list[Temper]
     ) -> None:
-        """Begin most histories after the first grace, some with holders of whom some are idle."""
+        """Begin most histories after the first grace, and some with holders, a few of them idle."""
         closed = [temper for temper in TEMPERS if temper.on_outage is OnOutage.FAIL_CLOSED]
         for client, temper in zip(CLIENTS, tempers, strict=True):
             # Who goes on without a lease does not know whether another holds it: told in
@@ -257,13 +257,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(client=clients)
     def redis_is_out_of_reach(self, client: str) -> None:
-        """For one client: its calls fail, and time goes on."""
+        """For one client, all calls fail while time goes on."""
         self.world.cut_off.add(client)
 
     @anybody_is_cut_off
     @rule(number=numbers)
     def redis_is_in_reach_again(self, number: int) -> None:
-        """A holder says at once that it is there."""
+        """A holder says at once that it is still there."""
         client = sorted(self.world.cut_off)[number % len(self.world.cut_off)]
         self.world.cut_off.remove(client)
         if client in self.world.believers:

@@ -1,4 +1,4 @@
-"""The six invariants, over at least 2,000 random histories (`histories.py` tells of them).
+"""The six invariants hold in at least 2,000 random histories (`histories.py` describes them).
 
 MODEL_BOSS_HISTORIES sets their number.
 """

@@ -1,4 +1,4 @@
-"""The Python client against a real Redis, on Redis's own clock."""
+"""The Python client with a real Redis, by Redis's own clock."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ async def opened(
     waits_grace: bool = False,
     meter: Meter | None = None,
 ) -> AsyncIterator[Ledger]:
-    """A ledger with a GPU of 20 MiB, past its first grace unless it is not to be begun.
+    """Open a ledger with a GPU of 20 MiB.
 
-    The grace is cut short unless it is to be waited for.
+    If `begun`, it has begun and its first grace is over. The grace is cut short, unless
+    `waits_grace`.
     """
     async with Ledger(
         url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s, meter=meter, margin_mb=4)
@@ -101,7 +102,10 @@ async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
 
 
 async def test_a_ledger_that_begins_grants_nothing_for_one_time_to_live(server: RedisServer) -> None:
-    """It cannot know whether it is new or has forgotten its holders."""
+    """A new ledger cannot know whether it is new or has forgotten its holders.
+
+    So it grants nothing at first.
+    """
     async with opened(server.url, begun=False) as ledger:
         await ledger.set_capacity(GPU, Capacity(20, 2))
         began_at_s = time.monotonic()
@@ -123,7 +127,10 @@ async def test_time_is_redis_time(server: RedisServer) -> None:
 
 
 async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) -> None:
-    """Within one time to live, and its fence is worth nothing afterwards."""
+    """A silent holder's memory is free within one time to live.
+
+    After that its fence is worth nothing.
+    """
     async with opened(server.url) as ledger:
         fence = await granted(ledger, claim("crashed", 18))
         assert await ledger.reserve(claim("next", 18)) == Waiting(0, WaitReason.MEMORY)
@@ -133,7 +140,7 @@ async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) 
 
 
 async def test_refusals_say_why(server: RedisServer) -> None:
-    """What waiting would not help is an error of its own kind."""
+    """A refusal that waiting would not change is an error of its own kind."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
         with pytest.raises(ClaimRefused, match="belongs to another owner"):
@@ -181,7 +188,7 @@ async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None
 
 
 class Gauge:
-    """A GPU whose use the test sets."""
+    """A GPU whose used memory the test sets."""
 
     def __init__(self, used_mb: int | None) -> None:
         self.used_mb = used_mb
@@ -192,7 +199,7 @@ class Gauge:
 
 
 async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer) -> None:
-    """A process that asks nobody makes others wait, until it is gone."""
+    """A process that uses memory without a lease makes others wait until it is gone."""
     meter = Gauge(used_mb=9)
     async with opened(server.url, meter=meter) as ledger:
         assert await ledger.measure(GPU) == Capacity(20, 2)
@@ -211,7 +218,7 @@ async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer
 
 
 async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServer) -> None:
-    """The first to measure sets total and margin; one that cannot see the GPU sets nothing."""
+    """The first meter sets total and margin; one that cannot see the GPU sets nothing."""
     async with opened(server.url, begun=False) as unmeasured:
         assert await unmeasured.room_mb(GPU) is None
     async with opened(server.url, begun=False, meter=Gauge(None)) as ledger:
@@ -223,7 +230,7 @@ async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServ
 
 
 async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisServer) -> None:
-    """A server that was flushed or restarted does not know the digest: the text is sent."""
+    """A server that was flushed or restarted does not know the scripts, so their text is sent."""
     async with opened(server.url) as ledger:
         with server.client() as client:
             client.script_flush()
@@ -231,7 +238,7 @@ async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisSer
 
 
 async def test_status_finds_the_gpus(server: RedisServer) -> None:
-    """Every GPU that anybody claimed or sized, under this prefix and no other."""
+    """Every GPU that was claimed or given a size is found, under this prefix alone."""
     async with opened(server.url) as ledger:
         await ledger.set_capacity("host:1", Capacity(5))
         other = LedgerOptions(prefix="another", ttl_s=TTL_S)
@@ -277,7 +284,7 @@ async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Pa
 
 
 async def test_a_cluster_runs_the_scripts(tmp_path: Path) -> None:
-    """All keys of a GPU are in one slot, or a cluster would refuse every script."""
+    """All keys of a GPU are in one slot; else a cluster would refuse every script."""
     with RedisServer(tmp_path, "--cluster-enabled", "yes") as node:
         with node.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))

@@ -61,7 +61,7 @@ async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> Non
 
 
 async def test_a_commit_that_meets_an_empty_ledger_comes_back_first(own_server: RedisServer) -> None:
-    """A model that was being loaded when Redis restarted is not unloaded for it."""
+    """A restart of Redis while a model is being loaded does not make the model unload."""
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10)) as lease,
@@ -138,7 +138,10 @@ async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisSe
 
 
 async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> None:
-    """The wait ends at its own deadline, caused by the outage, or is granted once Redis is back."""
+    """A waiter goes on waiting while Redis is gone, and is granted once Redis is back.
+
+    If its deadline comes first, the error names the outage as its cause.
+    """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("old", 18)) as old,

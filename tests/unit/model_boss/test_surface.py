@@ -1,4 +1,4 @@
-"""What other packages may use."""
+"""What other packages may use of `model_boss`."""
 
 from importlib.resources import files
 from inspect import ismodule
@@ -35,7 +35,7 @@ def test_it_knows_nothing_of_this_service() -> None:
 
 
 def test_every_error_has_the_one_root() -> None:
-    """Whoever catches `ModelBossError` catches all that the package raises on purpose."""
+    """Catching `ModelBossError` catches every error that the package raises on purpose."""
     errors = [
         thing
         for thing in (getattr(model_boss, name) for name in model_boss.__all__)
