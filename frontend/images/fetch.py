@@ -60,8 +60,8 @@ class FetchPolicy:
     connect_timeout_s: float = 3.0
     total_timeout_s: float = 10.0
     max_redirects: int = 3
-    max_fetches: int = 128
-    max_fetches_of_host: int = 32
+    max_fetches: int = 64
+    max_fetches_of_host: int = 16
 
 
 class Fetcher:
