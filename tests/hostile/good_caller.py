@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import collections
+import io
+import json
 import os
 import sys
 import time
@@ -26,10 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PAUSE_S: Final = 0.05
-_QUESTION: Final = {
-    "prompt": "a cup of coffee",
-    "image_base64": base64.b64encode(photograph("coffee")).decode(),
-}
+_QUESTION: Final = json.dumps(
+    {"prompt": "a cup of coffee", "image_base64": base64.b64encode(photograph("coffee")).decode()}
+).encode()
 
 
 class Service:
@@ -39,13 +40,16 @@ class Service:
         self._session = session
         self._url = url
 
-    async def ask(self, path: str, body: object) -> tuple[int, dict[str, Any]]:
-        """Return the status and the answer to one request."""
+    async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Return the status and the answer to one request; 0 where it gets none."""
+        headers = {"Content-Type": "application/json"}
         try:
-            async with self._session.post(self._url + path, json=body) as response:
+            async with self._session.post(
+                self._url + path, data=io.BytesIO(body), headers=headers
+            ) as response:
                 return response.status, await response.json()
         except aiohttp.ClientError:
-            return 0, {}  # the connection was closed
+            return 0, {}
 
     @asynccontextmanager
     async def with_good_caller(self, attack: str) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -114,7 +115,7 @@ async def _attack(tmp_path: Path, kind: str, requests: int, *, fetch_timeout_s: 
 
 
 async def _send(attacked: Service, url: str) -> int:
-    status, _ = await attacked.ask("/score", {"prompt": "x", "image_url": url})
+    status, _ = await attacked.ask("/score", json.dumps({"prompt": "x", "image_url": url}).encode())
     return status
 
 
