@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import load_ledger, measured_mb
+from frontend.gpu.ledger import load_ledger, needed_mb, served_versions
 from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
 from frontend.http.problem import on_http_exception
-from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
 from frontend.images import addresses
@@ -73,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.include_router(router)
@@ -158,6 +161,7 @@ async def _open_keeper(
         settings.triton_url,
         None if key is None else key.get_secret_value(),
         load_timeout_s=settings.gpu_load_timeout_s,
+        served=partial(served_versions, settings.model_repository),
     )
     options = KeeperOptions(
         coordination=settings.gpu_ledger or "model-boss",
@@ -165,7 +169,7 @@ async def _open_keeper(
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=ledger.ttl_s,
         priority=settings.gpu_priority,
-        vram_mb=lambda: settings.vram_mb or measured_mb(settings.model_repository),
+        vram_mb=partial(needed_mb, settings.model_repository, each_mb=settings.vram_mb),
         wait_s=settings.gpu_wait_s,
         idle_release_s=settings.idle_release_s,
         fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,

@@ -9,7 +9,7 @@ import pytest
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.http.request_limits import BodyLimits
+from frontend.http.body_limits import BodyLimits
 from frontend.images.errors import ImageUndecodable, ImageUnreachable, ImageUrlForbidden, TooManyFetched
 from frontend.images.room import FetchRoom
 from frontend.images.sources import ImageLoader, Source
