@@ -10,6 +10,7 @@ import asyncio
 import base64
 import errno
 import socket
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -124,10 +125,11 @@ class Fetcher:
             self._gate.admit(target)
             async with asyncio.timeout(timeout_s):
                 await self._turns.take(target.host)
+                begun = time.monotonic()
                 try:
                     return await self._fetch(target, take)
                 finally:
-                    self._turns.give_back(target.host)
+                    self._turns.give_back(target.host, time.monotonic() - begun)
         except Refused as refused:
             self._on_denied(refused.reason)
             raise ImageUrlForbidden(refused.detail) from refused
