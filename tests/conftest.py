@@ -1,4 +1,4 @@
-"""What several kinds of tests share: one small published network."""
+"""What several kinds of tests share: above all, one small published network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from local.tritonserver import SHARED_MEMORY
 from tests.repository import copy_repository
 
-# No test asserts a wall-clock time: hypothesis must not either.
+# No test asserts a wall-clock time, so hypothesis must not, either.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
@@ -57,7 +57,7 @@ def _command_lines() -> list[str]:
 
 
 def _regions_left_behind() -> list[Path]:
-    """Find the regions of Tritons that were made since the start and that no process has mapped."""
+    """Find shared memory that Tritons made since the start and that no process has mapped."""
     made = [path for path in SHARED_MEMORY.iterdir() if path.stat().st_mtime >= STARTED_S]
     regions = [path for path in made if path.name.startswith(("imajin_", "triton_python_backend_"))]
     mapped = set()
@@ -69,8 +69,11 @@ def _regions_left_behind() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository in which a small network with random weights is version 1. Its checkpoint lies beside it."""
-    # Exporting takes longest; it is done once for all the processes that run tests (pytest-xdist).
+    """A model repository in which a small network with random weights is version 1.
+
+    Its checkpoint lies beside it.
+    """
+    # The export takes long, so it is done once for all test processes (pytest-xdist).
     of_all = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         of_all = of_all.parent
