@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import compileall
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from export.checks import check
 from export.deployment_store import DeploymentStore
-from export.errors import CannotWrite, ExportError, RegistryError, TritonFailed, TritonGone, Undone
+from export.errors import (
+    CannotWrite,
+    ExportError,
+    NoSecondShare,
+    RegistryError,
+    TritonFailed,
+    TritonGone,
+    Undone,
+)
 from export.live_switch import LiveSwitch
+from export.second_share import second_share
 from export.served_config import network_settings
 from export.trial import trial
 from reward import deployment
@@ -30,9 +40,11 @@ from reward.deployment import Change, Deployment, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from export.registry import Registry
     from export.running_triton import RunningTriton
+    from export.second_share import LedgerSettings
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Manner:
     """How long a Triton that is noted as running, and does not answer yet, is waited for."""
     replace: bool = False
     """Unload the old version before the new one is loaded, where there is no memory for both."""
+    ledger: LedgerSettings | None = None
+    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class Deployer:
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
+            NoSecondShare: a shared GPU has no memory for both; nothing has changed.
             Undone: it failed in Triton, and the old one is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
@@ -142,7 +157,7 @@ class Deployer:
                 raise RegistryError(f"nothing is published in {self._registry.repository}")
             number = before.stable
             if before.canary is None and before.shadow is None:
-                earlier = earlier_stable(before)
+                earlier = before.earlier_stable
                 if earlier is None:
                     raise RegistryError("no other version was served before the present one")
                 number = earlier
@@ -170,7 +185,7 @@ class Deployer:
             published = deployment.published(self._registry.repository)
             protected = set(published[max(0, len(published) - keep) :])
             if content is not None:
-                protected |= {*content.versions, earlier_stable(content) or content.stable}
+                protected |= {*content.versions, content.earlier_stable or content.stable}
             if self._triton is not None and self._triton.is_up():
                 protected |= self._triton.loaded()
             removed = [number for number in published if number not in protected]
@@ -215,6 +230,8 @@ class Deployer:
             else:
                 switch.go_over(before, target, number=number, expected=expected)
             switch.watch(number, watch_s=manner.watch_s)
+        except NoSecondShare:
+            raise  # nothing has changed
         except (ExportError, KeyboardInterrupt) as error:
             raise self._undone(triton, before, number, error) from error
         says = _said(target)
@@ -273,7 +290,15 @@ class Deployer:
             compileall.compile_dir(self._registry.directory(number), quiet=2)
 
     def _switch(self, triton: RunningTriton) -> LiveSwitch:
-        return LiveSwitch(triton, self._store, self._registry.repository, say=self._say, step=self._step)
+        def room(number: int) -> AbstractContextManager[None]:
+            if number in triton.loaded():
+                return nullcontext()
+            directory = self._registry.directory(number)
+            return second_share(self._manner.ledger, server_id=triton.server_id(), directory=directory)
+
+        return LiveSwitch(
+            triton, self._store, self._registry.repository, say=self._say, step=self._step, room=room
+        )
 
     def _entry(self, action: str, before: int | None, after: int, why: str) -> Change:
         return Change(
@@ -284,19 +309,6 @@ class Deployer:
             after=after,
             why=why,
         )
-
-
-def earlier_stable(content: Deployment) -> int | None:
-    """Return the version that was stable before the present one, by the history; None: there was none."""
-    stack: list[int] = []
-    for change in content.history:
-        if change.before in (None, change.after):
-            continue
-        if change.action == "promote":
-            stack.append(change.before)
-        elif change.action == "rollback" and stack:
-            stack.pop()
-    return stack[-1] if stack else None
 
 
 def _target(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from export.errors import TritonFailed
@@ -12,6 +13,7 @@ from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from export.deployment_store import DeploymentStore
@@ -36,7 +38,10 @@ class LiveSwitch:
         *,
         say: Callable[[str], None],
         step: Callable[[str], None],
+        room: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
+        """Take a running Triton; `room` gives a version memory while it is loaded beside others."""
+        self._room = room
         self._triton = triton
         self._store = store
         self._repository = repository
@@ -55,6 +60,7 @@ class LiveSwitch:
             expected: what it answered to the fixed questions in its trial; None where it was not tried.
 
         Raises:
+            NoSecondShare: there is no memory for both; nothing has changed.
             TritonFailed, CannotWrite: what is served may be the old or the new.
         """
         both = self.published({*before.versions, *target.versions})
@@ -62,9 +68,10 @@ class LiveSwitch:
         meanwhile = before if before.stable in both else target
         if number not in before.versions:
             self._say(f"loading version {number} beside {before.stable}")
-        self._store.write(meanwhile, loaded=both)
-        self._step("load both")
-        self._load(both)
+        with self._room(number):
+            self._store.write(meanwhile, loaded=both)
+            self._step("load both")
+            self._load(both)
         self._step("warm up")
         _compare(self._triton.score(number, questions()), expected)
         self._store.write(target, loaded=both)

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import load_ledger, measured_mb
+from frontend.gpu.ledger import load_ledger, needed_mb, served_versions
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
@@ -156,6 +157,7 @@ async def _open_keeper(
         settings.triton_url,
         None if key is None else key.get_secret_value(),
         load_timeout_s=settings.gpu_load_timeout_s,
+        served=partial(served_versions, settings.model_repository),
     )
     options = KeeperOptions(
         coordination=settings.gpu_ledger or "model-boss",
@@ -163,7 +165,7 @@ async def _open_keeper(
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=ledger.ttl_s,
         priority=settings.gpu_priority,
-        vram_mb=lambda: settings.vram_mb or measured_mb(settings.model_repository),
+        vram_mb=partial(needed_mb, settings.model_repository, each_mb=settings.vram_mb),
         wait_s=settings.gpu_wait_s,
         idle_release_s=settings.idle_release_s,
         fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,

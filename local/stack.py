@@ -34,7 +34,7 @@ from reward.contract import MODELS, NETWORK, PREPROCESS
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 _POLL_S: Final = 0.2
 _ANSWER_TIMEOUT_S: Final = 10.0
@@ -151,6 +151,7 @@ class Stack:
         """Say for a block where Triton is, for `python -m export promote` of the same user."""
         path = deployment.running_path(self.settings.repository)
         note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
+        note["environment"] = {**_of_the_ledger(os.environ), **self._sharing}
         try:
             path.parent.mkdir(exist_ok=True)
             write_private(path, json.dumps(note) + "\n")
@@ -164,6 +165,12 @@ class Stack:
             with suppress(OSError, ValueError):
                 if json.loads(path.read_text()) == note:  # another's stays
                     path.unlink()
+
+    @property
+    def _sharing(self) -> dict[str, str]:
+        """What the frontend is told of who gives the GPU's memory out; a promotion asks there, too."""
+        told = {} if self._redis_url is None else {"AESTHETIC_REDIS_URL": self._redis_url}
+        return told if self.ledger is None else {**told, "AESTHETIC_GPU": self.ledger.gpu}
 
     def _make_triton(self) -> Supervised:
         settings = self.settings
@@ -196,10 +203,7 @@ class Stack:
             "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
         }
         if self._redis_url is not None:
-            environment["AESTHETIC_REDIS_URL"] = self._redis_url
-            environment["AESTHETIC_TRITON_ADMIN_KEY"] = self._admin_key
-        if self.ledger is not None:
-            environment["AESTHETIC_GPU"] = self.ledger.gpu
+            environment |= {**self._sharing, "AESTHETIC_TRITON_ADMIN_KEY": self._admin_key}
         command = [sys.executable, "-m", "frontend"]
         # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first
         # request would have the model loaded.
@@ -324,3 +328,9 @@ def _reason(log: Path | None) -> str:
     # Triton writes line ends as "\\n"; what follows this one is a traceback.
     message = message.partition(r"\n\nAt:")[0]
     return f"{message} (log: {log})"
+
+
+def _of_the_ledger(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the frontend that say how it shares a GPU."""
+    prefixes = ("AESTHETIC_REDIS_URL", "AESTHETIC_GPU", "AESTHETIC_VRAM_MB", "AESTHETIC_MODEL_BOSS")
+    return {name: value for name, value in environment.items() if name.startswith(prefixes)}

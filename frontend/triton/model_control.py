@@ -22,20 +22,39 @@ from frontend.triton.state import ModelState
 from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 T = TypeVar("T")
 
 _ADMIN_HEADER: Final = "triton-admin-key"
 _ASK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.05
+_IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})
 
 
 class ModelControl:
     """One Triton server's administration."""
 
-    def __init__(self, url: str, admin_key: str | None, *, load_timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        admin_key: str | None,
+        *,
+        load_timeout_s: float,
+        served: Callable[[], Collection[int]] = tuple,
+    ) -> None:
+        """Take Triton's HTTP door, `host:port`.
+
+        Args:
+            url: where it is.
+            admin_key: what opens its administration.
+            load_timeout_s: how long a load or an unload may take.
+            served: the versions that requests are sent to; where it names none, any will do.
+        """
+        self.loaded: frozenset[int] = frozenset()
+        """The versions of the network that were in memory, or on their way, at the last look."""
         self._url = url
+        self._served = served
         self._headers = {} if admin_key is None else {_ADMIN_HEADER: admin_key}
         self._load_timeout_s = load_timeout_s
 
@@ -51,6 +70,9 @@ class ModelControl:
 
     async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
         """See where the network stands, and the ensemble over it.
+
+        It is ready when all served versions are. What else is loaded beside them, or goes, is a
+        promotion's affair, and no change of the model's state.
 
         Raises:
             Unavailable: Triton cannot be reached, or refuses to be administered.
@@ -109,11 +131,17 @@ class ModelControl:
         index = await self._ask(
             lambda client: client.get_model_repository_index(headers=self._headers), deadline
         )
-        network, ensemble = (
-            {entry.get("state", "") for entry in index if entry["name"] == model.name}
-            for model in (NETWORK, ENSEMBLE)
-        )
-        if "READY" in network & ensemble:
+        versions = {
+            int(entry["version"]): entry.get("state", "")
+            for entry in index
+            if entry["name"] == NETWORK.name and entry.get("version")
+        }
+        ensemble = {entry.get("state", "") for entry in index if entry["name"] == ENSEMBLE.name}
+        network = set(versions.values())
+        self.loaded = frozenset(version for version, state in versions.items() if state in _IN_MEMORY)
+        served = {versions.get(version) for version in self._served()}
+        is_served = served == {"READY"} or (not served and "READY" in network)
+        if is_served and "READY" in ensemble:
             return ModelState.READY
         if "LOADING" in network | ensemble:
             return ModelState.LOADING

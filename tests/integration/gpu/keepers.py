@@ -42,9 +42,11 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
         client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
 
 
-def other_service(ledger: Ledger, *, priority: int = 900, is_always_in_use: bool = False) -> Lease:
-    """Another service, that asks for so much that both do not fit; in use, it gives way to nobody as urgent."""
-    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", 3000, 500 if is_always_in_use else priority)
+def other_service(
+    ledger: Ledger, *, priority: int = 900, vram_mb: int = 3000, is_always_in_use: bool = False
+) -> Lease:
+    """Another service, that asks for so much that both do not fit; in use, it is as urgent as ours."""
+    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", vram_mb, 500 if is_always_in_use else priority)
     return Lease(ledger, claim, is_always_in_use=is_always_in_use)
 
 

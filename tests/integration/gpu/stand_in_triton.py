@@ -140,7 +140,7 @@ class StandInFrontend(Keeper):
             "holder": name or f"frontend-{id(self)}",
             "ttl_s": ledger.ttl_s,
             "priority": 500,
-            "vram_mb": lambda: vram_mb,
+            "vram_mb": lambda loaded: vram_mb * max(1, len(loaded)),
             "wait_s": 20.0,
             "idle_release_s": 0.0,
             "fail_open": False,

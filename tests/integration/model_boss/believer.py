@@ -66,6 +66,11 @@ class Believer:
     def unload(self) -> None:
         self.loaded_mb, self.is_unloaded = 0, True
 
+    def resize(self, phase: str, committed_mb: int | str, vram_mb: int) -> None:
+        """Take in what a heartbeat was answered; what is loaded fits into it."""
+        self.phase, self.committed_mb, self.vram_mb = phase, committed_mb, vram_mb
+        self.loaded_mb = min(self.loaded_mb, vram_mb)
+
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
         """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms

@@ -135,6 +135,12 @@ class Histories(RuleBasedStateMachine):
         self.world.renew(client, self.world.believers[client].fence, in_use=True)
 
     @anybody_holds
+    @rule(number=numbers, more_mb=st.sampled_from([-9, -3, -1, 1, 2, 3, 9]))
+    def renew_for_more_or_less(self, number: int, more_mb: int) -> None:
+        client = self._holder(number)
+        self.world.renew(client, self.world.believers[client].fence, more_mb=more_mb)
+
+    @anybody_holds
     @rule(number=numbers)
     def hand_over(self, number: int) -> None:
         client = self._holder(number)

@@ -243,8 +243,8 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
     """The account of `docs/model-boss.md` can do all that a holder does, and a wrong password nothing."""
     rights = (
-        "~model-boss:* +evalsha +script|load +hget +hmget +hgetall +hset +hdel +hincrby "
-        "+zadd +zrem +zrank +xadd +time +info +client|setinfo +client|setname +hello +ping"
+        "~model-boss:* +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
+        "+zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setinfo +client|setname +hello +ping"
     )
     with RedisServer(tmp_path) as guarded:
         with guarded.client() as client:

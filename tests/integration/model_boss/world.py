@@ -120,7 +120,14 @@ class World:
             believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
 
     def renew(
-        self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0, *, in_use: bool = False
+        self,
+        client: str,
+        fence: int,
+        there_ms: int = 0,
+        back_ms: int = 0,
+        *,
+        in_use: bool = False,
+        more_mb: int = 0,
     ) -> None:
         """Renew; the call takes its time there and back. Who is unprotected has nothing to renew: it asks anew."""
         if client in self.cut_off:
@@ -141,23 +148,33 @@ class World:
             "phase": believer.phase,
             "used_mb": believer.committed_mb,
         }
+        needs_mb = max(1, int(memory["vram_mb"]) + more_mb)
         sent_at_ms = self.now_ms
         self.pass_time(there_ms)
         capacity, before = believer.capacity, self.leases
         expected = self.reference.renew(
-            lease_id, lease_id, holder_of(client), fence, self.ttl_ms, in_use, memory, list(capacity)
+            lease_id,
+            lease_id,
+            holder_of(client),
+            fence,
+            self.ttl_ms,
+            in_use,
+            memory,
+            list(capacity),
+            needs_mb,
         )
-        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity)
+        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity, needs_mb)
         reply = self._fenced(RENEW, expected, client, fence, *terms)
         if reply[0] in ("ok", "yield"):
             self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
-            self._check_memory(is_new=lease_id not in before)
+            self._check_memory(is_new=reply[4] > before.get(lease_id, {"vram_mb": 0})["vram_mb"])
         self._check_keys()
         self.pass_time(back_ms)
         if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
             return  # its own clock was first
         if reply[0] in ("ok", "yield"):
-            believer.phase = reply[1]
+            believer.resize(reply[1], reply[2], reply[4])
+            self.claims[lease_id] = (believer.vram_mb, self.claims[lease_id][1])
             believer.hold(self.ttl_ms, sent_at_ms, lambda: self.now_ms)
             self.believers[client] = believer
         elif reply[0] == "lost" and holder is not None:
@@ -177,12 +194,14 @@ class World:
         if client in self.cut_off:
             return
         expected = self.reference.release(lease_of(client), lease_of(client), fence)
-        self._fenced(RELEASE, expected, client, fence)
+        self._fenced(RELEASE, expected, client, fence, "")
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
             return
-        self._call(RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0)
+        self._call(
+            RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0, ""
+        )
 
     def leave(self, client: str) -> None:
         """Say nothing more; where others stand by, what is loaded is theirs."""
