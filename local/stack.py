@@ -27,7 +27,7 @@ from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
 from local.private_file import write_private
 from local.supervised import Supervised, keep_running
-from local.tritonserver import Ports
+from local.tritonserver import LOOPBACK, Ports
 from local.watchdog import has_dead_stub, watch
 from reward import deployment
 from reward.contract import MODELS, NETWORK, PREPROCESS
@@ -52,11 +52,11 @@ class StackSettings:
     repository: Path
     directory: Path
     """For logs and the composed backend directory."""
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
-    triton_host: str = "127.0.0.1"
-    """Triton's own door has no keys and no limits, and 2.51 can be crashed through it."""
+    triton_host: str = LOOPBACK
+    """Of Triton's gRPC door, which has no keys; its others stay on this machine."""
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """So long the service may be unready before the process that fails is started again."""
@@ -76,7 +76,7 @@ class Stack:
         settings.directory.mkdir(parents=True, exist_ok=True)
         reachable = _reachable(settings.host)
         self.url = f"http://{reachable}:{settings.port}"
-        self.triton_url = f"{_reachable(settings.triton_host)}:{settings.triton.http}"
+        self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
@@ -225,9 +225,9 @@ class Stack:
                 )
 
     def _addresses(self) -> Iterator[str]:
-        host, ports = _reachable(self.settings.triton_host), self.settings.triton
+        grpc, ports = _reachable(self.settings.triton_host), self.settings.triton
         yield f"REST      {self.url}  (documentation: /docs)"
-        yield f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}"
+        yield f"Triton    http://{self.triton_url}, gRPC {grpc}:{ports.grpc}, metrics {LOOPBACK}:{ports.metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
             yield f"Ledger    redis://{self.ledger.address}, with its password in {file}"
@@ -239,14 +239,9 @@ class Stack:
 
     def _warnings(self) -> Iterator[str]:
         if not _is_loopback(self.settings.triton_host):
-            yield (
-                "Warning   Triton's own door is open: it has no keys and no limits, and a request can crash "
-                "Triton 2.51; see SECURITY.md"
-            )
+            yield "          Triton's gRPC door is open; it has no keys (SECURITY.md)"
         elif not _is_loopback(self.settings.host):
-            yield (
-                "          Triton stays on this machine, for a request can crash 2.51: --triton-host opens it"
-            )
+            yield "          Triton's doors stay on this machine; --triton-host opens gRPC, which has no keys"
         if self._admin_key.encode() in Path(f"/proc/{self.triton.pid}/cmdline").read_bytes():
             yield (
                 "Warning   every user of this machine can read Triton's administration key (ps), for this "
@@ -280,7 +275,7 @@ def _check_published(repository: Path) -> None:
 
 def _check_ports(settings: StackSettings) -> None:
     wanted = [
-        (f"--triton-{door}-port", settings.triton_host, port)
+        (f"--triton-{door}-port", settings.triton_host if door == "grpc" else LOOPBACK, port)
         for door, port in asdict(settings.triton).items()
     ]
     wanted.append(("--port", settings.host, settings.port))

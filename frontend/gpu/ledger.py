@@ -35,11 +35,15 @@ def load_ledger(name: str, gpu: str) -> GpuLedger:
 
 
 def served_versions(repository: Path) -> tuple[int, ...]:
-    """Return the versions that requests are sent to; none where nobody has said: any will do."""
+    """Return the versions that requests are sent to; none where nobody has said: any will do.
+
+    One that was deleted by hand is not waited for.
+    """
     if not deployment.path(repository).exists():
         return ()
     try:
-        return deployment.read(repository).versions
+        there = deployment.published(repository)
+        return tuple(version for version in deployment.read(repository).versions if version in there)
     except VersionError:
         return ()
 

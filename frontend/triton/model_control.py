@@ -22,7 +22,9 @@ from frontend.triton.state import ModelState
 from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+
+    from reward.contract import ModelSpec
 
 T = TypeVar("T")
 
@@ -97,8 +99,11 @@ class ModelControl:
         """
         deadline = Deadline.after(self._load_timeout_s)
         await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
-        if await self._look(deadline) is not ModelState.READY:
-            await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
+        state = await self._look(deadline)
+        if state is ModelState.PART:  # with the ensemble, only a network that is not there is loaded
+            await self._load(NETWORK, deadline)
+        if state is not ModelState.READY:
+            await self._load(ENSEMBLE, deadline)
 
     async def unload(self) -> None:
         """Unload both and return when their memory is free.
@@ -122,6 +127,9 @@ class ModelControl:
             if not calls.is_nobody_there(error):
                 raise
 
+    async def _load(self, model: ModelSpec, deadline: Deadline) -> None:
+        await self._ask(lambda client: client.load_model(model.name, headers=self._headers), deadline)
+
     async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
         """Wait until the network stands as it should."""
         while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
@@ -137,17 +145,8 @@ class ModelControl:
             if entry["name"] == NETWORK.name and entry.get("version")
         }
         ensemble = {entry.get("state", "") for entry in index if entry["name"] == ENSEMBLE.name}
-        network = set(versions.values())
         self.loaded = frozenset(version for version, state in versions.items() if state in _IN_MEMORY)
-        served = {versions.get(version) for version in self._served()}
-        is_served = served == {"READY"} or (not served and "READY" in network)
-        if is_served and "READY" in ensemble:
-            return ModelState.READY
-        if "LOADING" in network | ensemble:
-            return ModelState.LOADING
-        if "UNLOADING" in network:
-            return ModelState.UNLOADING
-        return ModelState.PART if "READY" in network else ModelState.ABSENT
+        return state_of(versions, ensemble, set(self._served()))
 
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
@@ -172,3 +171,22 @@ class ModelControl:
             yield client
         finally:
             await client.close()
+
+
+def state_of(versions: Mapping[int, str], ensemble: set[str], served: set[int]) -> ModelState:
+    """Say where the model stands by the states that Triton's index gives its parts.
+
+    Args:
+        versions: of the network, and the state of each.
+        ensemble: its states.
+        served: the versions that requests are sent to; where there are none, any will do.
+    """
+    network = set(versions.values())
+    is_served = {versions.get(version) for version in served} == {"READY"} if served else "READY" in network
+    if is_served and "READY" in ensemble:
+        return ModelState.READY
+    if "LOADING" in network | ensemble:
+        return ModelState.LOADING
+    if "UNLOADING" in network:
+        return ModelState.UNLOADING
+    return ModelState.PART if "READY" in network else ModelState.ABSENT

@@ -9,10 +9,10 @@
 -- is read only then. `used_mb` is '' until it has committed; `total_mb` and `margin_mb` stand in
 -- where the capacity was lost.
 --
--- `vram_mb` is the lease's size as the holder knows it, `needs_mb` what it needs now. The lease shrinks
--- to that, or grows where there is room for it, whoever waits: the memory is in use already. It stays as
--- it is where it has changed without the holder's knowing (`release` to an heir), and does not grow in the
--- grace, when others may have been forgotten.
+-- `vram_mb` is the lease's size as the holder knows it, `needs_mb` what it needs now. The lease
+-- shrinks to that, or grows where there is room for it, whoever waits: the memory is in use
+-- already. It stays as it is where it has changed without the holder's knowing (`release` to an
+-- heir), and does not grow in the grace, when others may have been forgotten.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, fence, ttl_ms, in_use,

@@ -32,8 +32,8 @@ local function idle(lease, epoch)
   return lease.phase == 'active' and NOW - lease.idle_since_ms >= epoch.ttl_ms
 end
 
--- The holders that this request may ask: idle first, then lowest priority, then largest. Not the one
--- beside which it is to be: 'a/2' is a share beside 'a'.
+-- The holders that this request may ask: idle first, then lowest priority, then largest. Not the
+-- one beside which it is to be: 'a/2' is a share beside 'a'.
 local function candidates(live, epoch)
   local found = {}
   for id, lease in pairs(live) do

@@ -95,7 +95,10 @@ async def test_a_load_that_fails_gives_the_share_back(ledger: Ledger, redis: Red
 async def test_without_room_for_two_it_says_what_else_there_is(
     ledger: Ledger, redis: RedisServer, vram_mb: int
 ) -> None:
-    """Not granted in time, or never: nothing is loaded, nobody is left in the queue, and --replace is offered."""
+    """Not granted in time, or never.
+
+    Nothing is loaded, nobody is left in the queue, and --replace is offered.
+    """
     await _reserve(ledger)
     settings = _settings(redis, wait_s=0.5, vram_mb=vram_mb)
     share = second_share(settings, server_id=SERVER_ID, directory=VERSION)
@@ -107,7 +110,10 @@ async def test_without_room_for_two_it_says_what_else_there_is(
 async def test_another_service_makes_room_and_tritons_own_lease_is_left_alone(
     ledger: Ledger, redis: RedisServer
 ) -> None:
-    """Who is less urgent yields; the model beside which the share is to be does not, however idle it is."""
+    """Who is less urgent yields.
+
+    The model beside which the share is to be does not, however idle it is.
+    """
     async with other_service(ledger, priority=100, vram_mb=2500) as other:
         await other.wait_granted(10)
         await other.commit()

@@ -1,4 +1,4 @@
-"""Versions are promoted, canaried and replaced while a keeper holds the model's memory on a shared GPU."""
+"""Versions are promoted, canaried and replaced on a shared GPU, under a keeper's lease."""
 
 from __future__ import annotations
 
@@ -103,7 +103,10 @@ async def _leases(shared: SharedGpu, vram_mb: int) -> bool:
 
 
 async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: SharedGpu) -> None:
-    """Under load at two frontends: no question fails, nothing is loaded anew, and no memory is unleased."""
+    """Under load at two frontends.
+
+    No question fails, nothing is loaded anew, and no memory is unleased.
+    """
     frontends = [await shared.start_frontend(vram_mb=None), await shared.start_frontend(vram_mb=None)]
     assert (await frontends[0].score()).status_code == 200
     await until(partial(_leases, shared, 1000))
@@ -123,8 +126,9 @@ async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: S
     assert sum([await frontend.metric("aesthetic_gpu_load_seconds_count") for frontend in frontends]) == 1
 
 
+@pytest.mark.slow
 async def test_a_canary_is_leased_for_as_long_as_it_is_there(shared: SharedGpu) -> None:
-    """Both versions are a part of Triton's lease, are loaded under it together, and one is given back at the end."""
+    """Both versions are a part of Triton's lease, also when they are loaded anew."""
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     await asyncio.to_thread(partial(_deployer(shared).promote, 2, canary=0.5))
@@ -170,8 +174,9 @@ async def _has(shared: SharedGpu, *lease_ids: str) -> bool:
     return {row.lease_id for row in (await shared.table()).leases} == set(lease_ids)
 
 
+@pytest.mark.slow
 async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: SharedGpu) -> None:
-    """Both are loaded then, and both are a part of Triton's lease until the next command tidies up."""
+    """Both are loaded then, and a part of Triton's lease until the next command tidies up."""
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     code = (
@@ -196,3 +201,19 @@ async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: Shar
     await until(partial(_leases, shared, 1000))
     assert not watching.done(), watching.result()
     watching.cancel()
+
+
+@pytest.mark.slow
+async def test_a_version_that_was_promoted_behind_tritons_back(shared: SharedGpu) -> None:
+    """By a command that found no Triton.
+
+    The keeper has it loaded in the place of the other, and requests wait.
+    """
+    frontend = await shared.start_frontend(vram_mb=None)
+    async with _load(frontend):
+        await until(partial(_leases, shared, 1000))
+        await asyncio.to_thread(
+            partial(Deployer(Registry(shared.repository), None, Manner(who="test")).promote, 2, is_tried=True)
+        )
+        await until(partial(_leases, shared, 1200))
+    assert _triton(shared).loaded() == {2}

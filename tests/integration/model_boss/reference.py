@@ -1,6 +1,7 @@
-"""The ledger in plain Python, as `docs/model-boss.md` tells it: what the scripts are held against.
+"""The ledger in plain Python, as `docs/model-boss.md` describes it.
 
-Written from the text, not from the Lua: where the two differ, one of them is wrong.
+The scripts are compared with it. It is written from that text and not from the Lua. So if the two
+differ, one of them is wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ Reply = list[Any]
 
 @dataclass
 class ReferenceLedger:
-    """One GPU's ledger. `now_ms` and `server` are set from outside; replies are the scripts' own."""
+    """One GPU's ledger.
+
+    `now_ms` and `server` are set from outside; replies are the scripts' own.
+    """
 
     now_ms: int
     server: str
@@ -25,14 +29,14 @@ class ReferenceLedger:
     epoch: dict[str, Any] = field(default_factory=dict)
 
     def lost_memory(self, server: str) -> ReferenceLedger:
-        """Restart with nothing."""
+        """Return a ledger that has restarted with nothing."""
         return ReferenceLedger(self.now_ms, server)
 
     def copied(self) -> ReferenceLedger:
         return copy.deepcopy(self)
 
     def queue(self) -> list[str]:
-        """Return the waiters: the more urgent first, then first come."""
+        """Return the waiters: the more urgent first, then those who came first."""
         return sorted(self.tickets, key=lambda i: (-self.leases[i]["priority"], self.tickets[i]))
 
     def held_mb(self) -> int:
@@ -94,7 +98,7 @@ class ReferenceLedger:
         return ["granted", lease["fence"], "reserved", "", vram_mb, total_mb, margin_mb]
 
     def _is_held_by_another(self, lease: Record, holder: str) -> bool:
-        """Tell whether a process of this lease that is heard of stands before this one."""
+        """Tell whether another process holds this lease and was heard of lately."""
         if lease["phase"] == "waiting" or lease["holder"] == holder:
             return False
         return self._in_grace() or bool(self.now_ms < lease["follow_at_ms"])
@@ -136,7 +140,10 @@ class ReferenceLedger:
         capacity: Reply,
         needs_mb: int,
     ) -> Reply:
-        """Renew; `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''."""
+        """Renew.
+
+        `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''.
+        """
         self._sweep()
         self._open_epoch(ttl_ms)
         if not self._same_ttl(ttl_ms):
@@ -191,7 +198,7 @@ class ReferenceLedger:
     def set_capacity(
         self, total_mb: int, margin_mb: int, measured: int, used_mb: int | str, measured_at_ms: int | str
     ) -> Reply:
-        """`capacity.lua`: the word is a field here."""
+        """Do as `capacity.lua`, whose name is a field here."""
         if not measured or "total_mb" not in self.capacity:
             self.capacity |= {"total_mb": total_mb, "margin_mb": margin_mb}
         since_ms = self.capacity.get("measured_at_ms", 0)
@@ -201,7 +208,10 @@ class ReferenceLedger:
         return ["ok", self.capacity["total_mb"], self.capacity["margin_mb"]]
 
     def foreign_mb(self) -> int:
-        """Count as the ledger's own only what was loaded when the measurement began."""
+        """Return the foreign memory: what is in use, less the ledger's own.
+
+        A lease counts as the ledger's own only if it was loaded when the measurement began.
+        """
         measured_at_ms = self._measured_at_ms()
         if measured_at_ms is None:
             return 0
@@ -280,7 +290,10 @@ class ReferenceLedger:
         return {i: lease for i, lease in self.leases.items() if lease["phase"] != "waiting"}
 
     def _extend(self, lease: Record, ttl_ms: int) -> None:
-        """Another may follow after two missed heartbeats, of one every third of a time to live."""
+        """Extend a lease; another may follow after two missed heartbeats.
+
+        There is a heartbeat in every third of a time to live.
+        """
         lease["expires_at_ms"] = self.now_ms + ttl_ms
         lease["follow_at_ms"] = self.now_ms + -(-2 * ttl_ms // 3)
 

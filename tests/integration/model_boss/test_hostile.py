@@ -146,7 +146,10 @@ def _renew(ledger: TurnedLedger, fence: int) -> list[Any]:
 
 
 def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) -> int:
-    """Write among the keys of a holder and a waiter, and call every script; return how much was removed."""
+    """Write among the keys of a holder and a waiter, and call every script.
+
+    Return how much was removed.
+    """
     fence = _reserve(ledger, "a")[1]
     ledger.call(COMMIT, "a", "o", fence, 10)
     assert _reserve(ledger, "waiter")[0] == "waiting"
@@ -191,7 +194,7 @@ def test_a_lease_that_cannot_be_read_is_removed_and_counted(
 def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
     ledger: TurnedLedger, server: RedisServer, text: str
 ) -> None:
-    """The ledger takes what it cannot read for a holder's, and grants nothing until it was heard of."""
+    """The ledger takes what it cannot read for a holder's, and waits for that one."""
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: client.hset(ledger.keys.leases, "a", text))
 
@@ -200,14 +203,17 @@ def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
 def test_keys_of_another_kind_or_size_are_removed(
     ledger: TurnedLedger, server: RedisServer, write: Callable[[redis.Redis, Keys], object]
 ) -> None:
-    """Wrong types, numbers without sense, and crowds that would make every call read for seconds."""
+    """Wrong types, numbers without sense, and crowds that make every call read for seconds."""
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: write(client, ledger.keys))
         assert client.hlen(ledger.keys.leases) <= 2
 
 
 def test_no_more_than_256_hold_or_wait(ledger: TurnedLedger) -> None:
-    """Every call reads all of them; one more is refused, and those who are there keep their places."""
+    """Every call reads all of them.
+
+    One more is refused, and those who are there keep their places.
+    """
     _reserve(ledger, "a")
     for number in range(255):
         assert _reserve(ledger, f"waiter-{number}")[:2] == ["waiting", number]
@@ -218,7 +224,7 @@ def test_no_more_than_256_hold_or_wait(ledger: TurnedLedger) -> None:
 @pytest.mark.parametrize("name", ["lease_id", "owner", "holder", "model"])
 @pytest.mark.parametrize("script", [RESERVE, RENEW], ids=lambda script: script.name)
 def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A client in any language is refused a name of more than 200 bytes, before anything is written."""
+    """A client in any language is refused a name of more than 200 bytes."""
     arguments: dict[str, Any] = {"lease_id": "b", "owner": "o", "holder": "h", "model": "m", "fence": 1}
     arguments |= {"vram_mb": 1, "priority": 5, "ttl_ms": TTL_MS, "in_use": 0, "phase": "active"}
     arguments |= {"used_mb": "", "total_mb": "", "margin_mb": "", "needs_mb": 1, name: "x" * 201}
@@ -227,7 +233,7 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
 
 
 async def test_the_table_survives_what_is_no_text(server: RedisServer) -> None:
-    """Bytes that are not UTF-8, what a terminal would obey, and keys that name no GPU are shown harmlessly."""
+    """Bytes that are not UTF-8, what a terminal would obey, and keys that name no GPU."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
         with server.client() as client:
