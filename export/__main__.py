@@ -74,7 +74,7 @@ def _quiet_deployer(registry: Registry) -> Deployer:
     triton = find(registry.repository, environment=os.environ)
     # Where no Triton runs, nobody is asked for memory.
     ledger = LedgerSettings.read(environment(registry.repository)) if triton else None
-    return Deployer(registry, triton, Manner(who=user(), ledger=ledger))
+    return Deployer(registry, triton, Manner(who=user(), start_timeout_s=0, ledger=ledger))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

@@ -203,7 +203,7 @@ class Deployer:
         target = dataclasses.replace(target, history=history)
         self._compile(target.versions)
         triton = self._triton
-        is_up = triton is not None and triton.wait_until_up(self._manner.start_timeout_s)
+        is_up = triton is not None and self._is_up(triton)
         is_live = triton is not None and is_up and bool(triton.loaded())
         if triton is None or before is None or not is_live:
             if not is_tried:
@@ -283,6 +283,14 @@ class Deployer:
         self._say(f"trying version {number} in a process of its own")
         settings = network_settings(self._registry.repository, target)
         return trial(self._registry.directory(number), settings, timeout_s=self._manner.load_timeout_s)
+
+    def _is_up(self, triton: RunningTriton) -> bool:
+        if triton.is_up():
+            return True
+        self._say(
+            f"no Triton answers at {triton.url}; waiting {self._manner.start_timeout_s:g} s for its start"
+        )
+        return triton.wait_until_up(self._manner.start_timeout_s)
 
     def _compile(self, versions: tuple[int, ...]) -> None:
         """Write bytecode before Triton's Python does: to Triton that is a change, and the next load loads anew."""
