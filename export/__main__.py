@@ -14,11 +14,12 @@ from export import deploy_commands, evaluate
 from export.choose import DEMO, Chooser
 from export.deploy import Deployer, Manner
 from export.deploy_commands import user
-from export.errors import Busy, ExportError, RegistryError, ToolsMissing, Undone
+from export.errors import Busy, ExportError, NoSecondShare, RegistryError, ToolsMissing, Undone
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
-from export.running_triton import find
+from export.running_triton import environment, find
 from export.scoring import score
+from export.second_share import LedgerSettings
 from reward import runtimes
 from reward.errors import RewardError
 
@@ -30,6 +31,7 @@ EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
     RegistryError: 4,  # refused: nothing has changed
     Undone: 5,  # what was served before is served again
     Busy: 6,
+    NoSecondShare: 8,  # nothing has changed; `--replace` needs no second share
 }
 """1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton's start."""
 
@@ -69,7 +71,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _quiet_deployer(registry: Registry) -> Deployer:
-    return Deployer(registry, find(registry.repository, environment=os.environ), Manner(who=user()))
+    triton = find(registry.repository, environment=os.environ)
+    # Where no Triton runs, nobody is asked for memory.
+    ledger = LedgerSettings.read(environment(registry.repository)) if triton else None
+    return Deployer(registry, triton, Manner(who=user(), start_timeout_s=0, ledger=ledger))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import compileall
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from export.checks import check
 from export.deployment_store import DeploymentStore
-from export.errors import ExportError, RegistryError, TritonFailed, TritonGone, Undone
+from export.errors import (
+    CannotWrite,
+    ExportError,
+    NoSecondShare,
+    RegistryError,
+    TritonFailed,
+    TritonGone,
+    Undone,
+)
 from export.live_switch import LiveSwitch
+from export.second_share import second_share
 from export.served_config import network_settings
 from export.trial import trial
 from reward import deployment
@@ -30,9 +40,11 @@ from reward.deployment import Change, Deployment, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from export.registry import Registry
     from export.running_triton import RunningTriton
+    from export.second_share import LedgerSettings
 
 
 @dataclass(frozen=True)
@@ -44,10 +56,12 @@ class Manner:
     watch_s: float = 5.0
     """How long a new version is watched; longer than frontends remember what is served, a second."""
     load_timeout_s: float = 300.0
-    start_timeout_s: float = 30.0
+    start_timeout_s: float = 60.0
     """How long a Triton that is noted as running, and does not answer yet, is waited for."""
     replace: bool = False
     """Unload the old version before the new one is loaded, where there is no memory for both."""
+    ledger: LedgerSettings | None = None
+    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class Deployer:
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
+            NoSecondShare: a shared GPU has no memory for both; nothing has changed.
             Undone: it failed in Triton, and the old one is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
@@ -142,7 +157,7 @@ class Deployer:
                 raise RegistryError(f"nothing is published in {self._registry.repository}")
             number = before.stable
             if before.canary is None and before.shadow is None:
-                earlier = earlier_stable(before)
+                earlier = before.earlier_stable
                 if earlier is None:
                     raise RegistryError("no other version was served before the present one")
                 number = earlier
@@ -170,7 +185,7 @@ class Deployer:
             published = deployment.published(self._registry.repository)
             protected = set(published[max(0, len(published) - keep) :])
             if content is not None:
-                protected |= {*content.versions, earlier_stable(content) or content.stable}
+                protected |= {*content.versions, content.earlier_stable or content.stable}
             if self._triton is not None and self._triton.is_up():
                 protected |= self._triton.loaded()
             removed = [number for number in published if number not in protected]
@@ -188,12 +203,15 @@ class Deployer:
         target = dataclasses.replace(target, history=history)
         self._compile(target.versions)
         triton = self._triton
-        is_up = triton is not None and triton.wait_until_up(self._manner.start_timeout_s)
+        is_up = triton is not None and self._is_up(triton)
         is_live = triton is not None and is_up and bool(triton.loaded())
         if triton is None or before is None or not is_live:
             if not is_tried:
                 self._try(target, number)
             self._store.write(target)
+            if triton is not None and not is_up and triton.is_up() and triton.loaded():
+                self._switch(triton).settle(target)  # it has started meanwhile, perhaps with the former files
+                return Outcome(target.stable, True, True, _said(target))
             when = "when the model is next loaded" if is_up else "from the next start of Triton"
             missing = "the model is not loaded" if is_up else "no Triton runs"
             return Outcome(target.stable, True, False, f"{_said(target)} {when}: {missing}")
@@ -212,6 +230,8 @@ class Deployer:
             else:
                 switch.go_over(before, target, number=number, expected=expected)
             switch.watch(number, watch_s=manner.watch_s)
+        except NoSecondShare:
+            raise  # nothing has changed
         except (ExportError, KeyboardInterrupt) as error:
             raise self._undone(triton, before, number, error) from error
         says = _said(target)
@@ -236,6 +256,8 @@ class Deployer:
             if self._manner.replace:
                 triton.unload()  # there is no memory for both on the way back either
             self._switch(triton).settle(content)
+        except CannotWrite as failure:
+            return CannotWrite(f"{reason}; and to serve version {before.stable} again failed: {failure}")
         except TritonFailed as failure:
             self._store.write(content)
             return Undone(
@@ -262,13 +284,29 @@ class Deployer:
         settings = network_settings(self._registry.repository, target)
         return trial(self._registry.directory(number), settings, timeout_s=self._manner.load_timeout_s)
 
+    def _is_up(self, triton: RunningTriton) -> bool:
+        if triton.is_up():
+            return True
+        self._say(
+            f"no Triton answers at {triton.url}; waiting {self._manner.start_timeout_s:g} s for its start"
+        )
+        return triton.wait_until_up(self._manner.start_timeout_s)
+
     def _compile(self, versions: tuple[int, ...]) -> None:
         """Write bytecode before Triton's Python does: to Triton that is a change, and the next load loads anew."""
         for number in versions:
             compileall.compile_dir(self._registry.directory(number), quiet=2)
 
     def _switch(self, triton: RunningTriton) -> LiveSwitch:
-        return LiveSwitch(triton, self._store, self._registry.repository, say=self._say, step=self._step)
+        def room(number: int) -> AbstractContextManager[None]:
+            if number in triton.loaded():
+                return nullcontext()
+            directory = self._registry.directory(number)
+            return second_share(self._manner.ledger, server_id=triton.server_id(), directory=directory)
+
+        return LiveSwitch(
+            triton, self._store, self._registry.repository, say=self._say, step=self._step, room=room
+        )
 
     def _entry(self, action: str, before: int | None, after: int, why: str) -> Change:
         return Change(
@@ -279,19 +317,6 @@ class Deployer:
             after=after,
             why=why,
         )
-
-
-def earlier_stable(content: Deployment) -> int | None:
-    """Return the version that was stable before the present one, by the history; None: there was none."""
-    stack: list[int] = []
-    for change in content.history:
-        if change.before in (None, change.after):
-            continue
-        if change.action == "promote":
-            stack.append(change.before)
-        elif change.action == "rollback" and stack:
-            stack.pop()
-    return stack[-1] if stack else None
 
 
 def _target(

@@ -21,16 +21,39 @@ settings.load_profile("untimed")
 
 
 STARTED_S = time.time()
+RUN = os.environ.setdefault("IMAJIN_AESTHETIC_TEST_RUN", f"{os.getpid()}-{STARTED_S}")
+"""Inherited by every process that a test starts, and what that starts."""
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves shared memory behind, of which a container has little."""
+    """Fail a run that leaves processes or shared memory behind: a container has little of both."""
     if hasattr(session.config, "workerinput"):
         return  # the process that started the workers looks, after them
-    left = _regions_left_behind()
-    if left:
-        print("\nshared memory was left behind:", *left, sep="\n")  # noqa: T201 - pytest's own output is over
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for what, left in (("processes", _processes_left_behind()), ("shared memory", _regions_left_behind())):
+        if left:
+            print(f"\n{what} left behind:", *left, sep="\n")  # noqa: T201 - pytest's own output is over
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _processes_left_behind(patience_s: float = 10) -> list[str]:
+    """Find processes of this run, but those that end with the process that started them."""
+    deadline_s = time.monotonic() + patience_s
+    while left := [line for line in _command_lines() if "multiprocessing" not in line]:
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.2)
+    return left
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile, or is not ours
+            if f"={RUN}\0".encode() in (process / "environ").read_bytes():
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"{process.name}: {line[:200]}")
+    return found
 
 
 def _regions_left_behind() -> list[Path]:

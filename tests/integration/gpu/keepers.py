@@ -42,12 +42,14 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
         client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
 
 
-def other_service(ledger: Ledger, *, priority: int = 900, is_always_in_use: bool = False) -> Lease:
-    """Another service that claims so much memory that the two do not fit together.
+def other_service(
+    ledger: Ledger, *, priority: int = 900, vram_mb: int = 3000, is_always_in_use: bool = False
+) -> Lease:
+    """Another service, that asks for so much that both do not fit.
 
-    With `is_always_in_use` it gives way to no claim of the same priority.
+    In use, it is as urgent as ours.
     """
-    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", 3000, 500 if is_always_in_use else priority)
+    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", vram_mb, 500 if is_always_in_use else priority)
     return Lease(ledger, claim, is_always_in_use=is_always_in_use)
 
 

@@ -139,6 +139,7 @@ class SharedGpu:
         self.triton_url = f"127.0.0.1:{http}"
         self._ports = tritonserver.Ports(http, grpc, metrics)
         self.server_id = f"triton-of-the-test@{http}"
+        self.admin_key = _ADMIN_KEY
         self._triton = Process(directory / "triton.log")
         self.ledger: Ledger
 

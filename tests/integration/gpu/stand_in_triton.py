@@ -1,7 +1,4 @@
-"""A Triton that only knows the state of its model.
-
-It is for states that the real Triton cannot be brought into at the right moment.
-"""
+"""A Triton that only knows where its model stands: the real one cannot be made to fail on time."""
 
 from __future__ import annotations
 
@@ -143,7 +140,7 @@ class StandInFrontend(Keeper):
             "holder": name or f"frontend-{id(self)}",
             "ttl_s": ledger.ttl_s,
             "priority": 500,
-            "vram_mb": lambda: vram_mb,
+            "vram_mb": lambda loaded: vram_mb * max(1, len(loaded)),
             "wait_s": 20.0,
             "idle_release_s": 0.0,
             "fail_open": False,
@@ -154,7 +151,10 @@ class StandInFrontend(Keeper):
         super().__init__(ledger, self.control, options, Metrics(), on_loaded=lambda: None)
 
     async def use(self, for_s: float = 0.0) -> int | None:
-        """Do what a request does; return the fence under which the model was used."""
+        """Be a request, as the pipeline sends it.
+
+        Return the fence under which the model was used.
+        """
         deadline = Deadline.after(30)
         while True:
             fence = self.status().fence

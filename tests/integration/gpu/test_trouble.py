@@ -1,4 +1,7 @@
-"""The service on a shared GPU when something dies: Redis, Triton, a frontend or the network."""
+"""The service on a shared GPU when something dies.
+
+Redis, Triton, a frontend, the network between them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 
 async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
-    """After Redis has restarted empty, the lease is admitted again under its old fence.
+    """The lease is admitted again under its old fence.
 
     No request fails, and nobody else is granted meanwhile.
     """
@@ -49,9 +52,9 @@ async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
 
 
 async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None:
-    """With fail_closed, the model is served until the lease ends by the holder's own clock.
+    """With fail_closed it serves until the lease ends by the holder's own clock.
 
-    Then it is unloaded, and requests get 503 until Redis is back.
+    Then the model is unloaded, and requests are told 503 until the ledger is back.
     """
     frontend = await shared.start_frontend(gpu_wait_s=1.0)
     await until(lambda: _is_scored(frontend))  # a busy machine loads for longer than that
@@ -74,9 +77,9 @@ async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None
 
 
 async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> None:
-    """With fail_open, the service goes on without a lease and says so.
+    """With fail_open it goes on without a lease, and says so.
 
-    When Redis is back, it gets a lease again.
+    It enters the ledger again when that is back.
     """
     frontend = await shared.start_frontend(gpu_on_outage="fail_open")
     assert (await frontend.score()).status_code == 200
@@ -94,9 +97,9 @@ async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> No
 
 
 async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> None:
-    """Every request is answered by its deadline, whatever the network to Redis does.
+    """Redis behind a network that drops, delays, refuses and cuts.
 
-    The network drops, delays, refuses and cuts.
+    Every request is answered by its deadline.
     """
     async with Proxy(shared.redis.port) as proxy:
         frontend = await shared.start_frontend(redis_url=proxy.url, gpu_wait_s=1.0, idle_release_s=0.5)
@@ -123,9 +126,9 @@ async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> 
 
 
 async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> None:
-    """A restarted Triton comes back without the model, so the lease is given back.
+    """It comes back without the model.
 
-    The next request claims it anew.
+    The lease is given back, and claimed anew by the next request.
     """
     frontends = [await shared.start_frontend(), await shared.start_frontend()]
     for frontend in frontends:
@@ -145,10 +148,7 @@ async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> Non
 
 
 async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGpu) -> None:
-    """After a crash the other frontend follows under a new fence.
-
-    It gives the memory up when it is asked for.
-    """
+    """The other frontend follows under a new fence, and yields when it is asked to."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
@@ -196,9 +196,9 @@ async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
 async def test_a_model_that_cannot_be_loaded(
     shared: SharedGpu, published_repository: Path, tmp_path: Path
 ) -> None:
-    """If the model cannot be loaded, the answer is 503 model_unavailable without a traceback.
+    """503 model_unavailable without a word of the traceback.
 
-    The memory is given back. After a repair the model is loaded.
+    The memory is given back, and a repair is found.
     """
     broken = tmp_path / "broken"
     shutil.copytree(published_repository, broken)

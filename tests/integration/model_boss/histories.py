@@ -1,8 +1,7 @@
 """Random histories of clients, crashes, expiry, outages, restarts and failovers.
 
-hypothesis makes them. A rule that needs a holder or a waiter picks one of those there are, by a
-number. So most steps of a history do something. Calls that must be refused have a rule of their
-own.
+Rules that need a holder or a waiter pick one by its number among those there are, so that most
+steps of a history do something; those that must be refused have a rule of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from tests.integration.model_boss.believer import TEMPERS, Temper
 from tests.integration.model_boss.world import (
     BEGAN_AT_MS,
     CLIENTS,
+    OWNER,
     ROOM_MB,
     TTL_MS,
     World,
@@ -67,13 +67,13 @@ class Histories(RuleBasedStateMachine):
         """Begin most histories after the first grace, and some with holders, a few of them idle."""
         closed = [temper for temper in TEMPERS if temper.on_outage is OnOutage.FAIL_CLOSED]
         for client, temper in zip(CLIENTS, tempers, strict=True):
-            # A client that goes on without a lease does not know whether another holds it.
-            # `docs/model-boss.md` says so.
+            # Who goes on without a lease does not know whether another holds it: told in
+            # `docs/model-boss.md`.
             self.world.tempers[client] = closed[TEMPERS.index(temper) % 3] if holder_of(client) else temper
         if not crowd and not is_old:
             return
         self.world.reserve("a1")
-        self.world.cancel("a1", "a")
+        self.world.cancel("a1", OWNER)
         self.world.pass_time(TTL_MS)
         for client, (size, priority) in zip(("a1", "b1", "c", "d", "e"), crowd, strict=False):
             self.reserve_and_load(client, size, priority)
@@ -137,6 +137,18 @@ class Histories(RuleBasedStateMachine):
         self.world.renew(client, self.world.believers[client].fence, in_use=True)
 
     @anybody_holds
+    @rule(number=numbers, more_mb=st.sampled_from([-9, -3, -1, 1, 2, 3, 9]))
+    def renew_for_more_or_less(self, number: int, more_mb: int) -> None:
+        client = self._holder(number)
+        self.world.renew(client, self.world.believers[client].fence, more_mb=more_mb)
+
+    @anybody_holds
+    @rule(number=numbers, heir=clients)
+    def give_to_an_heir(self, number: int, heir: str) -> None:
+        client = self._holder(number)
+        self.world.release(client, self.world.believers[client].fence, lease_of(heir))
+
+    @anybody_holds
     @rule(number=numbers)
     def hand_over(self, number: int) -> None:
         client = self._holder(number)
@@ -150,7 +162,7 @@ class Histories(RuleBasedStateMachine):
         trouble=st.sampled_from(["none", "none", "fail over", "restart empty"]),
     )
     def a_holder_is_followed(self, number: int, how: str, more_ms: int, trouble: str) -> None:
-        """Go to the very millisecond from which another may follow.
+        """To the very millisecond from which another may follow.
 
         Then the former holder and all others ask.
         """
@@ -221,7 +233,7 @@ class Histories(RuleBasedStateMachine):
     @rule(client=clients, what=numbers, total_mb=st.sampled_from([20, 20, 12]))
     def something_rarer(self, client: str, what: int, total_mb: int) -> None:
         if what == 0:
-            self.world.cancel(client, lease_of(client))
+            self.world.cancel(client, OWNER)
         elif what == 1:
             self.world.cancel(client, "a stranger")
             self.world.reserve(client, "a stranger") if lease_of(client) in self.world.leases else None
@@ -269,9 +281,9 @@ class Histories(RuleBasedStateMachine):
     def a_holder_is_cut_off_and_another_takes_its_memory(
         self, number: int, there: float, back: float
     ) -> None:
-        """A holder is cut off after a slow renewal.
+        """After a renewal that took its time.
 
-        Another asks in the very millisecond in which the lease ends.
+        The other asks in the very millisecond of the lease's end.
         """
         world, client = self.world, self._holder(number)
         holder, ttl_ms = world.believers[client], self.world.ttl_ms
@@ -301,10 +313,9 @@ class Histories(RuleBasedStateMachine):
     @anybody_holds
     @rule(number=numbers, how=st.sampled_from(["restart empty", "fail over"]), is_smaller=st.booleans())
     def redis_restarts_and_others_come_first(self, number: int, how: str, is_smaller: bool) -> None:
-        """Something else comes before the first heartbeat that Redis hears after its restart.
+        """Before the heartbeats the size is set by hand, or a holder reserves.
 
-        The size is set by hand, or a holder reserves. After the heartbeats, a call comes with an
-        old fence.
+        After them, an old fence comes.
         """
         self.redis_is_in_trouble(how)
         if is_smaller:

@@ -31,26 +31,15 @@ if TYPE_CHECKING:
 
     import redis
 
-SCRIPTS: Final = (
-    "_ledger",
-    "reserve",
-    "commit",
-    "renew",
-    "hand_over",
-    "yield",
-    "release",
-    "cancel",
-    "status",
-    "capacity",
-)
+SCRIPTS: Final = ("_ledger", "reserve", "commit", "renew", "hand_over", "release", "status", "capacity")
 OPPOSITES: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "~=", "~=": "=="}
 _COMPARISON: Final = re.compile(r"(?<= )(<=|>=|==|~=|<|>)(?= )")
 
 
 def mutants(name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, changed line and changed text for each change.
+    """Yield line number, mutated line and mutated text.
 
-    Changed are comparisons, except those of `whole`, and bare conditions.
+    Comparisons (but those of `whole`), and bare conditions.
     """
     lines = source(name).split("\n")
     for number, line in enumerate(lines):

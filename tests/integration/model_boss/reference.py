@@ -16,7 +16,10 @@ Reply = list[Any]
 
 @dataclass
 class ReferenceLedger:
-    """The ledger of one GPU; tests set `now_ms` and `server`, and replies are the scripts' own."""
+    """One GPU's ledger.
+
+    `now_ms` and `server` are set from outside; replies are the scripts' own.
+    """
 
     now_ms: int
     server: str
@@ -59,7 +62,7 @@ class ReferenceLedger:
         if lease:  # of several processes, the first said how much
             vram_mb, priority = lease["vram_mb"], lease["priority"]
         if lease and self._is_held_by_another(lease, holder):
-            lease["wanted_until_ms"] = self.now_ms + ttl_ms
+            lease["wanted_until_ms"] = self.now_ms + min(ttl_ms, self.epoch["ttl_ms"])
             return ["held", lease["holder"], lease["fence"]]
         if not self._same_ttl(ttl_ms):
             return ["ttl_mismatch", self.epoch["ttl_ms"]]
@@ -86,7 +89,7 @@ class ReferenceLedger:
         assert total_mb is not None
         needed_mb = self.held_mb() + vram_mb - (total_mb - margin_mb)
         if needed_mb + self.foreign_mb() > 0:
-            self._ask_to_yield(priority, needed_mb + self._foreign_at_best_mb())
+            self._ask_to_yield(lease_id, priority, needed_mb + self._foreign_at_best_mb())
             return ["waiting", 0, "memory"]
         del self.tickets[lease_id]
         self.epoch["fence"] += 1
@@ -135,11 +138,11 @@ class ReferenceLedger:
         in_use: int,
         memory: Record,
         capacity: Reply,
+        needs_mb: int,
     ) -> Reply:
-        """Renew a lease.
+        """Renew.
 
-        `memory` is what the holder remembers of its lease. `capacity` is total and margin, or two
-        ''.
+        `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''.
         """
         self._sweep()
         self._open_epoch(ttl_ms)
@@ -150,11 +153,22 @@ class ReferenceLedger:
             lease = self._admit_again(lease_id, owner, holder, fence, memory, capacity)
         if lease is None:
             return ["lost"]
+        if lease["vram_mb"] == memory["vram_mb"]:
+            self._resize(lease, needs_mb)
         if in_use:
             lease["idle_since_ms"] = self.now_ms
         self._extend(lease, ttl_ms)
         wanted_ms = max(0, lease.get("wanted_until_ms", 0) - self.now_ms)
-        return [_answer(lease), lease["phase"], lease.get("used_mb", ""), wanted_ms]
+        return [_answer(lease), lease["phase"], lease.get("used_mb", ""), wanted_ms, lease["vram_mb"]]
+
+    def _resize(self, lease: Record, needs_mb: int) -> None:
+        more_mb = needs_mb - lease["vram_mb"]
+        room_mb = self.capacity.get("total_mb", 0) - self.capacity.get("margin_mb", 0)
+        if more_mb > 0 and (self._in_grace() or self.held_mb() + more_mb > room_mb):
+            return
+        if more_mb and "used_mb" in lease:
+            lease |= {"used_mb": needs_mb, "loaded_at_ms": self.now_ms}
+        lease["vram_mb"] = needs_mb
 
     def hand_over(self, lease_id: str, owner: str, fence: int) -> Reply:
         lease = self._held(lease_id, owner, fence)
@@ -163,11 +177,16 @@ class ReferenceLedger:
         lease["follow_at_ms"] = self.now_ms
         return ["ok"]
 
-    def release(self, lease_id: str, owner: str, fence: int) -> Reply:
+    def release(self, lease_id: str, owner: str, fence: int, heir: str = "") -> Reply:
         self._sweep()
         lease = self.leases.get(lease_id)  # a waiter's fence is 0
         if lease is None or (lease["owner"], lease["fence"]) != (owner, fence):
             return ["lost"]
+        other = self._holders().get(heir)
+        if fence and other and heir != lease_id and other["owner"] == owner:
+            other["vram_mb"] += lease["vram_mb"]
+            if "used_mb" in other:
+                other |= {"used_mb": other["used_mb"] + lease["vram_mb"], "loaded_at_ms": self.now_ms}
         self._drop(lease_id)
         return ["ok"]
 
@@ -214,12 +233,12 @@ class ReferenceLedger:
             return None
         return measured_at_ms
 
-    def _ask_to_yield(self, priority: int, missing_mb: int) -> None:
+    def _ask_to_yield(self, claimed_id: str, priority: int, missing_mb: int) -> None:
         holders = self._holders()
         missing_mb -= sum(lease["vram_mb"] for lease in holders.values() if lease["phase"] == "yielding")
         ranked = []
         for lease_id, lease in holders.items():
-            if lease["phase"] == "yielding":
+            if lease["phase"] == "yielding" or claimed_id.startswith(f"{lease_id}/"):
                 continue
             unused_ms = self.now_ms - lease["idle_since_ms"]
             is_idle = lease["phase"] == "active" and unused_ms >= self.epoch["ttl_ms"]

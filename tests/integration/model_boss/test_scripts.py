@@ -1,6 +1,6 @@
 """What single scripts do where the histories do not look.
 
-That is wrong arguments, strangers, and who is asked to yield.
+Wrong arguments, strangers, who is asked to yield.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 GOOD: dict[Script, tuple[Any, ...]] = {
     RESERVE: ("a", "o", "", "m", 4, 5, TTL_MS),
     COMMIT: ("a", "o", 1, ""),
-    RENEW: ("a", "o", "", 1, TTL_MS, 0, "m", 4, 5, "active", "", 20, 2),
+    RENEW: ("a", "o", "", 1, TTL_MS, 0, "m", 4, 5, "active", "", 20, 2, 4),
     HAND_OVER: ("a", "o", 1),
-    RELEASE: ("a", "o", 1),
+    RELEASE: ("a", "o", 1, ""),
     CAPACITY: (20, 2, 1, 7, 0),
 }
 RANGES = {
     "vram_mb": (1, 2**31),
+    "needs_mb": (1, 2**31),
     "priority": (0, 1000),
     "ttl_ms": (1, 3_600_000),
     "fence": (1, 2**46),
@@ -62,8 +63,8 @@ def ledger(server: RedisServer) -> Iterator[TurnedLedger]:
         ledger = TurnedLedger(client)
         ledger.now_ms = BEGAN_AT_MS
         ledger.call(CAPACITY, 20, 2, 0, "", "")
-        ledger.call(RENEW, "nobody", "o", "", 1, TTL_MS, 0, "m", 1, 0, "active", "", "", "")
-        ledger.call(RELEASE, "nobody", "o", 1)
+        ledger.call(RENEW, "nobody", "o", "", 1, TTL_MS, 0, "m", 1, 0, "active", "", "", "", 1)
+        ledger.call(RELEASE, "nobody", "o", 1, "")
         ledger.now_ms += TTL_MS
         yield ledger
 
@@ -78,9 +79,9 @@ def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5,
 
 @pytest.mark.parametrize(("script", "name"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A number out of range is refused: a negative size would break the sum of all leases.
+    """A service in any language is held to the ranges.
 
-    So a service in any language is held to the ranges.
+    A negative size would break the sum of all.
     """
     _, before = ledger.call(STATUS)
     least, most = (0, 2**46) if (script, name) == (RELEASE, "fence") else RANGES[name]  # a waiter's is 0
@@ -98,7 +99,7 @@ def test_a_phase_is_one_of_three(ledger: TurnedLedger) -> None:
     """Nobody is admitted again as a waiter, or in an unknown phase."""
     for phase in ("waiting", "", "loading"):
         with pytest.raises(redis.ResponseError, match="invalid argument phase"):
-            ledger.call(RENEW, "a", "o", "", 1, TTL_MS, 0, "m", 4, 5, phase, "", 20, 2)
+            ledger.call(RENEW, "a", "o", "", 1, TTL_MS, 0, "m", 4, 5, phase, "", 20, 2, 4)
 
 
 @pytest.mark.parametrize("script", [COMMIT, HAND_OVER, RELEASE], ids=lambda script: script.name)
@@ -155,7 +156,7 @@ def test_holders_in_use_are_asked_only_by_the_more_urgent(ledger: TurnedLedger) 
     """Claims of equal priority wait for each other; a more urgent one does not wait."""
     _grant(ledger, "a", 10, 5)
     assert _asked(ledger, 10, 5) == set()
-    ledger.call(RELEASE, "none", "o", 1)
+    ledger.call(RELEASE, "none", "o", 1, "")
     assert _asked_by_another(ledger, 10, 6) == {"a"}
 
 
@@ -238,7 +239,7 @@ def test_only_a_former_fence_is_admitted_again(ledger: TurnedLedger) -> None:
     ledger.clear()
     ledger.server = "second"
     assert _renew(ledger, "a", ledger.now_ms + 1) == ["lost"]
-    assert _renew(ledger, "a", ledger.now_ms) == ["ok", "active", "", 0]
+    assert _renew(ledger, "a", ledger.now_ms) == ["ok", "active", "", 0, 4]
 
 
 def _ask(ledger: TurnedLedger, holder: str) -> list[Any]:
@@ -255,19 +256,19 @@ def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger)
     The holder hears for one time to live that they asked.
     """
     fence = _grant(ledger, "a", 4, holder="one")
-    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, 0]
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, 0, 4]
     before = _lease(ledger)
     assert _ask(ledger, "two") == ["held", "one", fence]
     assert _lease(ledger) == {**before, "wanted_until_ms": ledger.now_ms + TTL_MS}
     ledger.now_ms += 300
-    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, TTL_MS - 300]
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, TTL_MS - 300, 4]
     assert _ask(ledger, "one")[:2] == ["granted", fence]
 
 
 def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
-    """After two missed heartbeats another process may follow, from that very millisecond on.
+    """From that very millisecond on.
 
-    It has a new fence and the same memory. The old holder is told `lost`.
+    A new fence, the same memory, and the old holder is told `lost`.
     """
     fence = _grant(ledger, "a", 4, holder="one")
     _renew(ledger, "a", fence, holder="one")
@@ -293,7 +294,7 @@ def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLe
 
 
 def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
-    """After a hand-over the next process that asks has the lease.
+    """By whoever asks next.
 
     The memory counts as held meanwhile, and the stream of events tells of it.
     """
@@ -328,16 +329,16 @@ def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
 
 
 def test_nobody_follows_in_the_grace(ledger: TurnedLedger) -> None:
-    """During the grace nobody follows.
+    """Who holds the lease may have been forgotten by a replica.
 
-    A replica may have forgotten the real holder. Until that one is back, all others stand by.
+    Until it is back, all others stand by.
     """
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(HAND_OVER, "a", "o", fence)
     ledger.server = "second"
     assert _ask(ledger, "two") == ["held", "one", fence]
     assert _ask(ledger, "one") == ["waiting", 0, "grace"]
-    assert _renew(ledger, "a", fence + 1, holder="three") == ["ok", "active", "", 0]  # it had followed
+    assert _renew(ledger, "a", fence + 1, holder="three") == ["ok", "active", "", 0, 4]  # it had followed
     assert _lease(ledger)["holder"] == "three"
     assert _renew(ledger, "a", fence, holder="one") == ["lost"]
 
@@ -346,7 +347,7 @@ def test_every_step_of_a_lease_is_told(ledger: TurnedLedger, server: RedisServer
     """The stream of events tells the story of a lease by its id."""
     fence = _grant(ledger, "a", 10, 1)
     ledger.call(RESERVE, "b", "o", "", "m", 10, 5, TTL_MS)
-    ledger.call(RELEASE, "a", "o", fence)
+    ledger.call(RELEASE, "a", "o", fence, "")
     ledger.now_ms += TTL_MS
     ledger.call(STATUS)
     with server.client() as client:
@@ -375,18 +376,88 @@ def test_the_stream_of_events_stays_short(ledger: TurnedLedger, server: RedisSer
     """The stream is trimmed to about the last thousand events, so nobody has to read it."""
     fence = _grant(ledger, "a", 1)
     for _ in range(1500):
-        ledger.call(RELEASE, "a", "o", fence)
+        ledger.call(RELEASE, "a", "o", fence, "")
         fence = ledger.call(RESERVE, "a", "o", "", "m", 1, 5, TTL_MS)[0][1]
     with server.client() as client:
         assert 1000 <= client.xlen(ledger.keys.events) <= 1200
 
 
 def test_a_server_that_hides_its_identity_begins_no_epochs(ledger: TurnedLedger) -> None:
-    """Where the account may not run INFO, failovers are not noticed.
-
-    Clients that may run it do not disturb the others.
-    """
+    """Where the account may not run INFO, failovers go unseen, and nobody is disturbed."""
     fence = _grant(ledger, "a", 4)
     ledger.server = ""
-    assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0]
+    assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0, 4]
     assert ledger.call(RESERVE, "b", "o", "", "m", 4, 5, TTL_MS)[0][0] == "granted"
+
+
+def _needs(ledger: TurnedLedger, fence: int, known_mb: int, needs_mb: int) -> list[Any]:
+    terms = (TTL_MS, 1, "m", known_mb, 5, "active", "", 20, 2, needs_mb)
+    return ledger.call(RENEW, "a", "o", "", fence, *terms)[0]
+
+
+def test_a_lease_grows_where_there_is_room_and_shrinks_always(ledger: TurnedLedger) -> None:
+    """Whoever waits, for the memory is in use already; what is given up is free at once."""
+    fence = _grant(ledger, "a", 4)
+    _grant(ledger, "b", 8)
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    assert _needs(ledger, fence, 4, 11)[-1] == 4  # of 18, less 8 of the other
+    assert _needs(ledger, fence, 4, 10)[-1] == 10
+    assert _needs(ledger, fence, 10, 4)[-1] == 4
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    assert _needs(ledger, fence, 4, 1)[-1] == 1
+    assert _lease(ledger)["used_mb"] == 1  # what was committed before was four
+
+
+def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedger) -> None:
+    """It inherited meanwhile: the holder looks again before it gives any of that up."""
+    fence = _grant(ledger, "a", 4)
+    share = _grant(ledger, "share", 5)
+    assert ledger.call(RELEASE, "share", "o", share, "a")[0] == ["ok"]
+    assert _needs(ledger, fence, 4, 4)[-1] == 9
+    assert _needs(ledger, fence, 4, 3)[-1] == 9
+    assert _needs(ledger, fence, 9, 5)[-1] == 5
+
+
+def test_an_heir_takes_over_what_is_free_at_no_moment(ledger: TurnedLedger, server: RedisServer) -> None:
+    """Under its own fence, and as if it had loaded that itself; nobody is granted it in between."""
+    _grant(ledger, "a", 4)
+    share = _grant(ledger, "share", 5)
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    _, state = ledger.call(RELEASE, "share", "o", share, "a")
+    assert (set(state.leases), state.leases["a"]["vram_mb"]) == ({"a", "c"}, 9)
+    assert state.leases["a"]["used_mb"] == 9
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    with server.client() as client:
+        events: Any = client.xrange(ledger.keys.events)
+    told = [(event["event"], event["lease"]) for _, event in events]
+    assert ("resized", "a") in told
+    assert ("released", "share") in told
+
+
+@pytest.mark.parametrize("heir", ["share", "nobody", "waiter", "stranger"])
+def test_who_cannot_inherit_leaves_the_memory_free(ledger: TurnedLedger, heir: str) -> None:
+    """The lease itself, nobody, one that waits, and another owner's."""
+    share = _grant(ledger, "share", 10)
+    ledger.call(RESERVE, "stranger", "a stranger", "", "m", 1, 5, TTL_MS)
+    ledger.call(RESERVE, "waiter", "o", "", "m", 18, 5, TTL_MS)
+    _, state = ledger.call(RELEASE, "share", "o", share, heir)
+    assert {name: lease["vram_mb"] for name, lease in state.leases.items()} == {"stranger": 1, "waiter": 18}
+
+
+def test_who_only_waits_leaves_nothing(ledger: TurnedLedger) -> None:
+    """An heir of a place in the queue gets no memory by it."""
+    _grant(ledger, "a", 18)
+    ledger.call(RESERVE, "share", "o", "", "m", 5, 5, TTL_MS)
+    reply, state = ledger.call(RELEASE, "share", "o", 0, "a")
+    assert (reply, state.leases["a"]["vram_mb"]) == (["ok"], 18)
+
+
+def test_nobody_grows_in_the_grace(ledger: TurnedLedger) -> None:
+    """Others may have been forgotten; from the millisecond on in which it ends, there is room or none."""
+    fence = _grant(ledger, "a", 4)
+    ledger.server = "second"
+    assert _needs(ledger, fence, 4, 10)[-1] == 4
+    ledger.now_ms += TTL_MS - 1
+    assert _needs(ledger, fence, 4, 10)[-1] == 4
+    ledger.now_ms += 1
+    assert _needs(ledger, fence, 4, 10)[-1] == 10

@@ -1,6 +1,6 @@
 """The scripts on a clock that the tests set, called in the plain protocol.
 
-The product composes every script with `_clock.lua`, which reads Redis's own time. Here another text
+Production composes every script with `_clock.lua`, which reads Redis's own time; here another text
 takes its place. Nothing in the shipped scripts can be told the time.
 """
 
@@ -85,10 +85,10 @@ class TurnedLedger:
         *_, reply, observed = pipe.execute()
         capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))
         return reply, State(
-            {name: int(value) for name, value in _pairs(capacity)},
+            {name: _number(value) for name, value in _pairs(capacity)},
             {lease_id: json.loads(lease) for lease_id, lease in _pairs(leases)},
             queue,
-            {name: value if name == "server" else int(value) for name, value in _pairs(epoch)},
+            {name: value if name == "server" else _number(value) for name, value in _pairs(epoch)},
         )
 
     def restore(self, ledger: ReferenceLedger) -> None:
@@ -113,6 +113,11 @@ class TurnedLedger:
             return compose_turned(script)
         names = ("_ledger", script.name)
         return "\n".join((TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names)))
+
+
+def _number(text: str) -> Any:
+    """Read a number, or leave what somebody else wrote in its place."""
+    return int(text) if text.isdecimal() else text
 
 
 def _items(items: list[str] | dict[str, str]) -> list[str]:

@@ -1,13 +1,10 @@
 """Clients that believe what they were told, and what must hold for them.
 
 A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
-(`believer.py`) says that its lease is over. With `fail_open` it goes on even then.
-
-Clients with the same letter are processes that ask for one lease. One of them holds it, and what it
-has loaded stays loaded for the process that follows it.
-
-The invariants are checked against what the clients believe. Besides, every reply and all keys are
-compared with `reference.py`.
+(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter
+are processes that ask for one lease: one of them holds it, and what it has loaded stays loaded for
+the one that follows. The invariants are checked against these beliefs; and, apart from that, every
+reply and all keys are compared with `reference.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +32,13 @@ TTL_MS: Final = 1000
 BEGAN_AT_MS: Final = 1_700_000_000_000
 ROOM_MB: Final = 18  # of 20, with a margin of 2
 CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
-"""The letter is the lease's id; a number tells the processes of one lease apart."""
+"""The letter is the lease's id.
+
+Where there is a number, it tells the processes of one lease apart.
+"""
+
+OWNER: Final = "o"
+"""Of all of them: a lease may be inherited within one owner."""
 
 Reply = list[Any]
 
@@ -94,7 +97,7 @@ class World:
         self._arrivals = {i: at for i, at in self._arrivals.items() if i in self.reference.tickets}
         held_before = dict(self.leases[lease_id]) if lease_id in self.reference._holders() else None
         believed_before = client in self.believers
-        arguments = (lease_id, owner or lease_id, holder_of(client), "model", vram_mb, priority, self.ttl_ms)
+        arguments = (lease_id, owner or OWNER, holder_of(client), "model", vram_mb, priority, self.ttl_ms)
         reply = self._call(RESERVE, self.reference.reserve(*arguments), *arguments)
         if reply[0] == "granted" or (reply[0] == "waiting" and held_before is None):
             self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
@@ -116,18 +119,25 @@ class World:
             return
         believer = self._holder(client, fence)
         used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
-        expected = self.reference.commit(lease_of(client), lease_of(client), fence, used_mb)
+        expected = self.reference.commit(lease_of(client), OWNER, fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:
             believer.committed_mb = believer.loaded_mb
             believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
 
     def renew(
-        self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0, *, in_use: bool = False
+        self,
+        client: str,
+        fence: int,
+        there_ms: int = 0,
+        back_ms: int = 0,
+        *,
+        in_use: bool = False,
+        more_mb: int = 0,
     ) -> None:
-        """Renew a lease; the call takes time there and back.
+        """Renew; the call takes its time there and back.
 
-        A client that is unprotected has nothing to renew, so it asks anew.
+        Who is unprotected has nothing to renew: it asks anew.
         """
         if client in self.cut_off:
             return
@@ -147,23 +157,33 @@ class World:
             "phase": believer.phase,
             "used_mb": believer.committed_mb,
         }
+        needs_mb = max(1, int(memory["vram_mb"]) + more_mb)
         sent_at_ms = self.now_ms
         self.pass_time(there_ms)
         capacity, before = believer.capacity, self.leases
         expected = self.reference.renew(
-            lease_id, lease_id, holder_of(client), fence, self.ttl_ms, in_use, memory, list(capacity)
+            lease_id,
+            OWNER,
+            holder_of(client),
+            fence,
+            self.ttl_ms,
+            in_use,
+            memory,
+            list(capacity),
+            needs_mb,
         )
-        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity)
+        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity, needs_mb)
         reply = self._fenced(RENEW, expected, client, fence, *terms)
         if reply[0] in ("ok", "yield"):
             self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
-            self._check_memory(is_new=lease_id not in before)
+            self._check_memory(is_new=reply[4] > before.get(lease_id, {"vram_mb": 0})["vram_mb"])
         self._check_keys()
         self.pass_time(back_ms)
         if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
             return  # its own clock was first
         if reply[0] in ("ok", "yield"):
-            believer.phase = reply[1]
+            believer.resize(reply[1], reply[2], reply[4])
+            self.claims[lease_id] = (believer.vram_mb, self.claims[lease_id][1])
             believer.hold(self.ttl_ms, sent_at_ms, lambda: self.now_ms)
             self.believers[client] = believer
         elif reply[0] == "lost" and holder is not None:
@@ -174,21 +194,24 @@ class World:
             self.leave(client)
         if client in self.cut_off:
             return
-        expected = self.reference.hand_over(lease_of(client), lease_of(client), fence)
+        expected = self.reference.hand_over(lease_of(client), OWNER, fence)
         self._fenced(HAND_OVER, expected, client, fence)
 
-    def release(self, client: str, fence: int) -> None:
+    def release(self, client: str, fence: int, heir: str = "") -> None:
+        """Give the memory back, or to another lease: who holds that hears of it with its next renewal."""
         if self._holder(client, fence):
             del self.believers[client]
         if client in self.cut_off:
             return
-        expected = self.reference.release(lease_of(client), lease_of(client), fence)
-        self._fenced(RELEASE, expected, client, fence)
+        expected = self.reference.release(lease_of(client), OWNER, fence, heir)
+        self._fenced(RELEASE, expected, client, fence, heir)
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
             return
-        self._call(RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0)
+        self._call(
+            RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0, ""
+        )
 
     def leave(self, client: str) -> None:
         """Say nothing more; if others stand by, what is loaded is theirs."""
@@ -329,7 +352,7 @@ class World:
 
     def _fenced(self, script: Script, expected: Reply, client: str, fence: int, *more: int | str) -> Reply:
         before, in_grace, lease_id = self.leases, self.would_admit_former_holders(), lease_of(client)
-        names = (lease_id, lease_id, holder_of(client)) if script is RENEW else (lease_id, lease_id)
+        names = (lease_id, OWNER, holder_of(client)) if script is RENEW else (lease_id, OWNER)
         reply = self._call(script, expected, *names, fence, *more)
         known_fence = before.get(lease_id, {}).get("fence", 0)
         if fence != known_fence and not (in_grace and script is RENEW):

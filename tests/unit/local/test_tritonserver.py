@@ -60,13 +60,17 @@ def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find(tmp_path, package=NO_WHEEL)
 
 
-def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> None:
-    """HTTP, gRPC and metrics listen where asked, and loading models needs the key."""
+def test_grpc_alone_listens_where_asked_and_administration_is_restricted() -> None:
+    """HTTP and metrics stay on this machine; who loads models has to know the key."""
     command = TritonServer(Path("tritonserver")).command(
-        Path("repository"), host="127.0.0.1", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
+        Path("repository"), host="0.0.0.0", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
     )
-    for door, port in (("http", 1), ("grpc", 2), ("metrics", 3)):
-        assert f"--{door}-address=127.0.0.1" in command
+    for door, address, port in (
+        ("http", "127.0.0.1", 1),
+        ("grpc", "0.0.0.0", 2),
+        ("metrics", "127.0.0.1", 3),
+    ):
+        assert f"--{door}-address={address}" in command
         assert f"--{door}-port={port}" in command
     restricted = [argument for argument in command if "restricted" in argument]
     assert len(restricted) == 2

@@ -46,7 +46,8 @@ class Scripted:
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
         return self._lease("renew in use" if in_use else "renew", claim, granted.fence)
 
-    async def release(self, claim: Claim, fence: int) -> None:
+    async def release(self, claim: Claim, fence: int, heir: str = "") -> None:
+        assert not heir
         self._lease("release", claim, fence)
 
     async def hand_over(self, claim: Claim, fence: int) -> None:

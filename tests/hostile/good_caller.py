@@ -1,0 +1,117 @@
+"""The service under attack, and somebody who asks it ordinary questions meanwhile.
+
+That no score of his is wrong is asserted. How often he is answered and how long he waits is printed
+(`pytest -s`), since it says as much about the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import collections
+import io
+import json
+import os
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+
+from local.ports import free_ports
+from tests.pictures import photograph
+from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+_PAUSE_S: Final = 0.05
+_QUESTION: Final = json.dumps(
+    {"prompt": "a cup of coffee", "image_base64": base64.b64encode(photograph("coffee")).decode()}
+).encode()
+
+
+class Service:
+    """The frontend over a stand-in for Triton, on a port of its own."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Return the status and the answer to one request; 0 where it gets none."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self._session.post(
+                self._url + path, data=io.BytesIO(body), headers=headers
+            ) as response:
+                return response.status, await response.json()
+        except aiohttp.ClientError:
+            return 0, {}
+
+    @asynccontextmanager
+    async def with_good_caller(self, attack: str) -> AsyncIterator[None]:
+        """Ask again and again until the block ends.
+
+        Raises:
+            AssertionError: he got another score than before.
+        """
+        expected = await self.ask("/score", _QUESTION)
+        assert expected[0] == 200
+        waits_s: list[float] = []
+        answers: collections.Counter[int] = collections.Counter()
+
+        async def ask_on() -> None:
+            while True:
+                begun = time.monotonic()
+                status, answer = await self.ask("/score", _QUESTION)
+                waits_s.append(time.monotonic() - begun)
+                answers[status] += 1
+                assert status != 200 or answer["raw_score"] == expected[1]["raw_score"]
+                await asyncio.sleep(_PAUSE_S)
+
+        caller = asyncio.create_task(ask_on())
+        try:
+            yield
+            await asyncio.sleep(_PAUSE_S)
+        finally:
+            caller.cancel()
+            with suppress(asyncio.CancelledError):
+                await caller
+        print(f"\n{attack}: good caller {dict(answers)}, worst {max(waits_s, default=0):.2f} s")  # noqa: T201
+
+
+@asynccontextmanager
+async def service(directory: Path, **settings: Any) -> AsyncIterator[Service]:
+    """Start the frontend in a process of its own, with these settings and no cache, so that everybody's image is decoded."""
+    (port,) = free_ports(1)
+    async with standing_in() as triton:
+        values = {
+            "host": "127.0.0.1",
+            "port": port,
+            "triton_url": f"127.0.0.1:{triton.port}",
+            "model_repository": publish_manifest(directory),
+            "max_cache_bytes": 0,
+            "decode_workers": 2,
+            **settings,
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "frontend"),
+            env=os.environ | {f"AESTHETIC_{name.upper()}": str(value) for name, value in values.items()},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        try:
+            async with aiohttp.ClientSession(connector=connector) as session:
+                attacked = Service(session, f"http://127.0.0.1:{port}")
+                while (await attacked.ask("/score", _QUESTION))[0] != 200:
+                    assert process.returncode is None
+                    await asyncio.sleep(0.1)
+                yield attacked
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
