@@ -1,8 +1,8 @@
 """The demonstration model as it is shipped: a published version, and its `report.json`.
 
-The held-out test is taken twice: in torch, because the calibration needs its mean and deviation,
-and then through the published graph, because that is what is served. The report's figures are of
-the second.
+The held-out test is taken twice. First it is taken in torch, because the calibration needs its mean
+and deviation. Then it is taken through the published graph, because that is what is served. The
+report's figures are those of the second test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from demo.evaluate import Scorer
 
 NAME: Final = "demonstration model (not ImageReward)"
-"""In the manifest, and so in every response."""
+"""The name in the manifest, and so in every response."""
 
 REPORT: Final = Path(__file__).with_name("report.json")
 CHECKPOINT_NAME: Final = "demo.safetensors"

@@ -39,7 +39,7 @@ class CannotWrite(ExportError):
 
 
 class ChoiceError(ExportError):
-    """What was asked to be served cannot be."""
+    """The model that was asked for cannot be served."""
 
 
 class FetchError(ExportError):
@@ -51,7 +51,7 @@ class HubUnreachable(FetchError):
 
 
 class WrongFile(FetchError):
-    """By its digest, the file is another one."""
+    """The file is another one, by its digest."""
 
 
 class GateError(ExportError):
@@ -79,7 +79,7 @@ class ScoresDiffer(ExportError):
 
 
 class ToolsMissing(ExportError):
-    """Torch or another tool of the export is not installed; with the extra `export` it would be."""
+    """Torch or another tool of the export is not installed; the extra `export` has them."""
 
 
 class TritonFailed(ExportError):

@@ -1,7 +1,8 @@
-"""The Triton that runs on a model repository: where it is, what it has loaded, and its orders.
+"""The Triton that runs on a model repository: its address, what it has loaded, and its orders.
 
-Every call has a connection of its own: while a load runs, those that were kept alive hang. What Triton was
-measured to do stands in docs/decisions/gpu-keeper.md and docs/decisions/what-is-served.md.
+Every call opens a connection of its own: while Triton loads, connections kept alive hang. The
+measured behaviour of Triton is in docs/decisions/gpu-keeper.md and
+docs/decisions/what-is-served.md.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _POLL_S: Final = 0.05
 
 @dataclass(frozen=True)
 class Counts:
-    """How many requests a version has answered, since it was loaded."""
+    """How many requests a version has answered since it was loaded."""
 
     successes: int
     failures: int
@@ -48,10 +49,12 @@ def find(
     environment: Mapping[str, str],
     load_timeout_s: float = 300.0,
 ) -> RunningTriton | None:
-    """Say where the Triton of a repository is: by what is given, the environment, or its keeper's note.
+    """Find the Triton of a repository: by the arguments, the environment, or the note about it.
+
+    Whether it really runs is not checked.
 
     Returns:
-        None where nothing says that one runs; whether it does is not asked.
+        None if nothing says that a Triton runs.
 
     Raises:
         TritonFailed: the key's file cannot be read.
@@ -79,13 +82,13 @@ class RunningTriton:
     """One Triton server."""
 
     def __init__(self, url: str, admin_key: str = "", *, load_timeout_s: float = 300.0) -> None:
-        """Take its HTTP door, `host:port`, and what opens its administration."""
+        """Take the address of its HTTP API, `host:port`, and the key of its administration."""
         self.url = url.removeprefix("http://").rstrip("/")
         self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
         self._load_timeout_s = load_timeout_s
 
     def is_up(self) -> bool:
-        """Tell whether it answers; nobody there is an answer, silence is none.
+        """Tell whether it answers; it does not if nobody listens.
 
         Raises:
             TritonFailed: something holds the address and does not answer.
@@ -97,7 +100,7 @@ class RunningTriton:
         return True
 
     def wait_until_up(self, timeout_s: float) -> bool:
-        """Wait for one that is being started; tell whether it is up."""
+        """Wait for a Triton that is being started; tell whether it is up."""
         deadline_s = time.monotonic() + timeout_s
         while not self.is_up():
             if time.monotonic() > deadline_s:
@@ -114,9 +117,9 @@ class RunningTriton:
         return {version for version, state in self._states().items() if state == "READY"}
 
     def scored_by(self) -> int | None:
-        """Return the version that the ensemble scores with; None where it is not loaded.
+        """Return the version that the ensemble scores with; None if the ensemble is not loaded.
 
-        -1, the newest, where Triton runs by its plain configuration.
+        -1 means the newest: Triton runs by its plain configuration.
         """
         states = {entry.get("state") for entry in self._index() if entry["name"] == ENSEMBLE.name}
         if "READY" not in states:
@@ -126,16 +129,16 @@ class RunningTriton:
         return next(int(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
 
     def load(self, model: ModelSpec) -> None:
-        """Have a model loaded as its configuration says now; what is loaded so already stays as it is.
+        """Make Triton load a model as its configuration says now; what is loaded in that way stays.
 
         Raises:
-            TritonFailed: it does not load; what was loaded before is so still.
+            TritonFailed: it does not load; what was loaded before is still loaded.
             TritonGone: Triton ended.
         """
         self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
 
     def unload(self) -> None:
-        """Have the network and the ensemble unloaded, and wait until the memory is free."""
+        """Unload the network and the ensemble, and wait until the memory is free."""
         for model in (ENSEMBLE, NETWORK):
             self._ask("POST", f"/v2/repository/models/{model.name}/unload")
         self._wait_for(lambda states: not {"READY", "UNLOADING", "LOADING"} & set(states.values()))
@@ -143,10 +146,11 @@ class RunningTriton:
     def wait_for(self, versions: Iterable[int]) -> None:
         """Wait until exactly these versions of the network are ready, and the others gone.
 
-        An unload is answered at once and goes on; a load meanwhile would not wait for it.
+        Triton answers an unload at once and goes on with it; a load meanwhile would not wait for
+        it.
 
         Raises:
-            TritonFailed: they are not, in the time that a load may take.
+            TritonFailed: they are not ready in the time that a load may take.
         """
         wanted = set(versions)
 
@@ -242,7 +246,7 @@ class RunningTriton:
 
 
 def _note(repository: Path) -> dict[str, Any] | None:
-    """Read what whoever keeps Triton running wrote down, unless that process has ended."""
+    """Read the note of whoever keeps Triton running, unless that process has ended."""
     try:
         note: dict[str, Any] = json.loads(deployment.running_path(repository).read_text())
         os.kill(int(note["pid"]), 0)
@@ -254,7 +258,7 @@ def _note(repository: Path) -> dict[str, Any] | None:
 
 
 def _reason(content: bytes) -> str:
-    """Return the first line of Triton's own error; after it comes a traceback."""
+    """Return the first line of Triton's own error; a traceback follows it."""
     try:
         return str(json.loads(content)["error"]).strip().partition("\n")[0]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What the person at the terminal is told. Where nothing can be written, nothing ends for it."""
+"""What the person at the terminal is told; a message that cannot be written ends nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 _PATIENCE_S: Final = 1.0
-"""For a reader who stands still; then the line is lost."""
+"""How long a reader may stand still; after that the line is lost."""
 
 
 def say(text: str) -> None:
@@ -29,7 +29,8 @@ def have_all_descriptors() -> None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    # Not by Python's own streams: they keep what could not be written, and fail with it again.
+    # Python's own streams are not used: they keep what could not be written, and fail with it
+    # again.
     with suppress(OSError):  # a closed pipe, a full disk: the next line is tried again
         if select.select([], [descriptor], [], _PATIENCE_S)[1]:
             os.write(descriptor, f"{text}\n".encode(errors="replace"))

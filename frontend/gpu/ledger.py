@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_ledger(name: str, gpu: str) -> GpuLedger:
-    """Build the ledger that a `package.module:factory` names: a coordinator in model-boss's place.
+    """Build the ledger that `package.module:factory` names, a coordinator instead of model-boss.
 
     The factory is called with the GPU's name; `docs/gpu-sharing.md` shows one.
 
     Raises:
-        ValueError: it names none.
+        ValueError: there is no such factory.
     """
     module, _, factory = name.partition(":")
     try:

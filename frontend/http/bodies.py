@@ -37,7 +37,7 @@ _MAX_REST_BYTES: Final = 2**19
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """What a body asks for; `ids` are the caller's own, as many as there are sources."""
+    """What a body asks for; `ids` are the caller's own, one for each source."""
 
     prompt: str
     sources: list[Source]
@@ -64,7 +64,7 @@ async def read_score(request: Request, deadline: Deadline) -> ScoringRequest:
     """Read the body of `/score`.
 
     Raises:
-        InvalidRequest: it does not keep the schema.
+        InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     if _content_type(request) == "multipart/form-data":
@@ -78,7 +78,7 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
     """Read the body of `/score-batch`.
 
     Raises:
-        InvalidRequest: it does not keep the schema.
+        InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     body, strings = await _json(request, schemas.BatchRequest, deadline)
@@ -133,8 +133,8 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
 
 
 def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
-    # The parser holds the interpreter for as long as it runs, in whatever thread: it gets what is
-    # short.
+    # The parser holds the interpreter while it runs, in whatever thread, so it gets only a short
+    # text.
     return model.model_validate_json(strings.cut(content, "image_base64", max_rest_bytes=_MAX_REST_BYTES))
 
 

@@ -1,7 +1,8 @@
-"""Guarded download: bytes of an image from a URL that somebody else wrote.
+"""Guarded download: the bytes of an image from a URL that somebody else wrote.
 
-The address is checked as the socket is made (`_open_socket`), on the very address dialled, whether it came
-from the resolver or stood in the URL: there is no second lookup that could answer differently.
+The address is checked when the socket is made (`_open_socket`). It is exactly the address that is
+dialled, whether it came from the resolver or from the URL. No second lookup could answer
+differently.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class Fetcher:
     async def _request(
         self, target: Target, userinfo: str | None, take: Callable[[int], None]
     ) -> bytearray | str:
-        """Return the image, or the Location of another one."""
+        """Return the image, or the Location of a redirect."""
         if self._session is None:
             raise RuntimeError("the Fetcher has not been entered")
         headers = _HEADERS if userinfo is None else {**_HEADERS, "Authorization": _basic(userinfo)}
@@ -240,18 +241,18 @@ class _Sipping(socket.socket):
 
 @dataclass
 class _Dial:
-    """Who is dialled for, told to `_open_socket`, and what it refused, told back."""
+    """For which host a socket is made, and the refusal of it: the link to `_open_socket`."""
 
     host: str
     refused: Refused | None = None
 
 
-# aiohttp dials in the task of the request, or in tasks that copy its context.
+# aiohttp dials in the task of the request, or in tasks with a copy of its context.
 _DIAL: ContextVar[_Dial] = ContextVar("_DIAL")
 
 
 class _SystemResolver(AbstractResolver):
-    """getaddrinfo in threads of its own: a name server that stalls holds up no other work of the loop."""
+    """Call getaddrinfo in threads of its own, so that a slow name server delays no other work."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s

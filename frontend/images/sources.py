@@ -1,4 +1,4 @@
-"""An image's source (URL, base64 or uploaded bytes) -> pixels, or the error that stands for it."""
+"""An image's source (URL, base64 or uploaded bytes) -> pixels, or an error in their place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image comes from; exactly one of the three."""
+    """Where an image comes from; exactly one of the three is set."""
 
     url: str | None = None
     base64: Base64 | None = None

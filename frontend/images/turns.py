@@ -21,7 +21,7 @@ class Turns:
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # who waits longest for a turn is first
 
     async def take(self, who: object) -> None:
-        """Wait for a place; whoever is cancelled meanwhile costs nobody a turn."""
+        """Wait for a place; a caller who is cancelled meanwhile costs nobody a turn."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(who, deque()).append(turn)
         self._wake()

@@ -1,9 +1,12 @@
-"""Triton's explicit model control: network and ensemble, loaded and unloaded as one.
+"""Triton's explicit model control: network and ensemble are loaded and unloaded together.
 
-What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls
-here: loading the ensemble loads the network with it; an unload returns at once and goes on; a load
-called meanwhile does not wait for it, and has two instances in memory; and while a load runs,
-connections that were kept alive hang, so that every call has one of its own.
+The order of the calls follows from what Triton 2.51 was measured to do
+(docs/decisions/gpu-keeper.md):
+
+- Loading the ensemble loads the network with it.
+- An unload returns at once and goes on. A load called meanwhile does not wait for it, and has
+  two instances in memory.
+- While a load runs, connections kept alive hang, so every call opens a connection of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _IN_MEMORY: Final = frozenset({"READY", "UNLOADING"})
 
 
 class ModelControl:
-    """One Triton server's administration."""
+    """The administration of one Triton server."""
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class ModelControl:
         return await self._look(Deadline.after(timeout_s))
 
     async def last_inference_ms(self, timeout_s: float = _ASK_TIMEOUT_S) -> int:
-        """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
+        """Return when the network last ran, by Triton's clock; 0 if not since it was loaded.
 
         Raises:
             Unavailable: Triton cannot be reached, or the network is not loaded.
@@ -111,10 +114,10 @@ class ModelControl:
     async def unload(self) -> None:
         """Unload both and return when their memory is free.
 
-        What is not loaded is no error, nor a Triton that ended.
+        It is no error if they are not loaded, or if Triton has ended.
 
         Raises:
-            Unavailable: Triton does not answer, or does not let go: the model may still be loaded.
+            Unavailable: Triton does not answer, or does not unload: the model may still be loaded.
         """
         deadline = Deadline.after(self._load_timeout_s)
 
@@ -124,7 +127,7 @@ class ModelControl:
 
         try:
             await self._ask(both, deadline)
-            # Loading: another frontend has it loaded anew already, so what was to go is gone.
+            # If it is loading, another frontend has it loaded anew, so the old instance is gone.
             await self._wait(lambda state: state in (ModelState.ABSENT, ModelState.LOADING), deadline)
         except Unavailable as error:
             if not calls.is_nobody_there(error):
@@ -134,7 +137,7 @@ class ModelControl:
         await self._ask(lambda client: client.load_model(model.name, headers=self._headers), deadline)
 
     async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
-        """Wait until the network stands as it should."""
+        """Wait until the network has reached a state."""
         while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
             await asyncio.sleep(_POLL_S)
 
@@ -154,7 +157,7 @@ class ModelControl:
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
     ) -> T:
-        """Await calls on a connection of their own; a refusal means that the model cannot be had."""
+        """Make calls on a connection of their own; a refusal means that the model is not there."""
         try:
             async with self._connected() as client:
                 return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))

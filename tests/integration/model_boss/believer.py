@@ -1,4 +1,4 @@
-"""A client that uses its memory because it was told so, and the clock by which it stops."""
+"""A client that uses its memory for as long as it believes in its lease, and its clock."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class Believer:
         self.loaded_mb = min(self.loaded_mb, vram_mb)
 
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
-        """Count from when the call was sent, on a clock of its own.
+        """Count the lease from when the call was sent, on the client's own clock.
 
-        In milliseconds, which are exact as floats.
+        The times are in milliseconds, which are exact as floats.
         """
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
         held_ms = lasts_s(ttl_ms, others_follow=self.others_stand_by, safety=self.temper.safety)

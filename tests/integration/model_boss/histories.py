@@ -162,7 +162,7 @@ class Histories(RuleBasedStateMachine):
         trouble=st.sampled_from(["none", "none", "fail over", "restart empty"]),
     )
     def a_holder_is_followed(self, number: int, how: str, more_ms: int, trouble: str) -> None:
-        """To the very millisecond from which another may follow.
+        """Go to the very millisecond from which another may follow.
 
         Then the former holder and all others ask.
         """
@@ -281,9 +281,9 @@ class Histories(RuleBasedStateMachine):
     def a_holder_is_cut_off_and_another_takes_its_memory(
         self, number: int, there: float, back: float
     ) -> None:
-        """After a renewal that took its time.
+        """A holder is cut off after a slow renewal.
 
-        The other asks in the very millisecond of the lease's end.
+        Another asks in the very millisecond in which the lease ends.
         """
         world, client = self.world, self._holder(number)
         holder, ttl_ms = world.believers[client], self.world.ttl_ms
@@ -313,9 +313,10 @@ class Histories(RuleBasedStateMachine):
     @anybody_holds
     @rule(number=numbers, how=st.sampled_from(["restart empty", "fail over"]), is_smaller=st.booleans())
     def redis_restarts_and_others_come_first(self, number: int, how: str, is_smaller: bool) -> None:
-        """Before the heartbeats the size is set by hand, or a holder reserves.
+        """Something else comes before the first heartbeat that Redis hears after its restart.
 
-        After them, an old fence comes.
+        The size is set by hand, or a holder reserves. After the heartbeats, a call comes with an
+        old fence.
         """
         self.redis_is_in_trouble(how)
         if is_smaller:

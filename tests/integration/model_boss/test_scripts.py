@@ -79,9 +79,9 @@ def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5,
 
 @pytest.mark.parametrize(("script", "name"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A service in any language is held to the ranges.
+    """A number out of range is refused: a negative size would break the sum of all leases.
 
-    A negative size would break the sum of all.
+    So a service in any language is held to the ranges.
     """
     _, before = ledger.call(STATUS)
     least, most = (0, 2**46) if (script, name) == (RELEASE, "fence") else RANGES[name]  # a waiter's is 0
@@ -266,9 +266,9 @@ def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger)
 
 
 def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
-    """From that very millisecond on.
+    """After two missed heartbeats another process may follow, from that very millisecond on.
 
-    A new fence, the same memory, and the old holder is told `lost`.
+    It has a new fence and the same memory. The old holder is told `lost`.
     """
     fence = _grant(ledger, "a", 4, holder="one")
     _renew(ledger, "a", fence, holder="one")
@@ -294,7 +294,7 @@ def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLe
 
 
 def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
-    """By whoever asks next.
+    """After a hand-over the next process that asks has the lease.
 
     The memory counts as held meanwhile, and the stream of events tells of it.
     """

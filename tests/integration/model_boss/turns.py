@@ -56,7 +56,10 @@ class Turns:
         self._look(at_ms)
 
     def check(self, now_ms: int, asked_at_ms: Mapping[str, int]) -> None:
-        """Check that whose turn it is has not asked in vain, nor waited in silence for too long."""
+        """Check that the waiter whose turn it is did not ask in vain.
+
+        It must not have waited for longer than a waiter may be silent, either.
+        """
         if self._next is None:
             return
         in_vain = asked_at_ms.get(self._next, 0) > self._since_ms

@@ -1,4 +1,4 @@
-"""Two small networks with different weights, published as versions 1 and 2, and a Triton on them."""
+"""Two small networks with different weights as versions 1 and 2, and a Triton on them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def repository(two_networks: Path, tmp_path: Path) -> Path:
-    """A copy of a test's own."""
+    """A copy of the repository for one test."""
     return shutil.copytree(two_networks, tmp_path / "model_repository", symlinks=True)
 
 
@@ -50,6 +50,6 @@ def stopped(repository: Path, tmp_path: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def serving(stopped: Serving) -> Serving:
-    """Triton on it."""
+    """A Triton on that repository."""
     stopped.start()
     return stopped

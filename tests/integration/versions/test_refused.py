@@ -1,4 +1,4 @@
-"""A version that must not be served is refused, and the one that is served serves throughout."""
+"""A version that must not be served is refused; the served one goes on serving."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """One Triton for all: each test leaves version 1 served."""
+    """One Triton for all tests; each test leaves version 1 served."""
     directory = tmp_path_factory.mktemp("refused")
     repository = shutil.copytree(two_networks, directory / "model_repository", symlinks=True)
     running = Serving(repository, directory)
@@ -32,7 +32,11 @@ def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
-    """Damaged, of another preprocessing, below its gates, one that raises, dies, or scores NaN: each says why."""
+    """A flawed version is refused with its reason, before Triton hears of it.
+
+    It may be damaged, made for another preprocessing, or below its gates. It may raise an error,
+    die, or score NaN.
+    """
     registry = serving.registry
     damaged = publish_copy(registry, 2)
     (registry.directory(damaged) / "network.onnx").write_bytes(b"something else")
@@ -59,7 +63,10 @@ def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
 
 
 def test_the_command_says_it_in_one_line(serving: Serving) -> None:
-    """With an exit status of its own; `verify` finds the same without changing anything."""
+    """The command gives the reason in one line, with an exit status of its own.
+
+    `verify` finds the same flaw and changes nothing.
+    """
     number = publish_copy(serving.registry, 2, model=flawed.RAISES)
     for command in ("promote", "verify"):
         done = serving.command(command, str(number))
@@ -81,7 +88,10 @@ def test_the_command_says_it_in_one_line(serving: Serving) -> None:
     ids=["does not load", "scores otherwise", "fails after a while"],
 )
 def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: str) -> None:
-    """The old version is served again by itself, and was all the time at Triton's door; the history says why."""
+    """If a version fails in Triton, the old one is served again without help.
+
+    It was served through Triton all the time, and the history says why.
+    """
     number = publish_copy(serving.registry, 1, model=model)
     with pytest.raises(Undone, match=rf"{reason}.*; version 1 is served as before"):
         serving.deployer(watch_s=5).promote(number)
@@ -92,7 +102,7 @@ def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: st
 
 
 def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
-    """Whoever does it, says so."""
+    """A version below its gates can be promoted by `--force`."""
     number = publish_copy(serving.registry, 2, gates={"passed": False})
     serving.deployer().promote(number, force=True)
     assert serving.serves() == number
@@ -100,7 +110,10 @@ def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
 
 
 def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving: Serving) -> None:
-    """The two are never loaded together, and a version that fails then is replaced by the old one again."""
+    """Without memory for both, the two versions are never loaded together.
+
+    A version that fails then is replaced by the old one again.
+    """
     loaded = []
     deployer = serving.deployer(replace=True, step=lambda _: loaded.append(serving.triton.loaded()))
     deployer.promote(2)
@@ -115,7 +128,10 @@ def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving
 
 
 def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
-    """`list` says that it is missing, and another one can be promoted while Triton still has it in memory."""
+    """`list` says that a version deleted by hand is missing.
+
+    Another one can be promoted while Triton still has the deleted one in memory.
+    """
     directory = serving.registry.directory(1)
     aside = directory.rename(directory.with_name("aside"))
     assert "MISSING: deleted by hand? promote another version" in serving.command("list").stdout

@@ -1,4 +1,4 @@
-"""int8: which layers are rounded, and that a score still depends on nothing but its own pair."""
+"""int8: which layers are rounded, and that a score still depends only on its own pair."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_reads_the_image_is_rounded_and_nothing_else(version: Path) -> None
         weight = weights[rounded[node.input[1]].input[0]]
         assert weight.data_type == onnx.TensorProto.INT8
         assert list(scale.dims) == [weight.dims[1]]
-    # What was rounded is read by these products alone: no sum is built upon it.
+    # Only these products read what was rounded: no sum is built on it.
     readers = {node.name for node in graph.node if not rounded.keys().isdisjoint(node.input)}
     assert readers == {node.name for node in quantised}
 
@@ -80,6 +80,6 @@ def test_a_score_is_the_same_in_every_company(version: Path, published_repositor
 
 
 def test_what_was_logged_before_is_logged_afterwards(version: Path) -> None:
-    """The quantiser's remarks are kept back, and nobody else's."""
+    """Only the quantiser's own log messages are suppressed."""
     assert (version / GRAPH_FILE_NAME).exists()
     assert logging.root.manager.disable == logging.NOTSET

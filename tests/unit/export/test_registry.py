@@ -33,7 +33,7 @@ def _publish(registry: Registry, name: str = "weights") -> int:
 
 
 def test_versions_are_numbered_and_listed(registry: Registry) -> None:
-    """1, 2, 3, with their manifests."""
+    """Versions are numbered 1, 2, 3 and listed with their manifests."""
     assert registry.versions() == []
     assert [_publish(registry, name) for name in ("a", "b", "c")] == [1, 2, 3]
     assert [(v.number, v.manifest.name) for v in registry.versions()] == [(1, "a"), (2, "b"), (3, "c")]
@@ -43,7 +43,7 @@ def test_versions_are_numbered_and_listed(registry: Registry) -> None:
 
 
 def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
-    """An exception in the middle leaves no directory, temporary or numbered."""
+    """An exception during a publication leaves no directory, neither temporary nor numbered."""
     with pytest.raises(FileNotFoundError), registry.publishing() as draft:
         (draft.directory / "nowhere" / "network.onnx").write_bytes(b"half")
     assert registry.versions() == []
@@ -87,7 +87,7 @@ def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> No
 
 
 def test_a_version_is_removed_whole(registry: Registry) -> None:
-    """It is gone from the list at once, and nothing of it is left."""
+    """A removed version is gone from the list at once, and nothing of it is left."""
     for _ in range(2):
         _publish(registry)
     registry.remove(1)
