@@ -63,7 +63,7 @@ class Manner:
     replace: bool = False
     """Unload the old version before the new one is loaded, for want of memory for both."""
     ledger: LedgerSettings | None = None
-    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
+    """Who gives memory for both versions on a shared GPU; None if the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,15 @@ class Deployer:
             number: of the version.
             canary: the share of the questions that it answers beside the stable one.
             shadow: the share of the questions that it scores too, without answering.
-            device: `cpu` or `gpu`; None leaves it.
-            force: take a version that did not pass the gates.
-            is_tried: whether it need not be tried again where no Triton runs.
+            device: `cpu` or `gpu`; None leaves it as it is.
+            force: accept a version that did not pass the gates.
+            is_tried: whether it needs no further trial if no Triton runs.
 
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
             NoSecondShare: a shared GPU has no memory for both; nothing has changed.
-            Undone: it failed in Triton, and the old one is served again.
+            Undone: it failed in Triton, and the old version is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
         self._registry.version(number)

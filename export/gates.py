@@ -1,8 +1,8 @@
-"""What a version must pass before it is published: its scores beside those of the fp32 network.
+"""What a version must pass before it is published: its scores are compared with fp32's.
 
-Both score the same questions (`export.questions`). Nothing is published that scores a pair with
-what is no number; below another limit of its precision only `--force` publishes, and the manifest
-says so. Why each limit is what it is: docs/decisions/gates.md.
+The version and the fp32 network score the same questions (`export.questions`). A version with a
+score that is not a number is never published. A version beyond another limit of its precision is
+published only by `--force`, and its manifest says so. docs/decisions/gates.md explains each limit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Limits:
     kendall: float
     """The least rank correlation of one prompt's candidates, as the mean over all prompts."""
     best: float
-    """Least share of prompts for which both name the same candidate the best (of ten, built in)."""
+    """The least share of prompts for which both name the same best candidate (of ten, if built in).
+    """
 
 
 LIMITS: Final = {
@@ -69,7 +70,7 @@ class Measured:
 
     pairs: int
     deviation: float
-    """Of the fp32 network's scores: one that answers alike to everything proves nothing."""
+    """The deviation of the fp32 network's scores: a network with equal scores proves nothing."""
     max_difference: float
     mean_difference: float
     batch_difference: float

@@ -51,13 +51,13 @@ class LiveSwitch:
     def go_over(
         self, before: Deployment, target: Deployment, *, number: int, expected: list[float] | None
     ) -> None:
-        """Load what is to be served beside what is, see that it answers, and have it answer from now on.
+        """Load the new version beside the old one, check its answers, and switch over to it.
 
         Args:
             before: what is served.
             target: what is to be served.
             number: of the version that is new, or comes back.
-            expected: what it answered to the fixed questions in its trial; None where it was not tried.
+            expected: its answers to the fixed questions in its trial; None if it was not tried.
 
         Raises:
             NoSecondShare: there is no memory for both; nothing has changed.

@@ -73,7 +73,7 @@ def find(
 
 
 def environment(repository: Path) -> dict[str, str]:
-    """Return this process's environment over what the keeper of Triton noted of its frontends'."""
+    """Return this process's environment, completed by the frontends' in Triton's note."""
     noted = (_note(repository) or {}).get("environment", {})
     return {**{str(name): str(value) for name, value in dict(noted).items()}, **os.environ}
 
@@ -109,7 +109,7 @@ class RunningTriton:
         return True
 
     def server_id(self) -> str:
-        """Return what it was started with as `--id`, which is the id of its lease on a shared GPU."""
+        """Return what it was started with as `--id`: the id of its lease on a shared GPU."""
         return str(json.loads(self._ask("GET", "/v2"))["name"])
 
     def loaded(self) -> set[int]:

@@ -41,10 +41,11 @@ def _redacted(value: object) -> object:
 
 
 def let_lines_be_lost() -> None:
-    """Write standard error unbuffered: a line that a full disk or a closed pipe refuses is just lost.
+    """Write standard error unbuffered, so that a line that cannot be written is just lost.
 
-    A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a
-    worker. So is a line that a pipe or a paused terminal does not take at once: nobody waits for it.
+    A full disk or a closed pipe refuses a line. A buffer would keep it and fail again at the next
+    flush, and multiprocessing flushes before it starts a worker. A line that a pipe or a paused
+    terminal does not take at once is lost as well: nobody waits for it.
     """
     raw = _Lossy(sys.stderr.fileno(), "w", closefd=False)
     sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)

@@ -22,7 +22,7 @@ def complain(text: str) -> None:
 
 
 def have_all_descriptors() -> None:
-    """Open to nowhere what this process was started without; another file would get its place."""
+    """Open to nowhere the standard streams that this process lacks; files would get their place."""
     while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(lowest, True)
     os.close(lowest)

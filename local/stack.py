@@ -56,7 +56,8 @@ class StackSettings:
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
     triton_host: str = LOOPBACK
-    """Of Triton's gRPC door, which has no keys; its others stay on this machine."""
+    """The address of Triton's gRPC, which has no keys; Triton's other ports stay on this machine.
+    """
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """How long the service may be unready before the process that fails is restarted."""
@@ -168,7 +169,7 @@ class Stack:
 
     @property
     def _sharing(self) -> dict[str, str]:
-        """What the frontend is told of who gives the GPU's memory out; a promotion asks there, too."""
+        """Who gives out the GPU's memory, as the frontend is told; promotions need this, too."""
         told = {} if self._redis_url is None else {"AESTHETIC_REDIS_URL": self._redis_url}
         return told if self.ledger is None else {**told, "AESTHETIC_GPU": self.ledger.gpu}
 
@@ -326,6 +327,6 @@ def _reason(log: Path | None) -> str:
 
 
 def _of_the_ledger(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the frontend that say how it shares a GPU."""
+    """Return the frontend's variables that say how it shares a GPU."""
     prefixes = ("AESTHETIC_REDIS_URL", "AESTHETIC_GPU", "AESTHETIC_VRAM_MB", "AESTHETIC_MODEL_BOSS")
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}

@@ -72,7 +72,8 @@ class TritonServer:
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
-        Of its doors gRPC alone listens on `host`: a request over HTTP can crash 2.51. Who sends `admin_key` may load and unload. The lease of GPU memory is under `server_id`.
+        Only gRPC listens on `host`, because a request over HTTP can crash 2.51. Whoever sends
+        `admin_key` may load and unload. The lease of GPU memory has the id `server_id`.
         """
         options = {
             "id": server_id,

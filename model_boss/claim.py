@@ -106,7 +106,7 @@ class Granted:
     used_mb: int | None = None
     """The committed use; `None` if nothing was committed, or if it was forgotten."""
     vram_mb: int | None = None
-    """How much is set aside, where that may be another size than was claimed."""
+    """The size that is set aside, which may be another than was claimed."""
     capacity: Capacity | None = None
     """What the ledger knew at the grant; a holder brings it back after a restart of Redis."""
     others_stand_by: bool = False
@@ -154,15 +154,15 @@ class GpuLedger(Protocol):
         """Say that the model is loaded, and how much it was measured to use."""
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
-        """Hold the lease for `ttl_s` from now; `in_use`: since the last call.
+        """Hold the lease for `ttl_s` from now; `in_use` tells of use since the last call.
 
         `claim.vram_mb` is what is needed now; the grant says what is set aside.
         """
 
     async def release(self, claim: Claim, fence: int, heir: str = "") -> object:
-        """Give the memory back, which is free, or to another lease of the owner, the heir.
+        """Give back the memory, which must be free, or give it to an heir.
 
-        Fence 0: leave the queue.
+        An heir is another lease of the same owner. With fence 0, leave the queue.
         """
 
     async def hand_over(self, claim: Claim, fence: int) -> object:

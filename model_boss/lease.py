@@ -165,9 +165,9 @@ class Lease:
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
     async def release(self, heir: str = "") -> None:
-        """Give the memory back, or leave the queue; what cannot be told ends by itself.
+        """Give back the memory, or leave the queue; if Redis is away, the lease ends by itself.
 
-        Or give it to an heir, another lease of the same owner: it is free at no moment.
+        It can also be given to an heir, another lease of the same owner; then it is never free.
         """
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper, self._is_over = self._keeper, None, True

@@ -110,13 +110,14 @@ class Ledger:
         raise self._refusal(word, rest, claim)
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool = False) -> Granted | None:
-        """Hold the lease for one more time to live; where Redis forgot it, it is admitted again.
+        """Hold the lease for one more time to live; if Redis forgot it, it is admitted again.
 
         Args:
-            claim: as it was granted; or with another `vram_mb`, of what is needed now: the lease
-                shrinks to that, or grows where there is room, and the answer says what it has.
-            granted: the ledger's last answer; `None` of this call: the lease is lost.
-            in_use: since the last call; a lease that is not used for a time to live counts as idle.
+            claim: as it was granted, or with another `vram_mb` for what is needed now. The lease
+                shrinks to that, or grows if there is room, and the answer says what it has.
+            granted: the ledger's last answer. If this call returns `None`, the lease is lost.
+            in_use: since the last call; a lease that is not used for one time to live counts as
+                idle.
 
         Raises:
             ClaimRefused: the ledger runs with another time to live.
@@ -168,12 +169,12 @@ class Ledger:
         return await self._fenced(HAND_OVER, claim, fence) == "ok"
 
     async def release(self, claim: Claim, fence: int = 0, heir: str = "") -> bool:
-        """Give the memory back, once it is unloaded, or without a fence leave the queue.
+        """Give back the memory once the model is unloaded; without a fence, leave the queue.
 
         Args:
             claim: as it was granted.
             fence: the token it was granted under.
-            heir: the id of another lease of this owner, that takes the memory over as it is.
+            heir: the id of another lease of this owner that takes over the memory as it is.
 
         Returns:
             Whether the lease was held under this fence, or waited.

@@ -40,7 +40,7 @@ class Keys(NamedTuple):
 
 
 def is_gpu(name: str) -> bool:
-    """Tell whether a name can be one hash tag, and one word."""
+    """Tell whether a name can be one hash tag and one word."""
     return re.fullmatch(r"[^\s{}]+", name) is not None
 
 

@@ -47,7 +47,7 @@ class Table:
     fence: int | None
     """The last fencing token that was handed out."""
     unreadable: int
-    """How many entries that no client of this ledger wrote were removed."""
+    """How many entries were removed that no client of this ledger had written."""
     leases: tuple[Row, ...]
     """In the order of their grants."""
     waiters: tuple[Row, ...]
@@ -137,7 +137,7 @@ def _cells(row: Row, now_ms: int) -> tuple[str, ...]:
 
 
 def _shown(name: str) -> str:
-    """Take out of a stranger's text what a terminal would obey."""
+    """Remove from a stranger's text what a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 

@@ -188,13 +188,13 @@ class Tenure:
         self._take(lease, sent_at_s, is_renewed=False)
 
     def need(self, vram_mb: int) -> None:
-        """Say how much is needed from now on; told with the next renewal."""
+        """Note how much is needed from now on; the next renewal tells the ledger."""
         self.claim = replace(self._claimed(), vram_mb=vram_mb)
 
     async def release(self, heir: str = "") -> None:
-        """Give back the memory, which is free, or the place in the queue; else it ends by itself.
+        """Give back the memory, which must be free, or the place in the queue.
 
-        Or give it to an heir, another lease of the same owner, as it is.
+        The memory can also be given to an heir, another lease of the same owner, as it is.
         """
         await self._part("release", partial(self._ledger.release, heir=heir))
 

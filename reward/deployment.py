@@ -71,7 +71,7 @@ class Deployment:
 
     @property
     def earlier_stable(self) -> int | None:
-        """The version that a rollback goes back to, by the history; None: no other was stable before."""
+        """The version that a rollback returns to, by the history; None if there was none before."""
         stack: list[int] = []
         for change in self.history:
             if change.before in (None, change.after):

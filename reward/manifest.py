@@ -50,7 +50,7 @@ class Manifest:
 
     @property
     def claimed_mb(self) -> int:
-        """Return what is claimed of a shared GPU for it: as measured, or a number where nothing was."""
+        """Return what is claimed of a shared GPU: the measured memory, or a default without one."""
         return self.vram_mb or UNMEASURED_MB
 
 

@@ -129,7 +129,7 @@ class Driver:
         )
 
     def _need(self) -> None:
-        """Say what the memory of what is loaded now comes to: another version may be there too."""
+        """Return the memory that everything loaded now takes; another version may be there, too."""
         if self._model is ModelState.READY and self._tenure.lease is not None:
             with suppress(Unavailable):
                 self._tenure.need(self._options.vram_mb(self._control.loaded))

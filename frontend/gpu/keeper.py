@@ -62,7 +62,9 @@ class KeeperOptions:
     ttl_s: float
     priority: int
     vram_mb: Callable[[Collection[int]], int]
-    """What the served versions take, and these that are loaded; raises `Unavailable` where none is served."""
+    """The memory of the served and of these loaded versions; raises `Unavailable` if none is
+    served.
+    """
     wait_s: float
     idle_release_s: float
     """0 means never."""

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 Body = TypeVar("Body", bound=BaseModel)
 
 _QUICK_BYTES: Final = 2**16
-"""JSON this short is parsed in a millisecond or two."""
+"""JSON of this size is parsed in a millisecond or two."""
 _MAX_REST_BYTES: Final = 2**19
-"""Of a body beside its images; ten of the longest URLs and a prompt in escapes take 230 KB."""
+"""The size of a body beside its images; ten of the longest URLs and an escaped prompt take 230 KB.
+"""
 
 
 @dataclass(frozen=True)

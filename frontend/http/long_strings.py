@@ -33,10 +33,10 @@ class LongStrings:
         return self._strings.get(value, value)
 
     def cut(self, content: SharedBytes, name: str, *, max_rest_bytes: int) -> bytes:
-        """Return `content` with a word for each long string value of a field called `name`.
+        """Return `content` with a word in place of each long string value of the field `name`.
 
         Raises:
-            PayloadTooLarge: what is left is long all the same.
+            PayloadTooLarge: the rest is still long.
         """
         places = list(_find(content, f'"{name}"'.encode()))
         if len(content) - sum(end - start for start, end in places) > max_rest_bytes:

@@ -104,7 +104,7 @@ class _Exchange:
         self._notes["key"] = name
 
     def _check_framing(self) -> None:
-        """Refuse a body of two lengths: whoever stands before us may have read the other (RFC 9112)."""
+        """Refuse a body with two lengths: a proxy may have read the other one (RFC 9112)."""
         if {b"content-length", b"transfer-encoding"} <= self._headers.keys():
             self._is_last = True
             raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another")

@@ -48,7 +48,9 @@ _MAX_READ_BYTES: Final = 2**14
 _MAX_INFLATED_BYTES: Final = 2**18
 _FREE_PARTS: Final = 256
 _MIN_PART_BYTES: Final = 256
-"""Parsing a chunk of one byte takes a microsecond, and 256 KiB of them, read at once, 30 ms."""
+"""Parsing a chunk of one byte takes a microsecond. 256 KiB of such chunks, read at once, take 30
+ms.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,12 @@ class Fetcher:
     ) -> bytearray:
         """Download one image within `timeout_s` and, once it has begun, the policy's own total.
 
-        So many are fetched at once, and so many of one host; others wait, and hosts take turns. `take` is
-        told of bytes as they arrive, and may raise.
+        Some images are fetched at once, and some of each host; others wait, and hosts take turns.
+        `take` is called with the bytes as they arrive, and may raise an error.
 
         Raises:
             ImageUrlForbidden: scheme, host, port or address, of the URL or of a redirect.
-            ImageUnreachable: no answer, no 200, too many redirects, or slower than the policy allows.
+            ImageUnreachable: no answer, no 200, too many redirects, or slower than allowed.
             ImageTooLarge: more bytes than the policy allows.
             DeadlineExceeded: `timeout_s` passed.
         """
@@ -229,7 +231,7 @@ class Fetcher:
 
 
 class _Sipping(socket.socket):
-    """A socket that reads little at once, so that parsing it gives others their turns."""
+    """A socket that reads little at once, so that others have their turns between the parts."""
 
     def recv(self, count: int, flags: int = 0, /) -> bytes:
         return super().recv(min(count, _MAX_READ_BYTES), flags)
@@ -303,7 +305,7 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
 
 
 def _inflated(data: bytes, inflater: zlib._Decompress) -> Iterator[bytes]:
-    """Inflate in parts that take a millisecond each."""
+    """Decompress in parts that take a millisecond each."""
     while True:
         try:
             part = inflater.decompress(data, _MAX_INFLATED_BYTES)

@@ -33,7 +33,7 @@ class Admission:
 
     @asynccontextmanager
     async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[float]:
-        """Hold `images` places for the duration of the block; yield the seconds that it waited.
+        """Hold `images` places while the block runs; yield the seconds that this took to wait.
 
         Raises:
             Overloaded: the queue is full; says when to come back.
@@ -52,7 +52,7 @@ class Admission:
             self._wake()
 
     def check(self, images: int) -> None:
-        """Refuse what would be refused now, before anything is fetched for it.
+        """Refuse a request that would be refused now, before anything is fetched for it.
 
         Raises:
             Overloaded: the queue is full; says when to come back.

@@ -48,13 +48,13 @@ class ModelControl:
         load_timeout_s: float,
         served: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """Take Triton's HTTP door, `host:port`.
+        """Take the address of Triton's HTTP API, `host:port`.
 
         Args:
-            url: where it is.
-            admin_key: what opens its administration.
+            url: the address.
+            admin_key: the key of its administration.
             load_timeout_s: how long a load or an unload may take.
-            served: the versions that requests are sent to; where it names none, any will do.
+            served: the versions that requests are sent to; if it names none, any will do.
         """
         self.loaded: frozenset[int] = frozenset()
         """The versions of the network that were in memory at the last look.
@@ -77,10 +77,10 @@ class ModelControl:
         return name
 
     async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
-        """See where the network stands, and the ensemble over it.
+        """Return the state of the network, and of the ensemble over it.
 
-        It is ready when all served versions are. What else is loaded beside them, or goes, is a
-        promotion's affair, and no change of the model's state.
+        It is ready if all served versions are. If a promotion loads or unloads another version
+        beside them, that does not change the state.
 
         Raises:
             Unavailable: Triton cannot be reached, or refuses to be administered.
@@ -180,12 +180,12 @@ class ModelControl:
 
 
 def state_of(versions: Mapping[int, str], ensemble: set[str], served: set[int]) -> ModelState:
-    """Say where the model stands by the states that Triton's index gives its parts.
+    """Return the state of the model by the states that Triton's index gives its parts.
 
     Args:
         versions: of the network, and the state of each.
         ensemble: its states.
-        served: the versions that requests are sent to; where there are none, any will do.
+        served: the versions that requests are sent to; if there are none, any will do.
     """
     network = set(versions.values())
     is_served = {versions.get(version) for version in served} == {"READY"} if served else "READY" in network

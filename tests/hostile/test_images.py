@@ -1,4 +1,4 @@
-"""Images that are made to cost much: they are refused or decoded, and cost others little."""
+"""Images made to cost much are refused or decoded, and cost other callers little."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HEAVY: Final[dict[str, Callable[[], bytes]]] = {
 
 @pytest.mark.parametrize("kind", HEAVY)
 def test_a_heavy_image_costs_no_more_than_an_ordinary_one_may(kind: str) -> None:
-    """It is decoded or refused before it runs into the time limit."""
+    """A heavy image is decoded or refused before it reaches the time limit."""
     worker = DecodeWorker(DecodeLimits(timeout_s=30))
     try:
         worker.start()
@@ -60,7 +60,7 @@ def test_a_heavy_image_costs_no_more_than_an_ordinary_one_may(kind: str) -> None
 @pytest.mark.hostile
 @pytest.mark.parametrize("kind", HEAVY)
 async def test_batches_of_heavy_images_beside_a_good_caller(tmp_path: Path, kind: str) -> None:
-    """Whoever sends ordinary images meanwhile is answered, and rightly, whatever four batches of ten cost."""
+    """Beside four batches of ten heavy images, a caller with ordinary images gets right answers."""
     image = base64.b64encode(HEAVY[kind]()).decode()
     batch = json.dumps({"prompt": "x", "candidates": [{"image_base64": image}] * 10}).encode()
     async with (

@@ -1,7 +1,8 @@
 """Random histories of clients, crashes, expiry, outages, restarts and failovers.
 
-Rules that need a holder or a waiter pick one by its number among those there are, so that most
-steps of a history do something; those that must be refused have a rule of their own.
+hypothesis makes them. A rule that needs a holder or a waiter picks one of those there are, by a
+number. So most steps of a history do something. Calls that must be refused have a rule of their
+own.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Histories(RuleBasedStateMachine):
         """Begin most histories after the first grace, and some with holders, a few of them idle."""
         closed = [temper for temper in TEMPERS if temper.on_outage is OnOutage.FAIL_CLOSED]
         for client, temper in zip(CLIENTS, tempers, strict=True):
-            # Who goes on without a lease does not know whether another holds it: told in
-            # `docs/model-boss.md`.
+            # A client that goes on without a lease does not know whether another holds it.
+            # `docs/model-boss.md` says so.
             self.world.tempers[client] = closed[TEMPERS.index(temper) % 3] if holder_of(client) else temper
         if not crowd and not is_old:
             return

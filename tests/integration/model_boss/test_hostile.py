@@ -1,4 +1,4 @@
-"""What somebody with the password of Redis may write among the ledger's keys: it stops nobody."""
+"""Whatever somebody with the password of Redis writes into the ledger's keys, it goes on."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _renew(ledger: TurnedLedger, fence: int) -> list[Any]:
 
 
 def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) -> int:
-    """Write among the keys of a holder and a waiter, and call every script.
+    """Write into the keys of a holder and a waiter, and call every script.
 
     Return how much was removed.
     """
@@ -181,7 +181,7 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
 def test_a_lease_that_cannot_be_read_is_removed_and_counted(
     ledger: TurnedLedger, server: RedisServer, text: str
 ) -> None:
-    """Whatever is wrong with it, every script goes on, and who holds memory keeps it."""
+    """Whatever is wrong with a lease, every script goes on, and holders keep their memory."""
     with server.client() as client:
         raw = text.encode("utf-8", "surrogateescape")
         count = _check_that_it_goes_on(ledger, lambda: client.hset(ledger.keys.leases, "forged", raw))
@@ -194,7 +194,7 @@ def test_a_lease_that_cannot_be_read_is_removed_and_counted(
 def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
     ledger: TurnedLedger, server: RedisServer, text: str
 ) -> None:
-    """The ledger takes what it cannot read for a holder's, and waits for that one."""
+    """The ledger takes a lease that it cannot read for a holder's, and waits for that holder."""
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: client.hset(ledger.keys.leases, "a", text))
 
@@ -203,14 +203,17 @@ def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
 def test_keys_of_another_kind_or_size_are_removed(
     ledger: TurnedLedger, server: RedisServer, write: Callable[[redis.Redis, Keys], object]
 ) -> None:
-    """Wrong types, numbers without sense, and crowds that make every call read for seconds."""
+    """Keys of a wrong type, with senseless numbers or with crowds of entries are removed.
+
+    Such crowds would make every call read for seconds.
+    """
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: write(client, ledger.keys))
         assert client.hlen(ledger.keys.leases) <= 2
 
 
 def test_no_more_than_256_hold_or_wait(ledger: TurnedLedger) -> None:
-    """Every call reads all of them.
+    """Every call reads all leases, so there is a limit to their number.
 
     One more is refused, and those who are there keep their places.
     """
@@ -233,7 +236,10 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
 
 
 async def test_the_table_survives_what_is_no_text(server: RedisServer) -> None:
-    """Bytes that are not UTF-8, what a terminal would obey, and keys that name no GPU."""
+    """The table can show bytes that are not UTF-8, and keys that name no GPU.
+
+    What a terminal would obey is removed.
+    """
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
         with server.client() as client:

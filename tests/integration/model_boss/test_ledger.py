@@ -254,7 +254,7 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 
 
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
-    """The account of `docs/model-boss.md` can do all that a holder does."""
+    """The account in `docs/model-boss.md` can do all that a holder does."""
     rights = (
         "~model-boss:* +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
         "+zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setinfo +client|setname +hello +ping"

@@ -116,8 +116,9 @@ class Observer:
 async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Path, for_s: float) -> None:
     """The ledger never grants too much, and the dead are gone within one time to live.
 
-    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and
-    none waits for two times to live after a kill. All who live are served after the last one.
+    After that nobody waits for them. By Redis's clock, no living waiter whose turn it is asks in
+    vain (`turns.py`). None waits for two times to live after a kill, and every living process is
+    served after the last kill.
     """
     chance = random.Random(5)
     options = LedgerOptions(ttl_s=TTL_S)

@@ -1,6 +1,6 @@
 """Redis is killed and comes back with empty memory.
 
-Invariants 5 and 6, in real processes and real time.
+Invariants 5 and 6 hold, in real processes and real time.
 """
 
 from __future__ import annotations

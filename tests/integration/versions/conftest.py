@@ -40,7 +40,7 @@ def repository(two_networks: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stopped(repository: Path, tmp_path: Path) -> Iterator[Serving]:
-    """Triton on it, to be started by the test."""
+    """A Triton on that repository, which the test starts."""
     serving = Serving(repository, tmp_path)
     try:
         yield serving

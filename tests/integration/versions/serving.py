@@ -88,7 +88,7 @@ class Serving:
         self._wait_for(f"http://127.0.0.1:{self.rest_port}/health/ready", self._frontend)
 
     def kill_frontend(self) -> None:
-        """End it without warning."""
+        """End the frontend without warning."""
         assert self._frontend is not None
         self._frontend.kill()
         self._frontend.wait()

@@ -140,7 +140,7 @@ def test_a_triton_that_is_killed_at_any_step(serving: Serving, at: str) -> None:
 
 @pytest.mark.slow
 def test_a_frontend_that_is_killed_has_no_part_in_it(serving: Serving) -> None:
-    """The promotion goes on, and the next frontend asks for what is served by then."""
+    """The promotion goes on without the frontend, and the next one asks for what is served then."""
     serving.start_frontend()
 
     def step(name: str) -> None:

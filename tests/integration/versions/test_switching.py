@@ -146,7 +146,10 @@ def test_a_plain_triton_serves_the_newest(stopped: Serving) -> None:
 
 
 def test_a_triton_without_the_served_configuration_is_told(stopped: Serving) -> None:
-    """It would never load another version than the newest."""
+    """A Triton without the served configuration is reported.
+
+    It would never load another version than the newest.
+    """
     stopped.command_line.remove("--model-config-name=served")
     stopped.start()
     flawed.publish_copy(stopped.registry, 1)

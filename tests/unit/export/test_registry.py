@@ -51,7 +51,10 @@ def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
 
 
 def test_a_disk_that_takes_no_more_is_said_in_one_line(registry: Registry) -> None:
-    """The system's own refusal, with what to do; nothing is left behind."""
+    """A full disk is reported with the system's own words and with what to do.
+
+    Nothing is left behind.
+    """
     with _no_file_above(1000), pytest.raises(CannotWrite) as refused, registry.publishing() as draft:
         (draft.directory / "network.onnx").write_bytes(bytes(2000))
     assert str(refused.value) == (
@@ -64,7 +67,7 @@ def test_a_disk_that_takes_no_more_is_said_in_one_line(registry: Registry) -> No
 
 @contextmanager
 def _no_file_above(max_bytes: int) -> Iterator[None]:
-    """Have the system refuse what is written beyond a size, as it does where a disk is full."""
+    """Make the system refuse writing beyond a size, as it does on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
     try:

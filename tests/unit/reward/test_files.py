@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files really read; every size counts as large, the cache is the test's."""
+    """The names of the files that were really read.
+
+    Every size counts as large, and the cache is the test's own.
+    """
     names: list[str] = []
     digest = files.sha256
 

@@ -231,7 +231,7 @@ async def test_cancelling_closes_the_connection(net: Net) -> None:
 
 
 async def test_little_is_read_at_once() -> None:
-    """Parsing what a host sends takes its turns with everybody's work, over TLS (`recv_into`), too."""
+    """Parsing what a host sends leaves turns for other work, over TLS (`recv_into`), too."""
     ours, theirs = socket.socketpair()
     with theirs, _Sipping(fileno=ours.detach()) as sipping:
         theirs.sendall(bytes(100_000))

@@ -51,7 +51,7 @@ async def test_requests_take_turns() -> None:
 
 
 async def test_who_has_used_least_is_next() -> None:
-    """Whoever comes while several wait with many slow images waits for one of those in work, and no more."""
+    """Who comes while several wait with many slow images waits for one running image only."""
     turns = Turns(2, max_each=1)
     slow = await _asked(turns, *["a", "b", "c", "d"] * 5)
     for who in ("a", "b", "c", "d"):

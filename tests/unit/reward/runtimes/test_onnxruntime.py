@@ -123,7 +123,10 @@ def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_pat
     ],
 )
 def test_processors_that_saturate_are_known(flags: str, exact: bool) -> None:
-    """Only with VNNI or AMX are 8-bit products added up in full; nothing known counts as no."""
+    """Only processors with VNNI or AMX add 8-bit products exactly.
+
+    A processor about which nothing is known counts as one that does not.
+    """
     assert multiplies_bytes_exactly(f"processor : 0\nflags\t\t: {flags}\n") is exact
 
 
