@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _quiet_deployer(registry: Registry) -> Deployer:
     triton = find(registry.repository, environment=os.environ)
-    # Where no Triton runs, nobody is asked for memory.
+    # If no Triton runs, nobody is asked for memory.
     ledger = LedgerSettings.read(environment(registry.repository)) if triton else None
     return Deployer(registry, triton, Manner(who=user(), start_timeout_s=0, ledger=ledger))
 

@@ -130,7 +130,7 @@ async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Pa
             contenders = Contenders(own_server.url, tmp_path, began_at_s + for_s)
             try:
                 names = chance.sample([f"client{number}" for number in range(CLIENTS)], KILLED)
-                # After the first grace, and so that those who live have time to be served
+                # The kills come after the first grace, and early enough for the others to be served
                 # afterwards.
                 times_s = sorted(chance.uniform(TTL_S + 1, for_s - 2 * TTL_S) for _ in names)
                 for name, after_s in zip(names, times_s, strict=True):

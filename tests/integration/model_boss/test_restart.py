@@ -103,8 +103,8 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
         own_server.kill()
         died_at_s = time.monotonic()
         assert await asyncio.wait_for(lease.wait_ending(), 20) is Ending.LOST
-        # Its last renewal was before the death of Redis: it stops well before a time to live after
-        # that.
+        # Its last renewal was before the death of Redis, so it stops well before a whole time to
+        # live after that.
         assert time.monotonic() - died_at_s < TTL_S - 0.2
         assert (lease.fence, lease.is_held) == (None, False)
         with pytest.raises(LeaseLost):
