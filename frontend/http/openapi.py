@@ -1,7 +1,4 @@
-"""The parts of the OpenAPI document that FastAPI cannot see.
-
-These endpoints parse their bodies and write their answers themselves.
-"""
+"""The OpenAPI document: what FastAPI cannot see of endpoints that parse and answer themselves."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ def scoring_body(json: type[BaseModel], form: type[BaseModel] | None = None) -> 
 
 
 def complete_openapi(app: FastAPI) -> None:
-    """Add the schemas that the endpoints only refer to."""
+    """Add the schemas that are only referred to."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

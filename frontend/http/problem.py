@@ -1,4 +1,4 @@
-"""Errors -> application/problem+json (RFC 9457); only this module knows statuses and codes."""
+"""Errors -> application/problem+json (RFC 9457), their statuses and codes; known here alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MODEL: Final = Kind(503, "model_unavailable", "The model is not available")  # 
 _DEADLINE: Final = Kind(504, "deadline_exceeded", "The deadline passed")
 _INTERNAL: Final = Kind(500, "internal", "The service failed")
 
-# A class that is not here is answered as its nearest base class, in the end as a defect of ours.
+# A class that is not here is answered as its nearest base: at last as a defect of ours.
 KINDS: Final[dict[type[ServiceError], Kind]] = {
     ServiceError: _INTERNAL,
     DeadlineExceeded: _DEADLINE,
@@ -68,7 +68,7 @@ def kind(error: ServiceError) -> Kind:
 
 
 def problem(error: ServiceError, request_id: str) -> JSONResponse:
-    """Write an error's public side; its internal side is never sent."""
+    """Write an error's public side; its internal side stays here."""
     status, code, title = kind(error)
     content = Problem(
         type=_TYPE_PREFIX + code,

@@ -1,4 +1,4 @@
-"""Bounded work: some images at once, some waiting, and an immediate 429 beyond that."""
+"""Bounded work: so many images at once, so many waiting, and an immediate 429 beyond that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_GUESS_S: Final = 0.1
 
 
 class Admission:
-    """First come, first served; the unit is an image, so a batch counts as what it costs."""
+    """First come, first served; the unit is an image, so that a batch counts as what it costs."""
 
     def __init__(self, max_concurrency: int, max_queue: int) -> None:
         self._max_concurrency = max_concurrency
@@ -33,7 +33,7 @@ class Admission:
 
     @asynccontextmanager
     async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[float]:
-        """Hold `images` places while the block runs; yield the seconds that this took to wait.
+        """Hold `images` places for the duration of the block; yield the seconds that it waited.
 
         Raises:
             Overloaded: the queue is full; says when to come back.
@@ -45,14 +45,14 @@ class Admission:
         try:
             yield started - arrived
         finally:
-            # The time after which one image's place becomes free again, at the present load.
+            # The time in which one image's place becomes free again, at the present load.
             image_s = (time.monotonic() - started) / images
             self._image_s += _SMOOTHING * (image_s - self._image_s)
             self.in_work -= images
             self._wake()
 
     def check(self, images: int) -> None:
-        """Refuse a request that would be refused now, before anything is fetched for it.
+        """Refuse what would be refused now, before anything is fetched for it.
 
         Raises:
             Overloaded: the queue is full; says when to come back.
