@@ -105,7 +105,7 @@ class Candidate(ImageSource):
 
 
 class BatchRequest(Question):
-    """One prompt and its candidates; at most ten by default (see `/info`)."""
+    """One prompt and its candidates; ten at most by default (see `/info`)."""
 
     candidates: Annotated[list[Candidate], Field(min_length=1, max_length=64)]
 
@@ -122,9 +122,9 @@ class ImageInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What scored it; scores are comparable if all four fields are equal.
+    """What scored it; scores are comparable where all four are equal.
 
-    If two versions answered one batch, this is the stable one: each result names its own.
+    Where two versions answered one batch, this is the stable one: each result names its own.
     """
 
     name: str
@@ -222,7 +222,7 @@ class LiveResponse(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request may ask for; the operator's own choices are read from the settings."""
+    """What a request may ask for; what an operator may choose of it is read from the settings."""
 
     model_config = ConfigDict(
         frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True
@@ -251,7 +251,7 @@ class Scale(BaseModel):
 
 
 class Gpu(BaseModel):
-    """The state of the model on a shared GPU."""
+    """Where the model stands on a GPU that is shared."""
 
     state: Annotated[str, Field(description="unloaded, reserving, loading, ready or unloading")]
     gpu: Annotated[str, Field(description="The ledger's name for it.")]
