@@ -1,10 +1,21 @@
-"""Everything here is marked `clients`."""
+"""Everything here is marked `clients`; the real service with the demonstration model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from export.choose import DEMO_DIRECTORY, install
+from export.registry import Registry
+from tests.integration.stack import RunningStack
+from tests.repository import copy_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+API_KEY = "sesame-sesame-sesame"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -12,3 +23,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.clients)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """`python -m local up` over the demonstration model; it wants the key `API_KEY`."""
+    from frontend.http.keys import key_line
+
+    directory = tmp_path_factory.mktemp("service")
+    registry = Registry(copy_repository(directory / "model_repository"))
+    registry.promote(install(registry, DEMO_DIRECTORY))
+    keys = directory / "keys"
+    keys.write_text(key_line("tests", API_KEY) + "\n")
+    running = RunningStack(registry.repository, directory, AESTHETIC_API_KEYS_FILE=str(keys))
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()

@@ -23,6 +23,7 @@ upstream converts after: such scores differ a little. Paths are sent as they are
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from imajin_aesthetic_client.client import AestheticClient
@@ -69,10 +70,12 @@ def load(
         timeout_s=timeout_s,
         transport=transport,
     )
-    info = client.info()
-    if info.model.name != name:
-        client.close()
-        raise RuntimeError(f"Model {name} not found; available models = {[info.model.name]}")
+    with ExitStack() as stack:
+        stack.enter_context(client)
+        info = client.info()
+        if info.model.name != name:
+            raise RuntimeError(f"Model {name} not found; available models = {[info.model.name]}")
+        stack.pop_all()  # it stays open
     return ImageReward(client, info.limits.max_candidates)
 
 
@@ -118,6 +121,10 @@ class ImageReward:
         for rank, index in enumerate(sorted(range(len(rewards)), key=lambda index: -rewards[index]), start=1):
             ranks[index] = rank
         return ranks, rewards
+
+    def close(self) -> None:
+        """Close the connections; upstream has nothing like it, and it may be left out."""
+        self._client.close()
 
     def eval(self) -> ImageReward:
         """Return the model itself, as code written for upstream may want it."""

@@ -6,10 +6,7 @@ import base64
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
-
-if TYPE_CHECKING:
-    from typing import Self
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 # What PNG holds without a change. The service resizes in the picture's own mode, as upstream does.
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -22,7 +19,7 @@ class Picture(Protocol):
     @property
     def mode(self) -> str: ...
 
-    def convert(self, mode: str) -> Self: ...
+    def convert(self, mode: str) -> Picture: ...
 
     def save(self, fp: Any, format: str | None = None, **options: Any) -> None: ...  # noqa: A002, ANN401 - Pillow's
 
