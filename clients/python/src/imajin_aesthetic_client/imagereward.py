@@ -26,6 +26,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from imajin_aesthetic_client.batches import batches
 from imajin_aesthetic_client.client import AestheticClient
 from imajin_aesthetic_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from imajin_aesthetic_client.errors import error_of
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import httpx
+
+    from imajin_aesthetic_client.answers import Limits
 
 __all__ = ["ImageReward", "available_models", "load"]
 
@@ -76,15 +79,15 @@ def load(
         if info.model.name != name:
             raise RuntimeError(f"Model {name} not found; available models = {[info.model.name]}")
         stack.pop_all()  # it stays open
-    return ImageReward(client, info.limits.max_candidates)
+    return ImageReward(client, info.limits)
 
 
 class ImageReward:
     """What upstream's model does with files and images."""
 
-    def __init__(self, client: AestheticClient, max_candidates: int) -> None:
+    def __init__(self, client: AestheticClient, limits: Limits) -> None:
         self._client = client
-        self._max_candidates = max_candidates
+        self._limits = limits
 
     def score(self, prompt: str | list[str], image: str | Picture | list[Any]) -> float | list[float]:
         """Score an image, or each of a list.
@@ -113,8 +116,8 @@ class ImageReward:
         if not images:
             raise ValueError("there are no images to rank")
         rewards: list[float] = []
-        for start in range(0, len(images), self._max_candidates):
-            rewards += self._rewards(_prompt(prompt), images[start : start + self._max_candidates])
+        for batch in batches(images, self._limits):
+            rewards += self._rewards(_prompt(prompt), batch, len(rewards))
         if len(rewards) == 1:
             return 1, rewards[0]
         ranks = [0] * len(rewards)
@@ -134,13 +137,12 @@ class ImageReward:
         """Return the model itself: where it computes is the service's affair."""
         return self
 
-    def _rewards(self, prompt: str, images: list[str | Picture]) -> list[float]:
+    def _rewards(self, prompt: str, images: list[str | bytes], offset: int) -> list[float]:
         ranking = self._client.score_batch(prompt=prompt, candidates=images)
         if ranking.failed:
             first = ranking.failed[0]
-            raise error_of(
-                first.error.code, f"image {first.index}: {first.error.detail}", failed=ranking.failed
-            )
+            detail = f"image {offset + first.index}: {first.error.detail}"
+            raise error_of(first.error.code, detail, failed=ranking.failed)
         return [result.raw_score for result in sorted(ranking.results, key=lambda result: result.index)]
 
 
