@@ -1,10 +1,11 @@
-"""Seconds per image at full size: this service through REST beside the upstream package, in one run.
+"""Compare the full-size seconds per image of this service and of the upstream package.
 
     make bench
 
-The weights are random (seed 0); the time does not depend on them. Both read the same 1024 x 1024 JPEG
-files; upstream through `ImageReward.inference_rank`, this service through `/score` and `/score-batch`
-(cache off), each in two blocks, upstream, REST, upstream, REST. Medians.
+The weights are random (seed 0), and the time does not depend on them. Both sides read the same 1024
+x 1024 JPEG files. Upstream is called through `ImageReward.inference_rank`, this service through
+`/score` and `/score-batch` with the cache off. One run measures upstream, REST, upstream and REST
+again, and prints medians.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import httpx
 from PIL import Image
 from skimage import data
 
-from export.publish import publish
+from export.publish import Recipe, publish
 from export.registry import Registry
 from reward.runtimes.onnxruntime import available_cpus
 from tests.integration.stack import RunningStack
@@ -51,7 +52,7 @@ def main() -> None:
     if not checkpoint.exists():
         ask(Job([PROMPT], [], checkpoint=str(checkpoint), seed=0), directory)
     if not repository.exists():
-        publish(Registry(copy_repository(repository)), checkpoint, name="random weights, seed 0")
+        publish(Registry(copy_repository(repository)), Recipe(checkpoint, "random weights, seed 0"))
     theirs: dict[int, list[float]] = {1: [], 10: []}
     ours: dict[int, list[float]] = {1: [], 10: []}
     stack = RunningStack(repository, directory)

@@ -1,11 +1,13 @@
-"""How long the frontend's event loop stands still under requests that cost much processor time.
+"""Measure how long costly requests keep the frontend's event loop from other work.
 
     python -m bench.loop_lag
 
-One request, which finds nothing prepared; then 64: prompts of 10,000 combining marks, and batches of
-65 MB of base64, two at once (answered) and all at once (mostly refused, too many bodies). The
-frontend runs in this process, before a stand-in for Triton that answers at once; the callers run in
-another. Other load of the machine shows in the lag, not in the loop's own work.
+Each kind of request is sent once, when nothing is prepared yet, and then 64 times. There are
+prompts of 10,000 combining marks, and batches of 65 MB of base64. The batches come two at once (all
+answered) and all at once (most are refused for too many bodies).
+
+The frontend runs in this process, before a stand-in for Triton that answers at once. The callers
+run in another process. The lag contains what else the machine does, the loop's own work does not.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ async def _report(name: str, work: object) -> None:
 
 
 TICKS: list[tuple[float, float]] = []
-"""Seconds by which a tick was late, and of processor time that the loop's thread took before it."""
+"""For each tick: the seconds it was late, and the CPU seconds of the loop's thread before it."""
 
 
 async def _watch_ticks() -> None:
@@ -95,7 +97,7 @@ async def _watch_ticks() -> None:
 
 
 async def _callers(count: int, kind: str, at_once: int, port: int) -> str:
-    """Run them apart, so that their own work is not the loop's."""
+    """Run the callers in a process of their own, so that their work is not the loop's."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.loop_lag", str(count), kind, str(at_once), str(port)),
         stdout=asyncio.subprocess.PIPE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from export.publish import write_version
+from export.publish import Recipe, write_version
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def publish(checkpoint: Path, directory: Path, *, show_progress: bool = True) ->
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         draft = Path(temporary) / directory.name
         draft.mkdir()
-        write_version(draft, checkpoint, name=NAME, show_progress=show_progress)
+        write_version(draft, Recipe(checkpoint, NAME), show_progress=show_progress)
         if directory.exists():
             shutil.rmtree(directory)
         draft.rename(directory)

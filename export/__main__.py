@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from export import evaluate, golden
+from export import deploy_commands, evaluate
 from export.choose import DEMO, Chooser
-from export.errors import ExportError, ToolsMissing
+from export.deploy import Deployer, Manner
+from export.deploy_commands import user
+from export.errors import Busy, ExportError, RegistryError, ToolsMissing, Undone
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
+from export.running_triton import find
 from export.scoring import score
 from reward import runtimes
 from reward.errors import RewardError
@@ -21,63 +25,57 @@ from reward.errors import RewardError
 NEEDS_TOOLS: Final = 3
 """Exit status by which `make up` knows that it has to install the export's tools and ask again."""
 
+EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
+    ToolsMissing: NEEDS_TOOLS,
+    RegistryError: 4,  # refused: nothing has changed
+    Undone: 5,  # what was served before is served again
+    Busy: 6,
+}
+"""1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton's start."""
+
 
 def main() -> int:
-    """Run one command; errors are one line on standard error and exit status 1."""
+    """Run one command; errors are one line on standard error, and their kind is the exit status."""
     arguments = _parser().parse_args()
     try:
-        _run(arguments)
-    except ToolsMissing as error:
-        print(error, file=sys.stderr)
-        return NEEDS_TOOLS
+        return _run(arguments)
     except (ExportError, RewardError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        status = next((status for kind, status in EXIT_STATUSES.items() if isinstance(error, kind)), 1)
+        if vars(arguments).get("json"):
+            print(json.dumps({"error": type(error).__name__, "says": str(error), "exit_status": status}))
+        print(error if status == NEEDS_TOOLS else f"error: {error}", file=sys.stderr)
+        return status
     except KeyboardInterrupt:
         return 130  # the shell's number for it; a download can last
-    return 0
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "fetch":
         _fetch(arguments)
-        return
+        return 0
     registry = Registry(arguments.repository)
+    if "run" in arguments:
+        status: int = arguments.run(registry, arguments)
+        return status
     match arguments.command:
         case "ensure":
-            chooser = Chooser(registry, lambda text: print(text, flush=True))
+            chooser = Chooser(registry, _quiet_deployer(registry), lambda text: print(text, flush=True))
             chooser.ensure(model=arguments.model, checkpoint=arguments.checkpoint, name=arguments.name)
         case "publish":
             _publish(registry, arguments)
-        case "verify":
-            _verify(registry, arguments)
         case "evaluate":
             _evaluate(registry, arguments)
-        case "list":
-            _list(registry)
-        case "promote":
-            registry.promote(arguments.version)
-            print(f"version {arguments.version} is served from the next start of Triton")
-        case "rollback":
-            print(f"version {registry.rollback()} is served from the next start of Triton")
+    return 0
+
+
+def _quiet_deployer(registry: Registry) -> Deployer:
+    return Deployer(registry, find(registry.repository, environment=os.environ), Manner(who=user()))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
     from export.fetch import fetch, verified  # noqa: PLC0415 - serving does without huggingface_hub
 
     print(verified(arguments.file) if arguments.file else fetch())
-
-
-def _verify(registry: Registry, arguments: argparse.Namespace) -> None:
-    version = registry.version(arguments.version)
-    scorer = runtimes.load(registry.directory(version.number))
-    report = golden.measure(scorer, arguments.images)
-    print(report.table())
-    report.check()
-    print(
-        f"version {version.number} scores as published: "
-        f"{report.max_difference:.2g} apart at most, {golden.TOLERANCE:g} is allowed"
-    )
 
 
 def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
@@ -93,40 +91,22 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
 
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
-    from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
+    from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
     from reward.network import Dimensions  # noqa: PLC0415
 
-    dimensions = None
-    if arguments.dimensions:
-        dimensions = Dimensions(**json.loads(arguments.dimensions.read_text()))
-    number = publish(
-        registry,
-        arguments.checkpoint,
-        name=arguments.name,
-        dimensions=dimensions,
-        tolerance=arguments.tolerance,
-        show_progress=not arguments.quiet,
-    )
+    dimensions = Dimensions(**json.loads(arguments.dimensions.read_text())) if arguments.dimensions else None
+    deployer = _quiet_deployer(registry)
+    deployer.keep()  # from now on a newer version does not take the place of what is served
+    is_first = not registry.versions()
+    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
+    number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
     print(
         f"published {registry.directory(number)}: {version.manifest.name}, "
         f"differs from torch by {version.manifest.parity['max_difference']:.1e} at most"
     )
-    if arguments.promote or not any(version.served for version in registry.versions()):
-        registry.promote(number)
-        print(f"version {number} is served from the next start of Triton")
-
-
-def _list(registry: Registry) -> None:
-    versions = registry.versions()
-    if not versions:
-        print(f"nothing is published in {registry.repository}")
-    for version in versions:
-        content = version.manifest
-        print(
-            f"{version.number:>4} {'served' if version.served else '':<7} {content.name:<24} {content.precision} "
-            f"{content.checkpoint_sha256[:12]} {content.created_at}"
-        )
+    if arguments.promote or is_first:
+        print(deployer.promote(number, is_tried=True).says)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,11 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     ensure.add_argument("--model", default="", help=f"{DEMO}, {OFFICIAL.name}, or a published version's name")
     ensure.add_argument("--checkpoint", type=Path, help="publish this one, unless it is, and serve it")
     ensure.add_argument("--name", default="", help="of the checkpoint's weights")
-    verify = commands.add_parser(
-        "verify", help="compare a published version with upstream's published scores"
-    )
-    verify.add_argument("--golden", action="store_true", required=True, help="those of upstream's README")
-    verify.add_argument("--images", type=Path, help="upstream's assets/images; downloaded by default")
     evaluation = commands.add_parser("evaluate", help="measure a published version's agreement with people")
     evaluation.add_argument(
         "--annotations",
@@ -166,12 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluation.add_argument("--images", type=Path, required=True, help="directory of the annotated images")
     evaluation.add_argument("--quiet", action="store_true", help="no progress bar")
-    for command in (verify, evaluation):
-        command.add_argument("--version", type=int, metavar="N", help="(default: the served one)")
-    commands.add_parser("list", help="list the published versions")
-    promote = commands.add_parser("promote", help="make a published version the served one")
-    promote.add_argument("version", type=int)
-    commands.add_parser("rollback", help="serve the version promoted before the present one again")
+    evaluation.add_argument("--version", type=int, metavar="N", help="(default: the served one)")
+    deploy_commands.add(commands)
     return parser
 
 

@@ -14,15 +14,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from export.checks import check
 from export.errors import ChoiceError, HubUnreachable, ToolsMissing
 from export.official import OFFICIAL
-from reward import manifest, preprocess
+from reward import deployment, manifest, preprocess
 from reward.errors import VersionError
 from reward.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from export.deploy import Deployer
     from export.official import Weights
     from export.registry import Registry
     from reward.manifest import Manifest
@@ -41,12 +43,14 @@ class Chooser:
     def __init__(
         self,
         registry: Registry,
+        deployer: Deployer,
         say: Callable[[str], None],
         *,
         official: Weights = OFFICIAL,
         demo_directory: Path = DEMO_DIRECTORY,
     ) -> None:
         self._registry = registry
+        self._deployer = deployer
         self._say = say
         self._official = official
         self._demo_directory = demo_directory
@@ -63,7 +67,9 @@ class Chooser:
             ChoiceError: the wishes contradict each other, or cannot be met.
             ToolsMissing: a checkpoint has to be exported, and the tools for it are not installed.
             FetchError: the official weights were asked for and cannot be had.
+            ExportError: it cannot be promoted; see `export.deploy`.
         """
+        self._deployer.keep()
         if model and checkpoint:
             raise ChoiceError("MODEL and CHECKPOINT exclude each other")
         if checkpoint:
@@ -74,13 +80,15 @@ class Chooser:
             self._publish_official_or_install_demo()
         elif served.preprocessing != preprocess.digest():
             self._serve(served.name)  # published before a pixel changed: the frontend would refuse it
-        served = self._served()
-        self._say(f"model     {served and served.name}, version {self._registry.served()}")
-        if model != DEMO and served is not None and served.name == self._demo_name():
+        version = self._registry.version()
+        self._say(f"model     {version.manifest.name}, version {version.number}")
+        if model != DEMO and version.manifest.name == self._demo_name():
             self._say(self._banner())
 
     def _served(self) -> Manifest | None:
-        return next((version.manifest for version in self._registry.versions() if version.served), None)
+        if not self._registry.versions():
+            return None
+        return self._registry.version().manifest
 
     def _serve(self, name: str) -> None:
         if name in {DEMO, self._demo_name()}:
@@ -88,7 +96,7 @@ class Chooser:
         elif name == self._official.name:
             self._publish_official()
         else:
-            self._promote(name)
+            self._serve_by_name(name)
 
     def _publish_official_or_install_demo(self) -> None:
         try:
@@ -117,11 +125,11 @@ class Chooser:
             raise ToolsMissing(
                 f"{checkpoint} has to be exported once; {', '.join(missing)} are needed: pip install '.[export]'"
             )
-        from export.publish import publish  # noqa: PLC0415 - torch takes seconds to import
+        from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import
 
-        self._registry.promote(publish(self._registry, checkpoint, name=name))
+        self._promote(publish(self._registry, Recipe(checkpoint, name)))
 
-    def _promote(self, name: str) -> None:
+    def _serve_by_name(self, name: str) -> None:
         if not self._serve_published(name):
             published = {version.manifest.name for version in self._registry.versions()}
             if name in published:
@@ -134,13 +142,17 @@ class Chooser:
     def _install_demo(self) -> None:
         content = manifest.read(self._demo_directory)
         if not self._serve_published(content.name, content.checkpoint_sha256):
-            self._registry.promote(install(self._registry, self._demo_directory))
+            self._promote(install(self._registry, self._demo_directory))
 
     def _serve_published(self, name: str, checkpoint_sha256: str | None = None) -> bool:
         version = self._registry.find(name, checkpoint_sha256)
-        if version is not None and not version.served:
-            self._registry.promote(version.number)
+        if version is not None and version.number != deployment.read(self._registry.repository).stable:
+            self._promote(version.number)
         return version is not None
+
+    def _promote(self, number: int) -> None:
+        # Its graph was compared when it was published; where no Triton runs, the start is its trial.
+        self._deployer.promote(number, is_tried=True)
 
     def _demo_name(self) -> str | None:
         try:
@@ -167,18 +179,9 @@ def install(registry: Registry, directory: Path) -> int:
     """Copy a directory that holds a manifest and the files that it lists as the next version; return its number.
 
     Raises:
-        ChoiceError: a file is damaged, or the version was made for another preprocessing.
-        CheckpointError: a file is missing.
-        VersionError: there is no manifest.
+        Refused: a file is missing or damaged, or the version was made for another preprocessing.
     """
-    content = manifest.read(directory)
-    if content.preprocessing != preprocess.digest():
-        raise ChoiceError(
-            f"{directory}: made for the preprocessing {content.preprocessing}, not {preprocess.digest()}"
-        )
-    for name, digest in content.files.items():
-        if sha256(directory / name) != digest:
-            raise ChoiceError(f"{directory / name}: not the file that the manifest names")
+    content = check(directory, below_gates=True)
     with registry.publishing() as draft:
         for name in (*content.files, manifest.FILE_NAME):
             shutil.copyfile(directory / name, draft.directory / name)

@@ -2,14 +2,20 @@
 
 ExportError
 ├── AnnotationError     human rankings that are not in ImageRewardDB's format
+├── Busy                another command is changing what is served
+├── CannotWrite         the disk is full, or the folder is not ours to write
 ├── ChoiceError         what was asked to be served cannot be
 ├── FetchError          a file could not be downloaded
 │   ├── HubUnreachable  nobody there to ask, or offline mode
 │   └── WrongFile       there it is, but by its digest it is another one
 ├── ParityError         the exported graph does not compute what the checkpoint computes
 ├── RegistryError       a version does not exist, or the repository is not one
+│   └── Refused         a version that must not be served
 ├── ScoresDiffer        a published version does not give the published scores
 ├── ToolsMissing        torch or another tool of the export is not installed
+├── TritonFailed        the running Triton did not do what it was told
+│   └── TritonGone      nobody listens there
+├── Undone              a change failed on its way, and what was served before is served again
 └── UnusableImage       an image file is missing or cannot be scored
 """
 
@@ -20,6 +26,14 @@ class ExportError(Exception):
 
 class AnnotationError(ExportError):
     """Human rankings that are not in ImageRewardDB's format."""
+
+
+class Busy(ExportError):
+    """Another command is changing what is served."""
+
+
+class CannotWrite(ExportError):
+    """The disk is full, or the folder is not ours to write."""
 
 
 class ChoiceError(ExportError):
@@ -46,12 +60,28 @@ class RegistryError(ExportError):
     """A version does not exist, or the repository is not one."""
 
 
+class Refused(RegistryError):
+    """A version is damaged, made for another preprocessing, below its gates, or does not score."""
+
+
 class ScoresDiffer(ExportError):
     """A published version does not give the published scores."""
 
 
 class ToolsMissing(ExportError):
     """Torch or another tool of the export is not installed; with the extra `export` it would be."""
+
+
+class TritonFailed(ExportError):
+    """The running Triton did not do what it was told."""
+
+
+class TritonGone(TritonFailed):
+    """Nobody listens at Triton's address, or it ended while it was asked."""
+
+
+class Undone(ExportError):
+    """A change failed on its way, and what was served before is served again."""
 
 
 class UnusableImage(ExportError):

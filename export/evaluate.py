@@ -1,16 +1,18 @@
 """How well does a model agree with people? Preference accuracy, Recall@k and Filter@k.
 
-The annotations are ImageRewardDB's, as upstream's `data/test.json` holds them: a list of
-`{"id", "prompt", "generations": [image, …], "ranking": [rank, …]}`, where rank 1 is the best and ranks may tie.
+The annotations are ImageRewardDB's, as upstream's `data/test.json` holds them: a list of `{"id",
+"prompt", "generations": [image, …], "ranking": [rank, …]}`, where rank 1 is the best and ranks may
+tie.
 
-Preference accuracy is upstream's (`test.py`, `acc`): of all pairs of one prompt's images that people ranked
-apart, the share in which the one that they prefer has the higher reward. A tie of the model is an error.
+Preference accuracy is upstream's (`test.py`, `acc`): of all pairs of one prompt's images that
+people ranked apart, the share in which the one that they prefer has the higher reward. A tie of the
+model is an error.
 
-Recall@k and Filter@k are in the paper's Table 3; the script and the test set behind
-its numbers were never released. Here: the share of prompts whose best image, by people, is among the k of
-highest reward (Recall), and whose worst image is among the k of lowest (Filter). A prompt counts where the
-answer can be wrong and is known: more than k images, and no tie of people for the best (the worst) place.
-An image that ties with others by reward is taken to stand behind them.
+Recall@k and Filter@k are in the paper's Table 3; the script and the test set behind its numbers
+were never released. Here: the share of prompts whose best image, by people, is among the k of
+highest reward (Recall), and whose worst image is among the k of lowest (Filter). A prompt counts
+where the answer can be wrong and is known: more than k images, and no tie of people for the best
+(the worst) place. An image that ties with others by reward is taken to stand behind them.
 """
 
 from __future__ import annotations
@@ -112,7 +114,7 @@ def pairs(ranking: Sequence[int], rewards: Sequence[float]) -> Share:
 
 
 def leading(ranking: Sequence[int], rewards: Sequence[float], k: int) -> Share:
-    """Say whether the one best image of a prompt is among the k of highest reward; 0 of 0 where it cannot be said."""
+    """Say whether a prompt's one best image is among the k of highest reward; 0 of 0 if unknown."""
     best = min(ranking)
     if len(ranking) <= k or ranking.count(best) > 1:
         return Share()
@@ -125,7 +127,8 @@ def read(path: Path) -> list[Annotation]:
     """Read annotations.
 
     Raises:
-        AnnotationError: the file is missing or not in ImageRewardDB's format; the first wrong entry is named.
+        AnnotationError: the file is missing or not in ImageRewardDB's format; the first wrong entry
+        is named.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""The official weights: from the hub into its cache, or brought by hand; verified before they are used.
+"""The official weights, from the hub into its cache or brought by hand; verified before use.
 
-`huggingface_hub` downloads: its cache, offline mode (HF_HUB_OFFLINE), mirror (HF_ENDPOINT) and progress bar
-hold here too, and a connection that drops is taken up where it broke. It keeps nothing of a download whose
-process ended, so that the next one begins anew.
+`huggingface_hub` downloads: its cache, offline mode (HF_HUB_OFFLINE), mirror (HF_ENDPOINT) and
+progress bar hold here too, and a connection that drops is taken up where it broke. It keeps nothing
+of a download whose process ended, so that the next one begins anew.
 
 The digest decides, never the place: a cached file is verified each time, without asking the hub.
 """
@@ -40,7 +40,8 @@ def fetch(weights: Weights = OFFICIAL) -> Path:
 
     Raises:
         HubUnreachable: they are not cached, and the hub cannot be asked; nothing was downloaded.
-        WrongFile: the hub has another file under that name, or the download is damaged; it was removed.
+        WrongFile: the hub has another file under that name, or the download is damaged; it was
+        removed.
         FetchError: the hub has no such file, or the download broke off.
     """
     cached = try_to_load_from_cache(weights.repository, weights.file_name)
@@ -79,7 +80,7 @@ def verified(path: Path, weights: Weights = OFFICIAL) -> Path:
 
 
 def _ask(weights: Weights) -> None:
-    """Ask the hub for the file's identity, once and with a short limit: `hf_hub_download` tries for minutes."""
+    """Ask the hub for the file's identity, briefly: `hf_hub_download` tries for minutes."""
     try:
         metadata = get_hf_file_metadata(
             hf_hub_url(weights.repository, weights.file_name), timeout=_PROBE_TIMEOUT_S

@@ -1,7 +1,7 @@
-"""Does a published version give the scores that upstream's README prints for its four example images?
+"""Does a published version give the scores of upstream's README for its four example images?
 
-They are the only scores of ImageReward-v1.0 that its authors published picture by picture; they say that the
-numbers may differ slightly with the device.
+They are the only scores of ImageReward-v1.0 that its authors published picture by picture; they say
+that the numbers may differ slightly with the device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Does the exported graph compute what the checkpoint computes? Compared on images and prompts made here.
 
-The batches cover one image and several, the shortest prompt and the longest, padding beside its absence;
-one pair stands in every batch, so that a score that depends on its batch mates is seen too.
+The batches cover one image and several, the shortest prompt and the longest, padding beside its
+absence; one pair stands in every batch, so that a score that depends on its batch mates is seen
+too.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,48 +24,32 @@ if TYPE_CHECKING:
 _TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
 
 
-def publish(
-    registry: Registry,
-    checkpoint_path: Path,
-    *,
-    name: str,
-    dimensions: Dimensions | None = None,
-    tolerance: float = parity.TOLERANCE,
-    show_progress: bool = True,
-) -> int:
+@dataclass(frozen=True)
+class Recipe:
+    """What is published, and how."""
+
+    checkpoint: Path
+    name: str
+    """Of the weights, shown in every response."""
+    dimensions: Dimensions | None = None
+    """For a checkpoint that does not carry its own and is not of ImageReward-v1.0's size."""
+    tolerance: float = parity.TOLERANCE
+
+
+def publish(registry: Registry, recipe: Recipe, *, show_progress: bool = True) -> int:
     """Publish a checkpoint and return its version number; it is served when it is promoted.
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.
-        ParityError: the graph differs from torch by more than `tolerance`.
+        ParityError: the graph differs from torch by more than the tolerance.
     """
     with registry.publishing() as draft:
-        write_version(
-            draft.directory,
-            checkpoint_path,
-            name=name,
-            dimensions=dimensions,
-            tolerance=tolerance,
-            show_progress=show_progress,
-        )
+        write_version(draft.directory, recipe, show_progress=show_progress)
     return draft.number
 
 
-def write_version(
-    directory: Path,
-    checkpoint_path: Path,
-    *,
-    name: str,
-    dimensions: Dimensions | None = None,
-    tolerance: float = parity.TOLERANCE,
-    show_progress: bool = True,
-) -> None:
-    """Export a checkpoint into an empty directory, and compare what was exported with torch.
-
-    Raises:
-        CheckpointError: the file is no checkpoint of this network.
-        ParityError: the graph differs from torch by more than `tolerance`.
-    """
+def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True) -> None:
+    """Do what `publish` does, into an empty directory anywhere."""
     steps = 5 + len(parity.BATCHES)
     with tqdm(total=steps, disable=not show_progress, bar_format=_BAR) as bar:
 
@@ -73,15 +58,15 @@ def write_version(
             bar.update()
 
         bar.set_description_str("checkpoint: sha256")
-        digest = sha256(checkpoint_path)
+        digest = sha256(recipe.checkpoint)
         step("checkpoint: tensors")
-        network = checkpoint.load(checkpoint_path, dimensions)
+        network = checkpoint.load(recipe.checkpoint, recipe.dimensions)
         step("graph: export")
         to_onnx(network, directory)
         step("graph: load")
         shutil.copy(Path(__file__).with_name("published_model.py"), directory / "model.py")
         written = manifest.Manifest(
-            name=name,
+            name=recipe.name,
             checkpoint_sha256=digest,
             precision="fp32",
             runtime="onnxruntime",
@@ -96,7 +81,7 @@ def write_version(
         manifest.write(written, directory)
         loaded = runtimes.load(directory)
         step("graph: compare with torch")
-        report = parity.compare(network, loaded, tolerance=tolerance, progress=bar.update)
+        report = parity.compare(network, loaded, tolerance=recipe.tolerance, progress=bar.update)
         manifest.write(dataclasses.replace(written, parity=dataclasses.asdict(report)), directory)
         step("published")
 

@@ -1,15 +1,11 @@
-"""The versions of the network in a model repository: publish, list, promote, roll back.
+"""The versions of the network in a model repository: publish, list, remove.
 
-A version is a directory `image_reward_network/<N>`. It is written under a temporary name beside its place and
-renamed, so that it is there whole or not at all, and it is never changed afterwards. The served version
-stands in two configurations, of the network and of the ensemble; promotion rewrites each by rename.
+A version is a directory `image_reward_network/<N>`. It is written under a temporary name and renamed, so that
+it is there whole or not at all, and it is never changed afterwards. What is served is `export.deploy`'s.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -18,17 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from export.errors import RegistryError
-from reward import manifest, preprocess
-from reward.contract import ENSEMBLE, NETWORK
+from export.writing import writing
+from reward import deployment, manifest, preprocess
+from reward.contract import NETWORK
 from reward.errors import VersionError
-from reward.repository import SERVED, served_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
-
-_STEP: Final = re.compile(rf'(model_name:\s*"{NETWORK.name}"\s+(?:#[^\n]*\s+)*model_version:\s*)(\d+)()')
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,6 @@ class Version:
 
     number: int
     manifest: manifest.Manifest
-    served: bool
 
 
 @dataclass
@@ -62,14 +55,12 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """List what is published, oldest first; directories without a manifest are not ours and left out."""
-        served = self.served()
         found = []
-        for number in self._numbers():
+        for number in deployment.published(self.repository):
             try:
-                content = manifest.read(self.directory(number))
+                found.append(Version(number, manifest.read(self.directory(number))))
             except VersionError:
                 continue
-            found.append(Version(number, content, number == served))
         return found
 
     def find(self, name: str, checkpoint_sha256: str | None = None) -> Version | None:
@@ -82,21 +73,17 @@ class Registry:
         return None
 
     def version(self, number: int | None = None) -> Version:
-        """Return a published version, by default the served one.
+        """Return a published version, by default the one that is served.
 
         Raises:
             RegistryError: it is not published.
+            VersionError: nothing is published.
         """
-        number = self.served() if number is None else number
-        self._check_published(number)
-        return next(version for version in self.versions() if version.number == number)
-
-    def served(self) -> int:
-        """Return the number in the network's configuration, published or not."""
-        try:
-            return served_version(self.repository)
-        except VersionError as error:
-            raise RegistryError(str(error)) from error
+        number = deployment.read(self.repository).stable if number is None else number
+        for version in self.versions():
+            if version.number == number:
+                return version
+        raise RegistryError(f"version {number} is not published in {self.repository}")
 
     def directory(self, number: int) -> Path:
         """Return where a version lies, whether or not it is there."""
@@ -104,43 +91,42 @@ class Registry:
 
     @contextmanager
     def publishing(self) -> Iterator[Draft]:
-        """Give a directory to fill; on success it becomes the next version, on failure nothing is left."""
-        draft = Draft(Path(tempfile.mkdtemp(prefix=".publishing-", dir=self._network)))
-        try:
+        """Give a directory to fill; on success it becomes the next version, on failure nothing is left.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not ours to write.
+        """
+        with self._aside("publishing") as directory:
+            draft = Draft(directory / "version")
+            draft.directory.mkdir()
             yield draft
-            draft.directory.chmod(0o755)
             draft.number = self._install(draft.directory)
-        finally:
-            shutil.rmtree(draft.directory, ignore_errors=True)
 
-    def promote(self, number: int) -> None:
-        """Make a version the served one.
+    def remove(self, number: int) -> None:
+        """Remove a version, whole or not at all.
 
         Raises:
-            RegistryError: it is not published.
+            CannotWrite: the folder is not ours to write.
         """
-        self._check_published(number)
-        self._serve(number)
-        history = [*self._history(), number]
-        _replace(self._history_path, json.dumps(history) + "\n")
+        with self._aside("removing") as directory:
+            self.directory(number).rename(directory / "version")
 
-    def rollback(self) -> int:
-        """Serve the version that was promoted before the present one again; return its number.
-
-        Raises:
-            RegistryError: there was none.
-        """
-        history = self._history()
-        if len(history) < 2:
-            raise RegistryError("no version was promoted before the present one")
-        self._check_published(history[-2])
-        self._serve(history[-2])
-        _replace(self._history_path, json.dumps(history[:-1]) + "\n")
-        return history[-2]
+    @contextmanager
+    def _aside(self, purpose: str) -> Iterator[Path]:
+        """Give a directory on the same disk for a block, where Triton does not look for changes."""
+        configs = self._network / "configs"
+        with writing(self._network):
+            configs.mkdir(exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=f".{purpose}-", dir=configs))
+            try:
+                yield directory
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _install(self, directory: Path) -> int:
         while True:
-            number = max(self._numbers(), default=0) + 1
+            taken = [int(entry.name) for entry in self._network.iterdir() if entry.name.isdecimal()]
+            number = max(taken, default=0) + 1
             try:
                 directory.rename(self.directory(number))
             except OSError:
@@ -148,37 +134,3 @@ class Registry:
                     raise
             else:
                 return number  # otherwise somebody else published meanwhile: take the next number
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(entry.name) for entry in self._network.iterdir() if entry.name.isdecimal())
-
-    def _check_published(self, number: int) -> None:
-        if number not in [version.number for version in self.versions()]:
-            raise RegistryError(f"version {number} is not published in {self.repository}")
-
-    def _serve(self, number: int) -> None:
-        _rewrite(self._network / "config.pbtxt", SERVED, number)
-        _rewrite(self.repository / ENSEMBLE.name / "config.pbtxt", _STEP, number)
-
-    @property
-    def _history_path(self) -> Path:
-        return self._network / "promotions.json"
-
-    def _history(self) -> list[int]:
-        if not self._history_path.exists():
-            return []
-        return [int(number) for number in json.loads(self._history_path.read_text())]
-
-
-def _rewrite(path: Path, pattern: re.Pattern[str], number: int) -> None:
-    text, count = pattern.subn(rf"\g<1>{number}\g<3>", path.read_text())
-    if count != 1:
-        raise RegistryError(f"{path}: the place of the served version was not found")
-    if text != path.read_text():
-        _replace(path, text)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)

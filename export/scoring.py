@@ -1,4 +1,4 @@
-"""Image files and a prompt -> rewards, through a published version, as the service scores them."""
+"""Prompts and images -> rewards, through a published version, as the service scores them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,31 @@ if TYPE_CHECKING:
 
 
 def score(runtime: Runtime, prompt: str, images: Sequence[Path]) -> list[float]:
-    """Score images against one prompt, in their order.
+    """Score image files against one prompt, in their order.
 
     Raises:
         InvalidPrompt: too long, or no valid Unicode.
         UnusableImage: one is missing or damaged.
     """
-    tokens = tokenise([prompt])
     rewards: list[float] = []
     for start in range(0, len(images), MAX_BATCH):
-        pixels = np.stack([_pixels(path) for path in images[start : start + MAX_BATCH]])
-        ids = np.repeat(tokens.input_ids, len(pixels), axis=0)
-        mask = np.repeat(tokens.attention_mask, len(pixels), axis=0)
-        rewards.extend(runtime.score(pixels, ids, mask).ravel().tolist())
+        pixels = np.stack([read_pixels(path) for path in images[start : start + MAX_BATCH]])
+        rewards.extend(score_pixels(runtime, [prompt] * len(pixels), pixels).tolist())
     return rewards
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
+def score_pixels(runtime: Runtime, prompts: Sequence[str], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Score one batch, at most 64 rows: B prompts and (B, 3, 224, 224) -> (B,)."""
+    tokens = tokenise(prompts)
+    return runtime.score(pixels, tokens.input_ids, tokens.attention_mask)[:, 0]
+
+
+def read_pixels(path: Path) -> NDArray[np.uint8]:
+    """Read and prepare one image file: (3, 224, 224).
+
+    Raises:
+        UnusableImage: it is missing or damaged.
+    """
     try:
         return prepare(path.read_bytes()).pixels
     except OSError as error:

@@ -1,6 +1,7 @@
 """The network -> an ONNX graph with dynamic batch and prompt length, weights beside it.
 
-The names of the example inputs' keys are the graph's input names, so that the contract is written once.
+The names of the example inputs' keys are the graph's input names, so that the contract is written
+once.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def to_onnx(network: RewardNetwork, directory: Path) -> Path:
 def _strip(path: Path) -> None:
     """Remove what the exporter notes beside the graph.
 
-    Its intermediate shapes hinder onnxruntime's quantiser, and its stack traces name the paths of the machine
-    that exported.
+    Its intermediate shapes hinder onnxruntime's quantiser, and its stack traces name the paths of
+    the machine that exported.
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph

@@ -7,26 +7,25 @@ import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend.errors import ServiceError
 from frontend.gpu import memory
 from frontend.gpu.keeper import Keeper, KeeperOptions
 from frontend.gpu.ledger import GpuLedger, ModelBossLedger, load_ledger
-from frontend.http import schemas
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.docs import add_docs
-from frontend.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound
 from frontend.http.keys import KeyRing
-from frontend.http.problem import problem
+from frontend.http.openapi import complete_openapi
+from frontend.http.problem import on_http_exception
 from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
 from frontend.http.routes import Services, router
+from frontend.http.schemas import Limits
 from frontend.images import addresses
-from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
 from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
@@ -37,13 +36,10 @@ from frontend.scoring.pipeline import Pipeline
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
 from model_boss import Ledger, LedgerOptions, OnOutage
-from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
-from reward.preprocess import FORMATS
+from reward.decoding import DecodeLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from fastapi.responses import JSONResponse
 
     from frontend.settings import Settings
 
@@ -77,8 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     if settings.docs:
         add_docs(app)
-    app.add_exception_handler(ServiceError, _on_service_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, on_http_exception)
     # The last one added is the outermost.
     limits = BodyLimits(
         max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
@@ -94,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
-    _complete_openapi(app)
+    complete_openapi(app)
     return app
 
 
@@ -111,11 +106,11 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     pool = await stack.enter_async_context(
         DecodePool(
             DecodeLimits(
-                workers=settings.decode_workers,
                 max_bytes=settings.max_image_bytes,
                 max_pixels=settings.max_pixels,
-                task_timeout_s=settings.decode_timeout_s,
+                timeout_s=settings.decode_timeout_s,
             ),
+            workers=settings.decode_workers,
             on_worker_lost=metrics.decode_workers_lost.inc,
         )
     )
@@ -125,29 +120,19 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: client.is_cut_off)
-    loader = ImageLoader(fetcher, pool, metrics, max_bytes=settings.max_image_bytes)
+    loader = ImageLoader(fetcher, pool, metrics)
     cache = ScoreCache(settings.max_cache_bytes)
-    pipeline = Pipeline(admission, loader, pool, client, cache, metrics, keeper)
+    pipeline = Pipeline(admission, loader, client, cache, metrics, keeper)
     monitor = await stack.enter_async_context(
         HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
     )
     return Services(
-        _limits(settings), pipeline, client, monitor, metrics, keeper, log_prompts=settings.log_prompts
-    )
-
-
-def _limits(settings: Settings) -> schemas.Limits:
-    return schemas.Limits(
-        max_candidates=settings.max_candidates,
-        max_image_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_pixels,
-        max_body_bytes=settings.max_body_bytes,
-        max_prompt_characters=MAX_PROMPT_CHARACTERS,
-        max_prompt_tokens=MAX_TOKENS,
-        request_timeout_s=settings.request_timeout_s,
-        max_request_timeout_s=settings.max_request_timeout_s,
-        formats=list(FORMATS),
-        fetch=settings.fetch,
+        limits=Limits.model_validate(settings),
+        pipeline=pipeline,
+        monitor=monitor,
+        metrics=metrics,
+        keeper=keeper,
+        log_prompts=settings.log_prompts,
     )
 
 
@@ -182,45 +167,3 @@ async def _open_keeper(
     return await stack.enter_async_context(
         Keeper(ledger, control, options, metrics, on_loaded=client.start_afresh)
     )
-
-
-async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ServiceError)
-    if error.internal is not None:
-        request.state.notes["internal"] = error.internal
-    return problem(error, request.state.request_id)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Translate what the framework itself raises."""
-    assert isinstance(error, HTTPException)
-    match error.status_code:
-        case 404:
-            translated: ServiceError = NotFound("no such path; see /docs")
-        case 405:
-            translated = MethodNotAllowed("this path does not answer this method; see /docs")
-        case 400 | 422:
-            translated = InvalidRequest(str(error.detail))
-        case _:
-            translated = Internal("an internal error occurred", internal=str(error.detail))
-    response = problem(translated, request.state.request_id)
-    response.headers.update(error.headers or {})  # Allow, for 405
-    return response
-
-
-def _complete_openapi(app: FastAPI) -> None:
-    """Add the schemas that endpoints parse and answer themselves, which FastAPI does not see."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            components = document["components"]["schemas"]
-            for model in (schemas.ScoreRequest, schemas.BatchRequest, schemas.Problem):
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                components.update(schema.pop("$defs", {}))
-                components[model.__name__] = schema
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own documented way

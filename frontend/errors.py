@@ -11,8 +11,10 @@ from __future__ import annotations
 class ServiceError(Exception):
     """`detail` is for the caller; `internal` is for the log alone.
 
-    `retry_after_s` says when it makes sense to come back.
+    `retry_after_s` says when it makes sense to come back; a class may have its own default.
     """
+
+    retry_after_s: float | None = None
 
     def __init__(
         self, detail: str, *, internal: str | None = None, retry_after_s: float | None = None
@@ -20,7 +22,8 @@ class ServiceError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.internal = internal
-        self.retry_after_s = retry_after_s
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ServiceError):

@@ -40,9 +40,10 @@ def _redacted(value: object) -> object:
 
 
 def let_lines_be_lost() -> None:
-    """Write standard error unbuffered: a line that a full disk or a closed pipe refuses is lost, and no more.
+    """Write standard error unbuffered: a line that a full disk or closed pipe refuses is just lost.
 
-    A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a worker.
+    A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a
+    worker.
     """
     raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
     sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)

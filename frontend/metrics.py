@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,85 +13,52 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_IMAGES = (1, 2, 3, 4, 5, 6, 8, 10, 16, 32, 64)
+_SCORES = (-2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5)
 
 
 class Metrics:
     """One registry for each application, so that two in one process do not meet."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "aesthetic_requests", "Requests answered", ["endpoint", "code"], registry=registry
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        seconds = partial(histogram, buckets=_SECONDS)
+
+        self.requests = counter("aesthetic_requests", "Requests answered", ["endpoint", "code"])
+        self.request_seconds = seconds("aesthetic_request_seconds", "Time of a request", ["endpoint"])
+        self.stage_seconds = seconds(
+            "aesthetic_stage_seconds", "Time of a stage: queue, fetch, decode, infer", ["stage"]
         )
-        self.request_seconds = Histogram(
-            "aesthetic_request_seconds",
-            "Time of a request",
-            ["endpoint"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.in_work = gauge("aesthetic_images_in_work", "Images admitted")
+        self.queued = gauge("aesthetic_images_queued", "Images waiting for admission")
+        self.failed_images = counter("aesthetic_failed_images", "Images that got no score", ["code"])
+        self.fetch_denials = counter("aesthetic_fetch_denials", "URLs that may not be fetched", ["reason"])
+        self.decode_workers_lost = counter(
+            "aesthetic_decode_workers_lost", "Decode workers that died at work"
         )
-        self.stage_seconds = Histogram(
-            "aesthetic_stage_seconds",
-            "Time of a stage: queue, fetch, decode, infer",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
+
+        self.cache = counter("aesthetic_cache", "Look-ups of the score cache", ["result"])
+        self.batch_images = histogram(
+            "aesthetic_batch_images", "Images of one request to Triton", buckets=_IMAGES
         )
-        self.batch_images = Histogram(
-            "aesthetic_batch_images",
-            "Images of one request to Triton",
-            buckets=(1, 2, 3, 4, 5, 6, 8, 10, 16, 32, 64),
-            registry=registry,
+        self.raw_score = histogram("aesthetic_raw_score", "Raw scores given", buckets=_SCORES)
+        self.circuit_open = gauge("aesthetic_circuit_open", "1 while Triton is left alone after failures")
+
+        self.gpu_state = gauge("aesthetic_gpu_state", "1 for the state that the model is in", ["state"])
+        self.gpu_lease_held = gauge("aesthetic_gpu_lease_held", "1 while a GPU lease is held")
+        self.gpu_unprotected = gauge(
+            "aesthetic_gpu_unprotected", "1 while the model stays loaded without a lease (fail_open)"
         )
-        self.raw_score = Histogram(
-            "aesthetic_raw_score",
-            "Raw scores given",
-            buckets=(-2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5),
-            registry=registry,
+        self.gpu_wait_seconds = seconds(
+            "aesthetic_gpu_wait_seconds", "Time for which a request waited for the model"
         )
-        self.cache = Counter("aesthetic_cache", "Look-ups of the score cache", ["result"], registry=registry)
-        self.failed_images = Counter(
-            "aesthetic_failed_images", "Images that got no score", ["code"], registry=registry
-        )
-        self.fetch_denials = Counter(
-            "aesthetic_fetch_denials", "URLs that may not be fetched", ["reason"], registry=registry
-        )
-        self.decode_workers_lost = Counter(
-            "aesthetic_decode_workers_lost", "Decode workers that died at work", registry=registry
-        )
-        self.in_work = Gauge("aesthetic_images_in_work", "Images admitted", registry=registry)
-        self.queued = Gauge("aesthetic_images_queued", "Images waiting for admission", registry=registry)
-        self.circuit_open = Gauge(
-            "aesthetic_circuit_open", "1 while Triton is left alone after failures", registry=registry
-        )
-        self.gpu_state = Gauge(
-            "aesthetic_gpu_state", "1 for the state that the model is in", ["state"], registry=registry
-        )
-        self.gpu_lease_held = Gauge(
-            "aesthetic_gpu_lease_held", "1 while a GPU lease is held", registry=registry
-        )
-        self.gpu_unprotected = Gauge(
-            "aesthetic_gpu_unprotected",
-            "1 while the model stays loaded without a lease (fail_open)",
-            registry=registry,
-        )
-        self.gpu_wait_seconds = Histogram(
-            "aesthetic_gpu_wait_seconds",
-            "Time for which a request waited for the model",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.gpu_load_seconds = Histogram(
-            "aesthetic_gpu_load_seconds", "Time to load the model", buckets=_SECONDS, registry=registry
-        )
-        self.gpu_unload_seconds = Histogram(
-            "aesthetic_gpu_unload_seconds", "Time to unload the model", buckets=_SECONDS, registry=registry
-        )
-        self.gpu_endings = Counter(
-            "aesthetic_gpu_endings",
-            "Why the model went, or did not come, at the keeper",
-            ["reason"],
-            registry=registry,
+        self.gpu_load_seconds = seconds("aesthetic_gpu_load_seconds", "Time to load the model")
+        self.gpu_unload_seconds = seconds("aesthetic_gpu_unload_seconds", "Time to unload the model")
+        self.gpu_endings = counter(
+            "aesthetic_gpu_endings", "Why the model went, or did not come, at the keeper", ["reason"]
         )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Configuration of the frontend: environment variables `AESTHETIC_*`, read once into one frozen object."""
+"""The frontend's configuration: environment variables `AESTHETIC_*`, read once, never changed."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ def _read_priority(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """What an operator can choose; every field is `AESTHETIC_` and its name in capitals."""
+    """What an operator can choose; every field is `AESTHETIC_` and its name in capitals.
 
-    model_config = SettingsConfigDict(env_prefix="AESTHETIC_", frozen=True, extra="ignore")
+    What is empty counts as not set: compose files pass it on like that.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AESTHETIC_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(8006, ge=1, le=65535)
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
     api_keys_file: Path | None = None
-    """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it no key is needed."""
+    """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it all is open."""
     cors_origins: str = ""
     """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
@@ -63,9 +68,9 @@ class Settings(BaseSettings):
     )
     """Of this service's claim: urgent, high, normal, low, batch, or 0 to 1000, the most urgent."""
     vram_mb: int | None = Field(None, ge=1, le=MAX_MB)
-    """What the model may use; by default what the version's manifest measured, or 2048 where none was."""
+    """What the model may use; by default what its manifest measured, or 2048 where none was."""
     gpu_wait_s: float = Field(30.0, gt=0)
-    """How long a request waits for the model to be loaded; then the answer is 503 gpu_unavailable."""
+    """How long a request waits for the model to be loaded; then it is 503 gpu_unavailable."""
     gpu_load_timeout_s: float = Field(300.0, gt=0)
     """How long Triton may take to load the model, or to unload it."""
     idle_release_s: float = Field(300.0, ge=0)
@@ -98,7 +103,7 @@ class Settings(BaseSettings):
     fetch: Mode = "public"
     """Which URLs are fetched: `off`, `allowlist`, or `public` plus the allowlist."""
     fetch_allow: str = ""
-    """Comma-separated host names, `host:port` and CIDRs that may be fetched though they are not public."""
+    """Comma-separated host names, `host:port` and CIDRs that may be fetched though not public."""
     fetch_timeout_s: float = Field(10.0, gt=0)
 
     log_prompts: bool = False
@@ -119,10 +124,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None or not value.get_secret_value():  # compose files pass on what is not set as ""
-            return None
         try:
-            Ledger.connect(value.get_secret_value())  # which does not connect yet
+            if value is not None:
+                Ledger.connect(value.get_secret_value())  # which does not connect yet
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
         return value
@@ -130,9 +134,9 @@ class Settings(BaseSettings):
     @field_validator("gpu_ledger")
     @classmethod
     def _names_a_factory(cls, value: str | None) -> str | None:
-        if value and not re.fullmatch(r"[\w.]+:\w+", value):
+        if value is not None and not re.fullmatch(r"[\w.]+:\w+", value):
             raise ValueError(f"{value!r} is not package.module:factory")
-        return value or None
+        return value
 
     @field_validator("fetch_allow")
     @classmethod

@@ -76,6 +76,7 @@ class TritonServer:
         options = {
             "id": server_id,
             "model-repository": _for_a_shell(repository),
+            "model-config-name": "served",  # configs/served.pbtxt, where there is one: what export made
             "model-control-mode": "explicit",
             "strict-readiness": "true",
             "exit-timeout-secs": 20,

@@ -1,8 +1,9 @@
 """Weights on disk <-> the network, strictly.
 
-Two forms are read: upstream's `ImageReward.pt` (a pickle of tensors alone, loaded with `weights_only`), and
-safetensors, under upstream's names or under ours. Ours carries the network's dimensions in its metadata.
-Every tensor must be there, fit and be known; the few that upstream stores and never reads are named below.
+Two forms are read: upstream's `ImageReward.pt` (a pickle of tensors alone, loaded with
+`weights_only`), and safetensors, under upstream's names or under ours. Ours carries the network's
+dimensions in its metadata. Every tensor must be there, fit and be known; the few that upstream
+stores and never reads are named below.
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ def load(path: Path, dimensions: Dimensions | None = None) -> RewardNetwork:
 
     Args:
         path: `.safetensors`, or a pickle as torch saves it.
-        dimensions: of the network, where the file does not carry them; ImageReward-v1.0's by default.
+        dimensions: of the network, where the file does not carry them; ImageReward-v1.0's by
+        default.
 
     Raises:
-        CheckpointError: not a checkpoint, or not of this network; names the first tensor that is missing,
-            unexpected or misshapen.
+        CheckpointError: not a checkpoint, or not of this network; names the first tensor that is
+            missing, unexpected or misshapen.
     """
     tensors, stored = _read(path)
     dimensions = dimensions or stored or Dimensions()

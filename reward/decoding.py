@@ -4,13 +4,12 @@ A decoder that crashes or hangs ends the child; the next image gets another one.
 through a socket in lengths, JSON and raw pixels, never in pickles: whoever takes over a decoder
 gains the child and no more.
 
-    parent: length (8 bytes), image
+    parent: kind (1 byte), length (8 bytes), image
     child:  length (8 bytes), JSON, and the pixels if all went well
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -19,12 +18,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -35,12 +36,13 @@ from reward.contract import PIXELS
 from reward.errors import ImageTooLarge, InvalidImage, RewardError, UndecodableImage
 from reward.preprocess import MAX_PIXELS, PreparedImage, prepare
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 MAX_BYTES: Final = 20 * 2**20
 """Largest encoded image."""
 
+IMAGE: Final = b"i"
+"""The kind of content that is an image as it stands; other children may know other kinds."""
+
+_HEADER: Final = struct.Struct("!cQ")
 _LENGTH: Final = struct.Struct("!Q")
 _MAX_REPLY_BYTES: Final = 4096
 _START_S: Final = 60.0
@@ -70,8 +72,19 @@ class DecodeLimits:
     memory_bytes: int = 1536 * 2**20  # beyond what an idle child has mapped
 
 
+class FilePart(Protocol):
+    """A part of a file, which the kernel sends without a copy in this process."""
+
+    @property
+    def start(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def fileno(self) -> int: ...
+
+
 class DecodeWorker:
-    """One child that decodes one image at a time, replaced when it is lost; for one thread at a time."""
+    """One child that decodes one image at a time, replaced when it is lost."""
 
     def __init__(
         self,
@@ -86,16 +99,59 @@ class DecodeWorker:
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._in_use = threading.Lock()
+        self._closed = False
 
     def start(self) -> None:
         """Start the child, unless it is there, and wait until it can work.
 
         Raises:
-            RewardError: it does not start.
+            RewardError: it does not start, or this worker has been closed.
         """
+        with self._in_use:
+            self._start()
+
+    def decode(
+        self, content: bytes | FilePart, *, kind: bytes = IMAGE, timeout_s: float | None = None
+    ) -> PreparedImage:
+        """Decode one image, within `timeout_s` where that is less than the limits' own.
+
+        Raises:
+            ImageTooLarge: more bytes or pixels than allowed, or decoding it takes more memory than allowed.
+            UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or crashed.
+            RewardError: a defect of ours; the child's traceback is on its standard error. Or this worker
+                has been closed.
+        """
+        if kind == IMAGE and len(content) > self._limits.max_bytes:
+            raise ImageTooLarge(f"the image has more than the {self._limits.max_bytes} bytes allowed")
+        limit_s = self._limits.timeout_s if timeout_s is None else min(self._limits.timeout_s, timeout_s)
+        until = time.monotonic() + limit_s
+        with self._in_use:
+            for last in (False, True):
+                try:
+                    self._start()
+                    return self._ask(kind, content, until)
+                except TimeoutError:
+                    self._lose()
+                    raise UndecodableImage(f"decoding the image took longer than {limit_s:g} s") from None
+                except OSError as error:
+                    # Killed from outside, once more: the image may be innocent.
+                    if self._lose() in _CRASHES or last:
+                        raise UndecodableImage("the decoder failed on the image") from error
+        raise AssertionError  # the last round returns or raises
+
+    def close(self) -> None:
+        """End the child for good; an image in work in another thread fails with a RewardError."""
+        self._closed = True
+        if (child := self._child) is not None:
+            child.kill()
+        with self._in_use:
+            self._end()
+
+    def _start(self) -> None:
         if self._child is not None and self._child.poll() is None:
             return
-        self.close()
+        self._end()
         self._socket, theirs = socket.socketpair()
         command = [sys.executable or "python3", "-m", self._module, str(theirs.fileno())]
         try:
@@ -106,38 +162,14 @@ class DecodeWorker:
                     pass_fds=[theirs.fileno()],
                     env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
                 )
+            if self._closed:
+                raise ConnectionError("the worker has been closed")
             self._receive(1, time.monotonic() + _START_S)
         except OSError as error:
-            self.close()
+            self._end()
             raise RewardError("the process that decodes images does not start") from error
 
-    def decode(self, data: bytes, *, timeout_s: float | None = None) -> PreparedImage:
-        """Decode one image, within `timeout_s` where that is less than the limits' own.
-
-        Raises:
-            ImageTooLarge: more bytes or pixels than allowed, or decoding it takes more memory than allowed.
-            UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or crashed.
-            RewardError: a defect of ours; the child's traceback is on its standard error.
-        """
-        if len(data) > self._limits.max_bytes:
-            raise ImageTooLarge(f"the image has more than the {self._limits.max_bytes} bytes allowed")
-        limit_s = self._limits.timeout_s if timeout_s is None else min(self._limits.timeout_s, timeout_s)
-        until = time.monotonic() + limit_s
-        for last in (False, True):
-            try:
-                self.start()
-                return self._ask(data, until)
-            except TimeoutError:
-                self._lose()
-                raise UndecodableImage(f"decoding the image took longer than {limit_s:g} s") from None
-            except OSError as error:
-                # Killed from outside, once more: the image may be innocent.
-                if self._lose() in _CRASHES or last:
-                    raise UndecodableImage("the decoder failed on the image") from error
-        raise AssertionError  # the last round returns or raises
-
-    def close(self) -> None:
-        """End the child."""
+    def _end(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -146,22 +178,24 @@ class DecodeWorker:
             self._child.wait()
             self._child = None
 
-    def _ask(self, data: bytes, until: float) -> PreparedImage:
+    def _ask(self, kind: bytes, content: bytes | FilePart, until: float) -> PreparedImage:
         assert self._socket is not None
         self._socket.settimeout(max(until - time.monotonic(), 0.001))  # 0 would mean not to wait at all
-        self._socket.sendall(_LENGTH.pack(len(data)))
-        self._socket.sendall(data)
+        self._socket.sendall(_HEADER.pack(kind, len(content)))
+        if isinstance(content, bytes):
+            self._socket.sendall(content)
+        elif len(content):  # 0 would mean the whole file
+            self._socket.sendfile(content, content.start, len(content))  # type: ignore[arg-type]
         try:
             (length,) = _LENGTH.unpack(self._receive(_LENGTH.size, until))
             reply: dict[str, Any] = json.loads(self._receive(min(length, _MAX_REPLY_BYTES), until))
             if "error" in reply:
                 raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
             pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
-            header = int(reply["width"]), int(reply["height"]), str(reply["format"])
+            width, height = int(reply["width"]), int(reply["height"])
+            return PreparedImage(pixels, width, height, str(reply["format"]), str(reply["sha256"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ConnectionError("the child does not keep to its part") from error
-        # The digest is not the child's to tell: scores are remembered under it.
-        return PreparedImage(pixels, *header, hashlib.sha256(data).hexdigest())
 
     def _receive(self, length: int, until: float) -> bytearray:
         assert self._socket is not None
@@ -184,7 +218,7 @@ class DecodeWorker:
         if child is not None:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=0.1)  # one that is dying may say of what
-        self.close()
+        self._end()
         self._on_lost()
         return child.returncode if child is not None else None
 
@@ -202,43 +236,48 @@ def _search_path() -> str:
     return os.pathsep.join(filter(None, places))
 
 
-def serve(work: Callable[[bytes, DecodeLimits], PreparedImage]) -> None:
-    """Do the child's part until the parent is gone; `work` decodes one image."""
+Work = Callable[[bytes, bytes, DecodeLimits], PreparedImage]
+"""What a child does: kind and content -> the decoded image."""
+
+
+def serve(work: Work) -> None:
+    """Do the child's part until the parent is gone."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     limits = DecodeLimits(**json.loads(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the parent, which ends this
-    confine(max_pixels=limits.max_pixels, memory_bytes=limits.memory_bytes)
+    _confine(limits)
     with connection, connection.makefile("rwb") as stream:
         stream.write(b"\n")
         stream.flush()
-        while header := stream.read(_LENGTH.size):
-            data = stream.read(*_LENGTH.unpack(header))
+        while header := stream.read(_HEADER.size):
+            kind, length = _HEADER.unpack(header)
+            content = stream.read(length)
             # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
             signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
-            stream.write(_reply(work, data, limits))
+            stream.write(_reply(work, kind, content, limits))
             stream.flush()
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def confine(*, max_pixels: int, memory_bytes: int) -> None:
-    """Bound what this process may do with images from now on; memory beyond what it has mapped already."""
+def _confine(limits: DecodeLimits) -> None:
+    """Bound what this process may do from now on; memory beyond what it has mapped already."""
     # A core dump would leave somebody's image on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        bound = pages * resource.getpagesize() + memory_bytes
+        bound = pages * resource.getpagesize() + limits.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    Image.MAX_IMAGE_PIXELS = max_pixels
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the children are the parallelism
 
 
-def _reply(work: Callable[[bytes, DecodeLimits], PreparedImage], data: bytes, limits: DecodeLimits) -> bytes:
+def _reply(work: Work, kind: bytes, content: bytes, limits: DecodeLimits) -> bytes:
     pixels = b""
     reply: dict[str, object]
     try:
-        image = work(data, limits)
-        reply = {"width": image.width, "height": image.height, "format": image.format}
+        image = work(kind, content, limits)
+        reply = {name: getattr(image, name) for name in ("width", "height", "format", "sha256")}
         pixels = image.pixels.tobytes()
     except InvalidImage as error:
         reply = {"error": type(error).__name__, "message": str(error)}
@@ -253,4 +292,4 @@ def _reply(work: Callable[[bytes, DecodeLimits], PreparedImage], data: bytes, li
 
 
 if __name__ == "__main__":
-    serve(lambda data, limits: prepare(data, max_pixels=limits.max_pixels))
+    serve(lambda _, data, limits: prepare(data, max_pixels=limits.max_pixels))

@@ -1,7 +1,10 @@
-"""Which versions a model repository serves, and to whom: `deployment.json`, beside the versions.
+"""Which versions a model repository serves, and to whom: `image_reward_network/configs/deployment.json`.
 
 `export` writes it, by rename, and renders Triton's configuration from it; everybody else only reads. Where
 it is missing, the newest published version is served, as a plain Triton on the folder does.
+
+It lies in `configs`, not right beside the versions, because of Triton: a file that changes in the directory
+of a model is to Triton a change of all its versions, and the next call to load one would load them all anew.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "deployment.json"
+RUNNING_FILE_NAME: Final = ".running.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Change:
     """UTC, ISO 8601."""
     who: str
     action: str
-    """`promote`, `canary`, `shadow` or `rollback`."""
+    """`promote`, `canary`, `shadow`, `rollback`; `failed` where one of them was undone."""
     before: int | None
     """The stable version before; None for the first."""
     after: int
@@ -67,7 +71,16 @@ class Deployment:
 
 def path(repository: Path) -> Path:
     """Return where a model repository's deployment lies."""
-    return repository / NETWORK.name / FILE_NAME
+    return repository / NETWORK.name / "configs" / FILE_NAME
+
+
+def running_path(repository: Path) -> Path:
+    """Return where whoever runs Triton on this repository writes down its address and administration key.
+
+    A file of mode 0600 that is there as long as Triton runs: `{"pid": 4711, "triton_url": "127.0.0.1:8000",
+    "admin_key": "…"}`; the process is the one that keeps Triton running.
+    """
+    return repository / NETWORK.name / "configs" / RUNNING_FILE_NAME
 
 
 def published(repository: Path) -> list[int]:

@@ -39,6 +39,8 @@ class Manifest:
     """UTC, ISO 8601."""
     vram_mb: int | None = None
     """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
+    gates: dict[str, Any] | None = None
+    """What the version was measured by before it was published, and whether it `passed`; None: by nothing."""
 
 
 def read(directory: Path) -> Manifest:

@@ -1,11 +1,12 @@
 """The ImageReward network: an image and its prompt -> one reward. One file, top to bottom.
 
 A ViT-L/16 reads the image; a BERT reads the prompt and attends to the image's tokens in every layer
-(BLIP's "image-grounded text encoder"); an affine map of the first text token gives the reward. Upstream:
-ImageReward/ImageReward.py and ImageReward/models/BLIP/{vit,med}.py. Same function, less work:
+(BLIP's "image-grounded text encoder"); an affine map of the first text token gives the reward.
+Upstream: ImageReward/ImageReward.py and ImageReward/models/BLIP/{vit,med}.py. Same function, less
+work:
 
-- the reward head has no activations, so its five Linear layers, the mean and the standard deviation are
-  one affine map 768 -> 1 (`checkpoint.fold_head`);
+- the reward head has no activations, so its five Linear layers, the mean and the standard deviation
+  are one affine map 768 -> 1 (`checkpoint.fold_head`);
 - only the first token of the last text layer is read, so that layer has one query;
 - padding is masked, so the prompt may come cut to the longest of its batch;
 - the mask of the cross-attention is all ones and left out.
@@ -26,7 +27,7 @@ from reward.contract import IMAGE_SIZE, PIXEL_MEAN, PIXEL_STD
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The size of a network; the defaults are ImageReward-v1.0's (446,665,953 parameters upstream)."""
+    """A network's size; the defaults are ImageReward-v1.0's (446,665,953 parameters upstream)."""
 
     patch_size: int = 16
     image_width: int = 1024
@@ -126,7 +127,7 @@ class ImageLayer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """BERT, post-norm, cross-attending to the image in every layer (upstream: models/BLIP/med.py)."""
+    """BERT, post-norm, every layer cross-attending to the image (upstream: models/BLIP/med.py)."""
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
@@ -144,7 +145,8 @@ class TextEncoder(nn.Module):
         x: Tensor = self.norm(
             self.tokens(input_ids) + self.positions.weight[: input_ids.shape[1]]
         )  # (B, T, D)
-        # Upstream adds -10,000 where a token is padding; in fp32 either way its weight is exactly 0.
+        # Upstream adds -10,000 where a token is padding; in fp32 either way its weight is exactly
+        # 0.
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T): for all heads and queries
         for index, layer in enumerate(self.layers):
             last = index == len(self.layers) - 1
@@ -153,7 +155,7 @@ class TextEncoder(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Self-attention, cross-attention to the image and MLP, each added to its input and then normalised."""
+    """Self-attention, cross-attention to the image, MLP; each added and then normalised."""
 
     def __init__(self, width: int, image_width: int, heads: int) -> None:
         super().__init__()
@@ -191,7 +193,7 @@ class Attention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention in `heads` parts: (B, Q, D), (B, K, D), (B, K, D) -> (B, Q, D)."""
+    """Attend, scaled, in `heads` parts: (B, Q, D), (B, K, D), (B, K, D) -> (B, Q, D)."""
 
     def split(x: Tensor) -> Tensor:  # (B, L, D) -> (B, heads, L, D / heads)
         return x.view(x.shape[0], -1, heads, x.shape[-1] // heads).transpose(1, 2)

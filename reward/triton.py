@@ -1,4 +1,4 @@
-"""The adapter between Triton's Python backend and this library; every `model.py` is an import of it.
+"""The adapter between Triton's Python backend and this library; every `model.py` imports it.
 
 Triton calls `initialize`, then `execute` with the requests that it has batched. Whatever is wrong
 with one request is that request's error and touches no other: what its sender can mend becomes
@@ -37,8 +37,8 @@ _DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in ca
 class PreprocessModel:
     """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
 
-    Images are decoded in a child of each instance, so that one that crashes the decoder fails its own
-    request and Triton need not start this process again.
+    Images are decoded in a child of each instance, so that one that crashes the decoder fails its
+    own request and Triton need not start this process again.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -73,7 +73,8 @@ class NetworkModel:
         try:
             self._runtime = runtimes.load(directory, threads=threads)
         except VersionError as error:
-            # Triton tells the reason itself, unless its stub dies of a traceback with a path beyond ASCII.
+            # Triton tells the reason itself, unless its stub dies of a traceback with a path beyond
+            # ASCII.
             sys.stderr.write(f"error: {error}\n")
             sys.stderr.flush()
             raise
@@ -90,7 +91,7 @@ class NetworkModel:
         return arrays
 
     def _score(self, batches: list[Arrays]) -> list[Any]:
-        """Answer all from one execution; where it fails, each from its own, so that one fails alone."""
+        """Answer all from one execution; if it fails, each from its own: one fails alone."""
         if not batches:
             return []
         pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
@@ -130,7 +131,8 @@ def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:
     """Read a request's tensors and hold them against the contract.
 
     Raises:
-        InvalidTensor: one is missing, of another type or shape, or has more or fewer rows than the others.
+        InvalidTensor: one is missing, of another type or shape, or has more or fewer rows than the
+        others.
     """
     arrays = tuple(_input(spec, request) for spec in model.inputs)
     rows = {len(array) for array in arrays}
@@ -154,7 +156,8 @@ def _check_tokens(input_ids: NDArray[Any], attention_mask: NDArray[Any], *, voca
     """Refuse what would fail, or turn into NaN, the whole batch that it is joined to.
 
     Raises:
-        InvalidTensor: a token id outside the vocabulary, or a mask of other than 0 and 1 or of 0 alone.
+        InvalidTensor: a token id outside the vocabulary, or a mask of other than 0 and 1 or of 0
+        alone.
     """
     if input_ids.min() < 0 or input_ids.max() >= vocabulary_size:
         raise InvalidTensor(f"{contract.INPUT_IDS.name} must lie in 0 .. {vocabulary_size - 1}")

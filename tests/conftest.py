@@ -60,11 +60,11 @@ def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _publish(directory: Path) -> Path:
-    from export.publish import publish
+    from export.publish import Recipe, publish
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
     registry = Registry(copy_repository(directory / "model_repository"))
     weights = save_small_checkpoint(directory / "small.safetensors")
-    publish(registry, weights, name="small random network", show_progress=False)
+    publish(registry, Recipe(weights, "small random network"), show_progress=False)
     return directory

@@ -10,14 +10,14 @@ CHECKOUT: Final = Path(__file__).parents[1]
 
 
 def copy_repository(target: Path) -> Path:
-    """Copy the three model directories; versions that somebody published in the checkout stay there."""
+    """Copy the three model directories; what somebody published and promoted in the checkout stays there."""
     shutil.copytree(
         CHECKOUT / "model_repository",
         target,
-        ignore=lambda directory, names: (
-            [name for name in names if name.isdecimal() or name == "promotions.json"]
-            if Path(directory).name == "image_reward_network"
-            else []
-        ),
+        ignore=lambda directory, names: [
+            name
+            for name in names
+            if name == "configs" or (name.isdecimal() and Path(directory).name == "image_reward_network")
+        ],
     )
     return target

@@ -1,4 +1,4 @@
-"""A network of a few layers with random weights, for tests: milliseconds instead of half a second."""
+"""A network of a few layers with random weights, for tests: milliseconds, not half a second."""
 
 from __future__ import annotations
 

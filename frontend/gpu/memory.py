@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from frontend.triton.errors import NotReady
-from reward import manifest
+from reward import deployment, manifest
 from reward.contract import NETWORK
 from reward.errors import VersionError
-from reward.repository import served_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +22,7 @@ def measured_mb(repository: Path) -> int:
         NotReady: no version is promoted.
     """
     try:
-        content = manifest.read(repository / NETWORK.name / str(served_version(repository)))
+        content = manifest.read(repository / NETWORK.name / str(deployment.read(repository).stable))
     except VersionError as error:
         raise NotReady("no version is promoted", internal=str(error)) from error
     return content.vram_mb or _UNMEASURED_MB

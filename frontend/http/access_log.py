@@ -1,4 +1,4 @@
-"""The outermost layer: the request id and security headers of every answer, and its line in the log."""
+"""The outermost layer: every answer's request id and security headers, and its line in the log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ _CLIENT_GONE: Final = 499  # nginx's word for it: there was nobody left to answe
 class AccessLogMiddleware:
     """Gives every request an id, every answer its headers, and the log a line for both.
 
-    Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log line.
+    Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log
+    line.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:

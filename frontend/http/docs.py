@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI over the OpenAPI document; its files come from a package, none from a host."""
+"""`/docs`: Swagger UI over the OpenAPI document; its files come from a package, not a host."""
 
 from __future__ import annotations
 

@@ -4,11 +4,9 @@ HttpError
 ├── InvalidRequest     it does not keep the schema
 │   └── AllFailed      no candidate of a batch could be scored
 ├── PayloadTooLarge    its body is above its limit
-├── BodiesTooLarge     all bodies that are being received are above theirs
 ├── Unauthorized       API keys are configured and none valid was sent
 ├── NotFound
-├── MethodNotAllowed
-└── Internal           whatever nobody expected
+└── MethodNotAllowed
 """
 
 from __future__ import annotations
@@ -41,10 +39,6 @@ class PayloadTooLarge(HttpError):
     """The body has more bytes than allowed."""
 
 
-class BodiesTooLarge(HttpError):
-    """Too many large bodies are being received at once."""
-
-
 class Unauthorized(HttpError):
     """API keys are configured and none valid was sent."""
 
@@ -55,7 +49,3 @@ class NotFound(HttpError):
 
 class MethodNotAllowed(HttpError):
     """The path exists, but not for this method."""
-
-
-class Internal(HttpError):
-    """A defect of ours."""

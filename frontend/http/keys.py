@@ -8,7 +8,6 @@ makes them 256 bits long.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
 import re
@@ -40,8 +39,8 @@ def key_line(name: str, key: str) -> str:
 class KeyRing:
     """The keys of one file.
 
-    A change that cannot be read leaves the keys as they were and is logged: neither a slip of the pen nor a
-    file that is just being replaced may lock everybody out, or let anybody in.
+    A change that cannot be read leaves the keys as they were and is logged: neither a slip of the
+    pen nor a file that is just being replaced may lock everybody out, or let anybody in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,17 +51,12 @@ class KeyRing:
         """
         self._path = path
         self._stamp = _stamp(path)
-        self._keys = _read(path)
+        self._names = _read(path)
 
     def name_of(self, key: bytes) -> str | None:
         """Return the name of a key, None where there is no such key."""
         self._refresh()
-        digest = _digest(key)
-        found = None
-        for name, expected in self._keys:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(digest, expected):
-                found = name
-        return found
+        return self._names.get(_digest(key))  # how long that takes tells of the digest at most
 
     def _refresh(self) -> None:
         stamp = _stamp(self._path)
@@ -70,11 +64,11 @@ class KeyRing:
             return
         self._stamp = stamp
         try:
-            self._keys = _read(self._path)
+            self._names = _read(self._path)
         except KeysInvalid as error:
-            _LOGGER.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - no traceback wanted
+            _LOGGER.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - no traceback
         else:
-            _LOGGER.info("%d API keys were read", len(self._keys))
+            _LOGGER.info("%d API keys were read", len(self._names))
 
 
 def _digest(key: bytes) -> str:
@@ -83,19 +77,21 @@ def _digest(key: bytes) -> str:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - through links: that is how mounted secrets are replaced
+        # Through links: that is how mounted secrets are replaced.
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
+def _read(path: Path) -> dict[str, str]:
+    """Return the keys' names by their digests."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise KeysInvalid(f"{path} cannot be read: {reason}") from error
-    keys = []
+    names = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
         if not text:
@@ -103,5 +99,5 @@ def _read(path: Path) -> list[tuple[str, str]]:
         match = _LINE.fullmatch(text)
         if match is None:
             raise KeysInvalid(f"{path}, line {number}: not of the form name:sha256")
-        keys.append((match["name"], match["digest"].lower()))
-    return keys
+        names[match["digest"].lower()] = match["name"]
+    return names

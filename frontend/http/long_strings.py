@@ -52,7 +52,7 @@ class LongStrings:
 
 
 def _value_start(content: SharedBytes, position: int) -> int:
-    """Return where a string begins behind a key, after its quote; the end of all where there is none."""
+    """Return where a key's string begins, after its quote; where there is none, the end of all."""
     head = content.read(position, position + _MAX_GAP_BYTES)
     colon = head.lstrip(_BLANKS)
     value = colon[1:].lstrip(_BLANKS)

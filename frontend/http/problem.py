@@ -1,4 +1,4 @@
-"""Errors -> application/problem+json (RFC 9457): the one place that knows their statuses and codes."""
+"""Errors -> application/problem+json (RFC 9457), their statuses and codes; known here alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.errors import GpuError
@@ -16,6 +17,7 @@ from frontend.scoring import errors as scoring
 from frontend.triton import errors as triton
 
 if TYPE_CHECKING:
+    from fastapi import Request
     from pydantic import ValidationError
 
 _TYPE_PREFIX: Final = "urn:imajin-aesthetic:error:"
@@ -36,13 +38,12 @@ _MODEL: Final = Kind(503, "model_unavailable", "The model is not available")  # 
 _DEADLINE: Final = Kind(504, "deadline_exceeded", "The deadline passed")
 _INTERNAL: Final = Kind(500, "internal", "The service failed")
 
-# A class that is not here is answered as its nearest base, and as a defect where it has none.
+# A class that is not here is answered as its nearest base: at last as a defect of ours.
 KINDS: Final[dict[type[ServiceError], Kind]] = {
     ServiceError: _INTERNAL,
     DeadlineExceeded: _DEADLINE,
     http.InvalidRequest: _INVALID,
     http.PayloadTooLarge: Kind(413, "payload_too_large", "The payload is too large"),
-    http.BodiesTooLarge: _OVERLOADED,
     http.Unauthorized: Kind(401, "unauthorized", "A valid API key is needed"),
     http.NotFound: Kind(404, "not_found", "There is nothing here"),
     http.MethodNotAllowed: Kind(405, "method_not_allowed", "The method is not allowed here"),
@@ -87,6 +88,23 @@ def problem(error: ServiceError, request_id: str) -> JSONResponse:
         media_type="application/problem+json",
         headers=headers,
     )
+
+
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Translate what the framework itself raises."""
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            translated: ServiceError = http.NotFound("no such path; see /docs")
+        case 405:
+            translated = http.MethodNotAllowed("this path does not answer this method; see /docs")
+        case 400 | 422:
+            translated = http.InvalidRequest(str(error.detail))
+        case _:
+            translated = ServiceError("an internal error occurred", internal=str(error.detail))
+    response = problem(translated, request.state.request_id)
+    response.headers.update(error.headers or {})  # Allow, for 405
+    return response
 
 
 def describe_validation(error: ValidationError) -> str:

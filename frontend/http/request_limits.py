@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 
 from frontend.errors import ServiceError
-from frontend.http.errors import BodiesTooLarge, Internal, PayloadTooLarge, Unauthorized
+from frontend.http.errors import PayloadTooLarge, Unauthorized
 from frontend.http.problem import problem
+from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,10 +40,10 @@ class BodyLimits:
         """Count bytes that have been received, or announced.
 
         Raises:
-            BodiesTooLarge: too many are held.
+            Overloaded: too many are held.
         """
         if self.buffered_bytes + count > self._max_buffered_bytes:
-            raise BodiesTooLarge("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
+            raise Overloaded("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
         self.buffered_bytes += count
 
     def give_back(self, count: int) -> None:
@@ -97,7 +98,7 @@ class _Exchange:
         except ServiceError as error:
             await self._fail(error)
         except Exception:  # noqa: BLE001 - the outermost frame on the REST side
-            await self._fail(Internal("an internal error occurred", internal=traceback.format_exc()))
+            await self._fail(ServiceError("an internal error occurred", internal=traceback.format_exc()))
         finally:
             self._limits.give_back(self._held_bytes)
             self._notes["received_bytes"] = self._received_bytes

@@ -13,11 +13,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
 from frontend.http import bodies, schemas
-from frontend.http.bodies import TIMEOUT_HEADER
-from frontend.http.errors import AllFailed
+from frontend.http.errors import AllFailed, InvalidRequest
+from frontend.http.openapi import problems, scoring_body
 from frontend.http.problem import kind
 from frontend.scoring import ranking
-from reward.contract import MAX_PROMPT_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from frontend.metrics import Metrics
     from frontend.scoring.health import HealthMonitor
     from frontend.scoring.pipeline import Pipeline, ScoredImage, ScoreResult
-    from frontend.triton.client import ServedVersion, TritonClient
+    from frontend.triton.client import ServedVersion
 
-    _Read = Callable[[Request, schemas.Limits, Deadline], Awaitable[bodies.ScoringRequest]]
+    _Read = Callable[[Request, Deadline], Awaitable[bodies.ScoringRequest]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class Services:
 
     limits: schemas.Limits
     pipeline: Pipeline
-    client: TritonClient
     monitor: HealthMonitor
     metrics: Metrics
     keeper: Keeper | None
@@ -51,38 +49,7 @@ async def _services(request: Request) -> Services:  # else FastAPI asks a thread
 Parts = Annotated[Services, Depends(_services)]
 router = APIRouter()
 
-_PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": "An error (RFC 9457)", "content": _PROBLEM} for status in statuses}
-
-
-_SCORING_PROBLEMS: Final = _problems(401, 413, 422, 429, 500, 503, 504)
-_TIMEOUT_PARAMETER: Final = {
-    "name": TIMEOUT_HEADER,
-    "in": "header",
-    "required": False,
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-    "description": "Deadline of this request in milliseconds.",
-}
-_UPLOAD_SCHEMA: Final = {
-    "type": "object",
-    "required": ["prompt", "image"],
-    "properties": {
-        "prompt": {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS},
-        "image": {"type": "string", "format": "binary"},
-        "min_score": {"type": "number"},
-    },
-}
-
-
-def _body(name: str, **others: dict[str, Any]) -> dict[str, Any]:
-    json_schema = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-    return {
-        "requestBody": {"required": True, "content": json_schema | others},
-        "parameters": [_TIMEOUT_PARAMETER],
-    }
+_SCORING_PROBLEMS: Final = problems(401, 413, 422, 429, 500, 503, 504)
 
 
 @router.post(
@@ -90,7 +57,7 @@ def _body(name: str, **others: dict[str, Any]) -> dict[str, Any]:
     summary="Score one image",
     response_model=schemas.ScoreResponse,
     responses=_SCORING_PROBLEMS,
-    openapi_extra=_body("ScoreRequest", **{"multipart/form-data": {"schema": _UPLOAD_SCHEMA}}),
+    openapi_extra=scoring_body(schemas.ScoreRequest, form=schemas.ScoreUpload),
 )
 async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     """Score one image, by URL, base64 or upload, against its prompt."""
@@ -101,10 +68,7 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
         raise image
     return schemas.ScoreResponse(
         **_scored(image, body.min_score),
-        prompt_tokens=result.prompt_tokens,
-        prompt_truncated=result.prompt_truncated,
-        model=_model(result.served),
-        processing_time_ms=_since_ms(started),
+        **_answer(result, started),
     )
 
 
@@ -113,7 +77,7 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     summary="Rank up to ten candidates",
     response_model=schemas.BatchResponse,
     responses=_SCORING_PROBLEMS,
-    openapi_extra=_body("BatchRequest"),
+    openapi_extra=scoring_body(schemas.BatchRequest),
 )
 async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     """Rank the candidates of one prompt, best first; one that fails does not fail the others."""
@@ -126,10 +90,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
         best_candidate=results[0],
         results=results,
         failed=failed,
-        prompt_tokens=result.prompt_tokens,
-        prompt_truncated=result.prompt_truncated,
-        model=_model(result.served),
-        processing_time_ms=_since_ms(started),
+        **_answer(result, started),
     )
 
 
@@ -137,7 +98,7 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     "/info",
     summary="Model, limits and scale",
     response_model=schemas.InfoResponse,
-    responses=_problems(401, 429, 500, 503, 504),
+    responses=problems(401, 429, 500, 503, 504),
 )
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
@@ -154,11 +115,6 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         gpu_coordination="none" if parts.keeper is None else parts.keeper.coordination,
         gpu=_gpu(parts.keeper),
         limits=parts.limits,
-        scale=schemas.Scale(
-            raw_score="reward, about -2 to +2; mean 0 and standard deviation 1 on the model's own test set",
-            normalized_score="sigmoid(raw_score), 0 to 1",
-            percentile="100 * Phi(raw_score), Phi the standard normal distribution",
-        ),
     )
 
 
@@ -208,7 +164,7 @@ async def ready(parts: Parts) -> JSONResponse:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=_problems(401, 500),
+    responses=problems(401, 500),
 )
 async def metrics(parts: Parts) -> Response:
     """Write the metrics in Prometheus' text format."""
@@ -217,8 +173,11 @@ async def metrics(parts: Parts) -> Response:
 
 async def _score(request: Request, parts: Services, read: _Read) -> tuple[bodies.ScoringRequest, ScoreResult]:
     deadline = bodies.read_deadline(request, parts.limits)
-    body = await read(request, parts.limits, deadline)
-    request.state.notes["images"] = len(body.sources)
+    body = await read(request, deadline)
+    count, allowed = len(body.sources), parts.limits.max_candidates
+    if count > allowed:
+        raise InvalidRequest(f"candidates: {count} were sent, {allowed} are allowed")
+    request.state.notes["images"] = count
     if parts.log_prompts:
         request.state.notes["prompt"] = body.prompt
     result = await parts.pipeline.score(
@@ -233,41 +192,35 @@ async def _score(request: Request, parts: Services, read: _Read) -> tuple[bodies
 def _ranked(
     body: bodies.ScoringRequest, images: list[ScoredImage | ServiceError]
 ) -> tuple[list[schemas.RankedCandidate], list[schemas.FailedCandidate]]:
-    scored = [(index, image) for index, image in enumerate(images) if not isinstance(image, ServiceError)]
-    results = []
-    for place in ranking.rank([image.raw_score for _, image in scored]):
-        index, image = scored[place.index]
-        results.append(
-            schemas.RankedCandidate(
-                rank=place.rank,
-                index=index,
-                id=body.ids[index],
-                **_scored(image, body.min_score),
-            )
-        )
-    failed = [
-        schemas.FailedCandidate(
-            index=index,
-            id=body.ids[index],
-            error=schemas.ErrorInfo(code=kind(error).code, detail=error.detail),
-        )
-        for index, error in enumerate(images)
-        if isinstance(error, ServiceError)
-    ]
-    return results, failed
+    results, failed = [], []
+    ranks = iter(ranking.ranks([one.raw_score for one in images if not isinstance(one, ServiceError)]))
+    for index, (own_id, image) in enumerate(zip(body.ids, images, strict=True)):
+        if isinstance(image, ServiceError):
+            error = schemas.ErrorInfo(code=kind(image).code, detail=image.detail)
+            failed.append(schemas.FailedCandidate(index=index, id=own_id, error=error))
+        else:
+            scored = _scored(image, body.min_score)
+            results.append(schemas.RankedCandidate(rank=next(ranks), index=index, id=own_id, **scored))
+    return sorted(results, key=lambda result: result.rank), failed
 
 
 def _scored(scored: ScoredImage, min_score: float | None) -> dict[str, Any]:
-    image = scored.image
     return {
         "raw_score": scored.raw_score,
         "normalized_score": ranking.sigmoid(scored.raw_score),
         "percentile": ranking.percentile(scored.raw_score),
         "passed": None if min_score is None else scored.raw_score >= min_score,
-        "image": schemas.ImageInfo(
-            width=image.width, height=image.height, format=image.format, sha256=image.sha256
-        ),
+        "image": schemas.ImageInfo.model_validate(scored.image),
         "cached": scored.cached,
+    }
+
+
+def _answer(result: ScoreResult, started: float) -> dict[str, Any]:
+    return {
+        "prompt_tokens": result.prompt_tokens,
+        "prompt_truncated": result.prompt_truncated,
+        "model": _model(result.served),
+        "processing_time_ms": round((time.perf_counter() - started) * 1000, 3),
     }
 
 
@@ -284,19 +237,5 @@ def _gpu(keeper: Keeper | None) -> schemas.Gpu | None:
     if keeper is None:
         return None
     found = keeper.status()
-    return schemas.Gpu(
-        state=found.state,
-        gpu=found.gpu,
-        lease_id=found.lease_id,
-        fence=found.fence,
-        keeper=found.keeper,
-        priority=found.priority,
-        vram_mb=found.vram_mb,
-        expires_in_s=found.expires_in_s,
-        unprotected=found.is_unprotected,
-        ledger=found.outage or "ok",
-    )
-
-
-def _since_ms(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
+    ledger = found.outage or "ok"
+    return schemas.Gpu(**vars(found), unprotected=found.is_unprotected, ledger=ledger)

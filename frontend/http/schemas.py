@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    model_validator,
+)
 
-from reward.contract import MAX_PROMPT_CHARACTERS
+from reward.contract import MAX_PROMPT_CHARACTERS, MAX_TOKENS
+from reward.preprocess import FORMATS
 
 Prompt = Annotated[
     str,
@@ -33,10 +41,17 @@ MinScore = Annotated[
 ]
 
 
-class ImageSource(BaseModel):
-    """Where an image comes from."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class _Question(_Body):
+    prompt: Prompt
+    min_score: MinScore = None
+
+
+class ImageSource(_Body):
+    """Where an image comes from."""
 
     image_url: ImageUrl = None
     image_base64: ImageBase64 = None
@@ -48,11 +63,14 @@ class ImageSource(BaseModel):
         return self
 
 
-class ScoreRequest(ImageSource):
+class ScoreRequest(ImageSource, _Question):
     """One image and its prompt."""
 
-    prompt: Prompt
-    min_score: MinScore = None
+
+class ScoreUpload(_Question):
+    """One image file and its prompt, as a form."""
+
+    image: Annotated[bytes, Strict()]
 
 
 class Candidate(ImageSource):
@@ -63,18 +81,16 @@ class Candidate(ImageSource):
     )
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(_Question):
     """One prompt and its candidates; ten at most by default (see `/info`)."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: Prompt
     candidates: Annotated[list[Candidate], Field(min_length=1, max_length=64)]
-    min_score: MinScore = None
 
 
 class ImageInfo(BaseModel):
     """What was scored."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     width: int
     height: int
@@ -179,28 +195,32 @@ class LiveResponse(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request may ask for."""
+    """What a request may ask for; what an operator may choose of it is read from the settings."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True
+    )
 
     max_candidates: int
     max_image_bytes: int
     max_pixels: int
     max_body_bytes: int
-    max_prompt_characters: int
-    max_prompt_tokens: int
+    max_prompt_characters: int = MAX_PROMPT_CHARACTERS
+    max_prompt_tokens: int = MAX_TOKENS
     request_timeout_s: float
     max_request_timeout_s: float
-    formats: list[str]
+    formats: list[str] = list(FORMATS)
     fetch: str
 
 
 class Scale(BaseModel):
     """How to read a score."""
 
-    raw_score: str
-    normalized_score: str
-    percentile: str
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    raw_score: str = "reward, about -2 to +2; mean 0 and standard deviation 1 on the model's own test set"
+    normalized_score: str = "sigmoid(raw_score), 0 to 1"
+    percentile: str = "100 * Phi(raw_score), Phi the standard normal distribution"
 
 
 class Gpu(BaseModel):
@@ -238,4 +258,4 @@ class InfoResponse(BaseModel):
     ]
     gpu: Annotated[Gpu | None, Field(description="null without coordination")]
     limits: Limits
-    scale: Scale
+    scale: Scale = Scale()

@@ -25,25 +25,12 @@ Mode = Literal["off", "allowlist", "public"]
 
 DEFAULT_PORTS: Final = frozenset({80, 443, *range(8000, 9000)})
 
-# IANA special-purpose registry, and what operators do with the rest. https://www.iana.org/assignments/
+# What `is_global` of the standard library lets through.
 _DENIED_V4: Final = tuple(
     IPv4Network(text)
     for text in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # carrier-grade NAT
-        "127.0.0.0/8",
-        "169.254.0.0/16",  # link-local; cloud metadata
-        "172.16.0.0/12",
         "192.0.0.0/24",  # IETF protocol assignments
-        "192.0.2.0/24",  # documentation
         "192.88.99.0/24",  # 6to4 relays
-        "192.168.0.0/16",
-        "198.18.0.0/15",  # benchmarking
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved; broadcast
         "168.63.129.16/32",  # Azure's host, on a public address
     )
 )

@@ -2,91 +2,130 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-
-# Imported here, they are registered in every worker, and Pillow need not import all its plugins to find them.
-from PIL import AvifImagePlugin, WebPImagePlugin  # noqa: F401
+import asyncio
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Self
 
 import reward.errors
-from frontend.images.base64_text import Base64Text, decode_base64
-from frontend.images.errors import ImageTooLarge, ImageUndecodable
-from frontend.images.workers import TaskTookTooLong, WorkerLost, WorkerPool
-from reward.decoding import confine
+from frontend.errors import DeadlineExceeded
+from frontend.images.base64_text import decode_base64
+from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
+from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, serve
 from reward.preprocess import PreparedImage, prepare
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
-@dataclass(frozen=True)
-class DecodeLimits:
-    """How many workers there are, and what one image may cost."""
+    from frontend.images.shared_bytes import Piece
 
-    workers: int = 2
-    max_bytes: int = 20 * 2**20  # of base64, when decoded
-    max_pixels: int = 50_000_000  # of all frames together
-    task_timeout_s: float = 10.0
-    memory_bytes: int = 1536 * 2**20  # beyond what an idle worker has mapped
+    Base64 = str | Piece
+    """Base64 or a data: URI; as a piece, what stands between the quotes of a JSON string."""
 
-
-Work = Callable[[bytes, DecodeLimits], PreparedImage]
+_BASE64: Final = b"b"
+_CLOSE_S: Final = 2.0
+"""Work that still runs when the pool is left may take so long. What requests waited for has ended before."""
 
 
-def decode_image(source: bytes | Base64Text, limits: DecodeLimits) -> PreparedImage:
-    """Decode in the calling process; this is what a worker runs.
+class DecodePool:
+    """A fixed number of workers, each driven by a thread; use as an async context manager.
 
-    Raises:
-        reward.errors.InvalidImage: too large, damaged, or not of a known format.
-        ImageUndecodable, ImageTooLarge: it is no base64, or too much of it.
-        MemoryError: it takes more than the process may have.
+    Leaving it waits a moment for what runs, and then ends it.
     """
-    data = source if isinstance(source, bytes) else decode_base64(source, limits.max_bytes)
-    return prepare(data, max_pixels=limits.max_pixels)
-
-
-class DecodePool(WorkerPool):
-    """The decode workers; they do other work, too (`run`), that must not hold up the event loop."""
 
     def __init__(
         self,
         limits: DecodeLimits | None = None,
         *,
-        work: Work = decode_image,
+        workers: int = 2,
         on_worker_lost: Callable[[], None] = lambda: None,
+        module: str = __name__,
     ) -> None:
-        self._limits = limits or DecodeLimits()
-        self._work = work
-        super().__init__(
-            self._limits.workers,
-            task_timeout_s=self._limits.task_timeout_s,
-            initialise=(_confine, (self._limits,)),
-            preload=[__name__],
-            on_worker_lost=on_worker_lost,
-        )
+        """Prepare; `module` is what a worker runs, and `on_worker_lost` is called in some thread."""
+        self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
+        self._idle: SimpleQueue[DecodeWorker] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._left = False
 
-    async def decode(self, source: bytes | Base64Text, *, timeout_s: float) -> PreparedImage:
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in self._workers))
+        except BaseException:
+            await self._close()
+            raise
+        for worker in self._workers:
+            self._idle.put(worker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        finishing = asyncio.create_task(asyncio.to_thread(self._threads.shutdown))
+        await asyncio.wait({finishing}, timeout=_CLOSE_S)
+        await self._close()
+        await finishing
+
+    async def decode(self, source: bytes | Base64, *, timeout_s: float) -> PreparedImage:
         """Decode one image within `timeout_s`, the wait for a worker included.
+
+        A caller who is cancelled while waiting costs nothing. Work that has begun is finished, so that
+        callers who come and go do not cost a worker each.
 
         Raises:
             ImageTooLarge: more bytes, pixels by the header, or memory than allowed.
             ImageUndecodable: damaged, not of a known format, or its decoder hung or crashed.
             DeadlineExceeded: `timeout_s` passed.
+            DecoderStopped: the pool has been left.
         """
+        if self._left:
+            raise DecoderStopped("images are no longer decoded")
+        deadline = time.monotonic() + timeout_s
         try:
-            return await self.run(self._work, source, self._limits, timeout_s=timeout_s)
-        except reward.errors.ImageTooLarge as error:
-            raise ImageTooLarge(str(error)) from error
-        except MemoryError as error:
-            raise ImageTooLarge("decoding the image takes more memory than is allowed") from error
-        except reward.errors.InvalidImage as error:
-            raise ImageUndecodable(str(error)) from error
-        except TaskTookTooLong as error:
-            raise ImageUndecodable(f"decoding the image took {error}") from error
-        except WorkerLost as error:
-            raise ImageUndecodable("the decoder failed on the image", internal=str(error)) from error
+            async with asyncio.timeout(timeout_s):
+                # Cancelled, its future drops what has not begun, and leaves alone what has.
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._work, source, deadline
+                )
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the image was decoded") from None
+
+    def _work(self, source: bytes | Base64, deadline: float) -> PreparedImage:
+        worker = self._idle.get()
+        try:
+            kind = IMAGE if isinstance(source, bytes) else _BASE64
+            content = json.dumps(source)[1:-1].encode() if isinstance(source, str) else source
+            return worker.decode(content, kind=kind, timeout_s=deadline - time.monotonic())
+        except reward.errors.RewardError as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from error
+            match error:
+                case reward.errors.ImageTooLarge():
+                    raise ImageTooLarge(str(error)) from error
+                case reward.errors.InvalidImage():
+                    raise ImageUndecodable(str(error)) from error
+            if self._left:
+                raise DecoderStopped("images are no longer decoded") from error
+            raise
+        finally:
+            self._idle.put(worker)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(worker.close) for worker in self._workers))
 
 
-def _confine(limits: DecodeLimits) -> None:
-    """Bound what this worker may do, as it starts."""
-    # Pebble's handler would wait for a decoder that hangs in C; the default kills at once.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    confine(max_pixels=limits.max_pixels, memory_bytes=limits.memory_bytes)
+def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedImage:
+    """Do what a worker does.
+
+    Raises:
+        reward.errors.InvalidImage: too large, damaged, not of a known format, or no base64.
+    """
+    data = content if kind == IMAGE else decode_base64(content, limits.max_bytes)
+    return prepare(data, max_pixels=limits.max_pixels)
+
+
+if __name__ == "__main__":
+    serve(decode_image)

@@ -142,13 +142,14 @@ class Fetcher:
             answer = await self._request(target, userinfo)
             if isinstance(answer, bytes):
                 return answer
-            following = addresses.parse_url(answer.location, base=target)
+            following = addresses.parse_url(answer, base=target)
             if following.origin != target.origin:
                 userinfo = None
             target = following
         raise ImageUnreachable(f"the URL redirects more than {self._policy.max_redirects} times")
 
-    async def _request(self, target: Target, userinfo: str | None) -> bytes | _Redirect:
+    async def _request(self, target: Target, userinfo: str | None) -> bytes | str:
+        """Return the image, or the Location of another one."""
         if self._session is None:
             raise RuntimeError("the Fetcher has not been entered")
         headers = _HEADERS if userinfo is None else {**_HEADERS, "Authorization": _basic(userinfo)}
@@ -159,7 +160,7 @@ class Fetcher:
                 URL(target.url, encoded=True), headers=headers, allow_redirects=False
             ) as response:
                 if response.status in _REDIRECTS and (location := response.headers.get("Location")):
-                    return _Redirect(location)
+                    return location
                 if response.status != 200:
                     raise ImageUnreachable(f"the image's host answered {response.status}")
                 return await self._read(response)
@@ -199,11 +200,6 @@ class Fetcher:
         if inflater and not inflater.eof:
             raise ImageUnreachable("the image's host ended its answer early")
         return bytes(body)
-
-
-@dataclass(frozen=True)
-class _Redirect:
-    location: str
 
 
 @dataclass

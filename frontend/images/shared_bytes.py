@@ -1,4 +1,4 @@
-"""Bytes that a worker process reads where they are: a file in memory, without a name.
+"""Bytes that the kernel hands to a worker process: a file in memory, without a name.
 
 Copying 13 MB from object to object holds the interpreter for ten milliseconds, in whatever thread.
 Here only the kernel copies, and meanwhile the interpreter is free.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Final
@@ -19,7 +18,7 @@ _SLICE_BYTES: Final = 2**18
 
 
 class SharedBytes:
-    """Grows like a bytearray; in another process it is a path, good while this object lives."""
+    """Grows like a bytearray."""
 
     def __init__(self, content: bytes | bytearray = b"") -> None:
         self._fd = os.memfd_create("body", os.MFD_CLOEXEC)
@@ -30,11 +29,8 @@ class SharedBytes:
     def __len__(self) -> int:
         return self._length
 
-    def __fspath__(self) -> str:
-        return f"/proc/{os.getpid()}/fd/{self._fd}"
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (os.fspath(self),)
+    def fileno(self) -> int:
+        return self._fd
 
     def extend(self, content: bytes | bytearray) -> None:
         while content:
@@ -56,15 +52,17 @@ class SharedBytes:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of shared bytes, readable in every process."""
+    """A part of shared bytes."""
 
-    whole: SharedBytes | str
+    whole: SharedBytes
     start: int
     end: int
 
-    def read(self) -> bytes:
-        with Path(self.whole).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), self.end - self.start, self.start)
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def fileno(self) -> int:
+        return self.whole.fileno()
 
 
 @cache

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from frontend.errors import ServiceError
-from frontend.images.errors import too_large
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frontend.deadline import Deadline
-    from frontend.images.base64_text import Base64Text
-    from frontend.images.decode import DecodePool
+    from frontend.images.decode import Base64, DecodePool
     from frontend.images.fetch import Fetcher
     from frontend.metrics import Metrics
     from reward import PreparedImage
@@ -25,18 +23,17 @@ class Source:
     """Where an image comes from; exactly one of the three."""
 
     url: str | None = None
-    base64: Base64Text | None = None
+    base64: Base64 | None = None
     data: bytes | None = None
 
 
 class ImageLoader:
     """Fetches and decodes the images of one request side by side."""
 
-    def __init__(self, fetcher: Fetcher, pool: DecodePool, metrics: Metrics, *, max_bytes: int) -> None:
+    def __init__(self, fetcher: Fetcher, pool: DecodePool, metrics: Metrics) -> None:
         self._fetcher = fetcher
         self._pool = pool
         self._metrics = metrics
-        self._max_bytes = max_bytes
 
     async def load(self, sources: Sequence[Source], deadline: Deadline) -> list[PreparedImage | ServiceError]:
         """Load the images of one request; one that fails stands as its error and stops no other."""
@@ -62,15 +59,10 @@ class ImageLoader:
         except ServiceError as error:
             return error
 
-    def _encoded(self, source: Source, fetched: dict[str, bytes | ServiceError]) -> bytes | Base64Text:
+    def _encoded(self, source: Source, fetched: dict[str, bytes | ServiceError]) -> bytes | Base64:
         if source.url is not None:
             answer = fetched[source.url]
             if isinstance(answer, ServiceError):
                 raise answer
             return answer
-        if source.base64 is not None:
-            return source.base64
-        data = source.data or b""
-        if len(data) > self._max_bytes:
-            raise too_large(self._max_bytes)
-        return data
+        return source.data or b"" if source.base64 is None else source.base64

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reward.manifest import Manifest
 
 ENTRY_BYTES: Final = 512
-"""What one entry takes, rounded up: a digest, a number and their places in three tables (425 measured)."""
+"""What one entry takes, rounded up: a digest, a number, their places in three tables (425 measured)."""
 
 
 def score_key(image_sha256: str, input_ids: NDArray[np.int64], manifest: Manifest) -> bytes:

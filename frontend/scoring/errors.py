@@ -2,7 +2,7 @@
 
 ScoringError
 ├── PromptInvalid  not Unicode text, or too long
-└── Overloaded     as many images wait for admission as may
+└── Overloaded     as much is being received, or waits for admission, as may
 """
 
 from __future__ import annotations
@@ -19,4 +19,4 @@ class PromptInvalid(ScoringError):
 
 
 class Overloaded(ScoringError):
-    """The admission queue is full."""
+    """Too much is being received, or waits for admission."""

@@ -1,8 +1,9 @@
-"""Is the service able to score? A monitor finds out in the background; whoever asks reads what it found last.
+"""Is the service able to score? A monitor finds out in the background; whoever asks reads that.
 
-It sends one grey pixel the way that a request goes, unless a real request has just gone it. On a shared GPU it
-neither loads the model nor keeps it: while the model is not loaded, ready means that a request could have it
-loaded, and a model that is loaded and unused is not run, because whatever runs counts as use.
+It sends one grey pixel the way that a request goes, unless a real request has just gone it. On a
+shared GPU it neither loads the model nor keeps it: while the model is not loaded, ready means that
+a request could have it loaded, and a model that is loaded and unused is not run, because whatever
+runs counts as use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from PIL import Image
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.keeper import State
-from frontend.images.decode import DecodeLimits, decode_image
+from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Health:
 
 
 def pause_s(health: Health, took_s: float) -> float:
-    """Say how long to wait before the next probe: after trouble a second, however long it took to find it."""
+    """Say how long to wait before the next probe: after trouble always a second."""
     return max(_PAUSE_S, _PAUSE_FACTOR * took_s) if health.ready else _PAUSE_S
 
 
@@ -74,20 +75,19 @@ class HealthMonitor:
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
-        self._pixels = decode_image(self._pixel, DecodeLimits()).pixels
+        self._pixels = prepare(self._pixel).pixels
 
     async def __aenter__(self) -> Self:
         self._client.on_failure = self._request_failed.set
-        self._start()
+        self._task = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
 
     async def look(self) -> None:
         """Probe every part, and publish what was found."""
@@ -97,25 +97,14 @@ class HealthMonitor:
             health = replace(health, triton=None, model=None)
         self.health = replace(health, decode=decode)
 
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._watch())
-        self._task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start again after a defect of ours: an old state must not stand for ever."""
-        if task is self._task and not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("the health monitor failed", exc_info=error)
-            self.health = Health(decode="the health monitor failed")
-            asyncio.get_running_loop().call_later(_PAUSE_S, self._start_again, task)
-
-    def _start_again(self, ended: asyncio.Task[None]) -> None:
-        if self._task is ended:
-            self._start()
-
     async def _watch(self) -> None:
         while True:
             started = time.monotonic()
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - this task's outermost frame: an old state must not stay
+                _LOG.exception("the health monitor failed")
+                self.health = Health(decode="the health monitor failed")
             self._request_failed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(self.health, time.monotonic() - started)):

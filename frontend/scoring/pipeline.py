@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from frontend.deadline import Deadline
     from frontend.gpu.keeper import Keeper
     from frontend.images.sources import ImageLoader, Source
-    from frontend.images.workers import WorkerPool
     from frontend.metrics import Metrics
     from frontend.scoring.admission import Admission
     from frontend.triton.client import ServedVersion, TritonClient
     from reward import PreparedImage
 
 _QUICK_CHARACTERS: Final = 256
-"""A prompt this long takes less than a millisecond, whatever it holds; 10,000 combining marks take 86."""
+"""A prompt this long takes a millisecond, whatever it holds; 10,000 characters take up to 40."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Pipeline:
         self,
         admission: Admission,
         loader: ImageLoader,
-        workers: WorkerPool,
         client: TritonClient,
         cache: ScoreCache,
         metrics: Metrics,
@@ -65,7 +64,7 @@ class Pipeline:
     ) -> None:
         self._admission = admission
         self._loader = loader
-        self._workers = workers
+        self._tokenising = asyncio.Lock()
         self._client = client
         self._cache = cache
         self._metrics = metrics
@@ -77,7 +76,8 @@ class Pipeline:
         """Score one prompt's images, all that decode in a single request to Triton.
 
         Raises:
-            ServiceError: whatever concerns the whole request; an image's own failure stands in its place.
+            ServiceError: whatever concerns the whole request; an image's own failure stands in its
+                place.
         """
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
@@ -87,10 +87,10 @@ class Pipeline:
             if self._keeper is None or self._keeper.is_ready:
                 self._client.check()
             served = await self.served(deadline)
-            tokens = await self._tokenise(prompt, deadline)
+            tokens = await self._tokenise(prompt)
             images = await self._loader.load(sources, deadline)
             for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time any more
+                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
                     raise image
             decoded = [image for image in images if not isinstance(image, ServiceError)]
             scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
@@ -118,11 +118,12 @@ class Pipeline:
                     raise
         return await self._client.promised(deadline)
 
-    async def _tokenise(self, prompt: str, deadline: Deadline) -> Tokens:
+    async def _tokenise(self, prompt: str) -> Tokens:
         try:
             if len(prompt) <= _QUICK_CHARACTERS:
                 return tokenise([prompt])
-            return await self._workers.run(tokenise, [prompt], timeout_s=deadline.remaining_s())
+            async with self._tokenising:  # every thread that works makes the event loop wait for its turn
+                return await asyncio.to_thread(tokenise, [prompt])
         except InvalidPrompt as error:
             raise PromptInvalid(f"prompt: {error}") from error
 

@@ -1,1 +1,1 @@
-"""Triton Inference Server over HTTP: inference, the served version, a circuit breaker, model control."""
+"""Triton over HTTP: inference, the served version, a circuit breaker, model control."""

@@ -9,7 +9,6 @@ import aiohttp
 from tritonclient.utils import InferenceServerException
 
 from frontend.triton.errors import (
-    RETRY_AFTER_S,
     NotLoaded,
     NotReady,
     QueueFull,
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Triton answers 400, 404 and 503 about models that it does not have; 400 and 404 to malformed requests,
-# too.
+# Triton answers 400, 404 and 503 about models that it does not have; 400 and 404 to malformed
+# requests, too.
 _NOT_LOADED: Final = re.compile(
     r"unknown model|not ready|not at ready state|not found|no available versions", re.IGNORECASE
 )
@@ -67,7 +66,7 @@ def _translate(error: InferenceServerException) -> TritonError:
     if "timeout expired" in message.lower():
         return TimedOut("the deadline passed while the request waited for the model", internal=internal)
     if "maximum queue size" in message:
-        return QueueFull("the model's queue is full", internal=internal, retry_after_s=RETRY_AFTER_S)
+        return QueueFull("the model's queue is full", internal=internal)
     if "internal error" in message:
         return Rejected("the model could not be asked", internal=internal)
     if _NOT_LOADED.search(message):

@@ -1,4 +1,4 @@
-"""A circuit breaker: what keeps failing is left alone for a while, and then tried by one request."""
+"""A circuit breaker: what keeps failing is left alone for a while, then tried by one request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _OPEN_S: Final = 1.0
 class Circuit:
     """Counts `Unavailable`, but `NotLoaded`, which only a Triton that lives says.
 
-    closed --`max_failures` in a row--> open --`open_s` later--> half-open (one attempt) --success--> closed
-                                          ^--------------------------failure----------------'
+    closed --`max_failures` in a row--> open --`open_s` later--> half-open, one attempt
+       ^                                 ^-----------failure---------------'      |
+       '---------------------------------------------success----------------------'
     """
 
     def __init__(

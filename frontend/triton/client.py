@@ -18,10 +18,9 @@ from frontend.deadline import Deadline
 from frontend.triton import calls
 from frontend.triton.circuit import Circuit
 from frontend.triton.errors import NotReady, Rejected, TimedOut, Unavailable, Unreachable
-from reward import manifest, preprocess
-from reward.contract import ENSEMBLE, NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward import deployment, manifest, preprocess
+from reward.contract import NETWORK, PRIORITY_INTERACTIVE, REWARD
 from reward.errors import VersionError
-from reward.repository import served_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +99,7 @@ class TritonClient:
         """
         if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
             return self._served[1]
-        if self._asking is None or self._asking.done():  # all who need it meanwhile share the answer
+        if self._asking is None or self._asking.done():  # shared by all who need it
             self._asking = asyncio.create_task(self._ask_in_time())
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
@@ -110,17 +109,17 @@ class TritonClient:
             raise TimedOut("the deadline passed while the inference server was asked") from error
 
     async def promised(self, deadline: Deadline) -> ServedVersion:
-        """Say which version will be served once the model is loaded: the repository's configuration.
+        """Say which version will be served once the model is loaded, by the repository.
 
         Raises:
             Unavailable: Triton is down, or that version is not one that this frontend can use.
         """
         with self._watched(), self._metadata.attempt():
-            # A connection that was kept alive would hang while another frontend has the model loaded.
+            # One that was kept alive would hang while another frontend has the model loaded.
             async with InferenceServerClient(self._url, conn_timeout=None) as client:
                 server = await calls.call(client.get_server_metadata, deadline)
         try:
-            version = str(served_version(self._repository))
+            version = str(deployment.read(self._repository).stable)
         except VersionError as error:
             raise NotReady("no version is promoted", internal=str(error)) from error
         return ServedVersion(version, self._usable(version), None, server["version"])
@@ -167,7 +166,7 @@ class TritonClient:
                 outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
                 request_id=request_id,
                 priority=PRIORITY_INTERACTIVE,
-                # Triton's own limit on the wait in its queue: what is late there is not executed any more.
+                # Triton's own limit on the wait in its queue: what is late there is not executed.
                 timeout=math.ceil(deadline.remaining_s() * 1e6),
             )
             result = await calls.call(infer, deadline)
@@ -188,10 +187,10 @@ class TritonClient:
 
     async def _ask(self) -> ServedVersion:
         client = self._connection()
-        # The ensemble's step names the served version: it is what promotion changes.
-        ensemble = await client.get_model_config(ENSEMBLE.name)
-        steps = ensemble["ensemble_scheduling"]["step"]
-        version = next(str(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
+        try:
+            version = str(deployment.read(self._repository).stable)
+        except VersionError as error:
+            raise NotReady("nothing is published", internal=str(error)) from error
         network = await client.get_model_config(NETWORK.name, version)
         server = await client.get_server_metadata()
         kinds = {group["kind"] for group in network.get("instance_group", [])}

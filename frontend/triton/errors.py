@@ -7,16 +7,12 @@ TritonError
 │       └── NotLoaded  Triton does not have it; says nothing against Triton
 ├── QueueFull        Triton holds as many requests as it may
 ├── TimedOut         the request's deadline passed there or on the way
-└── Rejected         Triton says that it was asked wrongly, or gave no usable answer: a defect of ours
+└── Rejected         asked wrongly, Triton says, or gave no usable answer: a defect of ours
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from frontend.errors import ServiceError
-
-RETRY_AFTER_S: Final = 2.0
 
 
 class TritonError(ServiceError):
@@ -26,10 +22,7 @@ class TritonError(ServiceError):
 class Unavailable(TritonError):
     """No score can be had at the moment."""
 
-    def __init__(
-        self, detail: str, *, internal: str | None = None, retry_after_s: float | None = RETRY_AFTER_S
-    ) -> None:
-        super().__init__(detail, internal=internal, retry_after_s=retry_after_s)
+    retry_after_s = 2.0
 
 
 class Unreachable(Unavailable):
@@ -46,6 +39,8 @@ class NotLoaded(NotReady):
 
 class QueueFull(TritonError):
     """Triton's queue is full."""
+
+    retry_after_s = 2.0
 
 
 class TimedOut(TritonError):

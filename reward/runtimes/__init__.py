@@ -56,7 +56,7 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
 
 
 def _check_files(directory: Path, version: Manifest) -> None:
-    """Hold every file against its digest: a damaged weight would not fail, it would score wrongly."""
+    """Hold every file against its digest: a damaged weight would not fail but score wrongly."""
     for name, digest in version.files.items():
         try:
             actual = sha256(directory / name)

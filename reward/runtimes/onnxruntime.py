@@ -48,7 +48,8 @@ class OnnxRuntime:
     ) -> NDArray[np.float32]:
         """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1).
 
-        Columns in which every prompt is padding are left out; they would change nothing but the time.
+        Columns in which every prompt is padding are left out; they would change nothing but the
+        time.
         """
         tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
         inputs = {

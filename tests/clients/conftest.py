@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from export.choose import DEMO_DIRECTORY, install
-from export.registry import Registry
 from tests.integration.stack import RunningStack
-from tests.repository import copy_repository
+from tests.repository import CHECKOUT, copy_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +31,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     from frontend.http.keys import key_line
 
     directory = tmp_path_factory.mktemp("service")
-    registry = Registry(copy_repository(directory / "model_repository"))
-    registry.promote(install(registry, DEMO_DIRECTORY))
+    repository = copy_repository(directory / "model_repository")
+    publish = ["-m", "export", "--repository", str(repository), "ensure", "--model", "demo"]
+    subprocess.run([sys.executable, *publish], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
     keys = directory / "keys"
     keys.write_text(key_line("tests", API_KEY) + "\n")
-    running = RunningStack(registry.repository, directory, AESTHETIC_API_KEYS_FILE=str(keys))
+    running = RunningStack(repository, directory, AESTHETIC_API_KEYS_FILE=str(keys))
     running.start()
     try:
         yield running

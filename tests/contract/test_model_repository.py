@@ -1,4 +1,4 @@
-"""The configurations, the graph and `reward/contract.py` say the same."""
+"""The configurations, the graph and `reward/contract.py` agree with each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _expected(specs: tuple[TensorSpec, ...]) -> list[tuple[str, str, tuple[int, 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_the_configuration_keeps_the_contract(model: ModelSpec) -> None:
-    """Name, tensors and the largest batch are the contract's."""
+    """Name, tensors and largest batch are those of the contract."""
     config = _config(model)
     assert config.name == model.name
     assert config.max_batch_size == MAX_BATCH
@@ -54,30 +54,33 @@ def test_the_configuration_keeps_the_contract(model: ModelSpec) -> None:
 
 
 def test_there_are_no_other_models() -> None:
-    """Triton takes every directory for a model, so there are only those."""
+    """Triton takes every directory for a model, so there are only the ones that are meant."""
     assert {entry.name for entry in REPOSITORY.iterdir() if entry.is_dir()} == {
         model.name for model in MODELS
     }
 
 
 def test_the_ensemble_connects_every_tensor() -> None:
-    """Each step maps each tensor of its model to the tensor of the same name, with explicit versions."""
+    """Each step maps each tensor of its model to the tensor of the same name."""
     steps = _config(ENSEMBLE).ensemble_scheduling.step
     assert [step.model_name for step in steps] == [PREPROCESS.name, NETWORK.name]
     for step, model in zip(steps, (PREPROCESS, NETWORK), strict=True):
         assert dict(step.input_map) == {spec.name: spec.name for spec in model.inputs}
         assert dict(step.output_map) == {spec.name: spec.name for spec in model.outputs}
-        assert step.model_version >= 1
 
 
-def test_the_served_version_is_one_and_the_same() -> None:
-    """The network's policy names the version that the ensemble's step names."""
-    policy = _config(NETWORK).version_policy.specific.versions
-    assert list(policy) == [_config(ENSEMBLE).ensemble_scheduling.step[1].model_version]
+def test_without_a_deployment_the_newest_version_is_served() -> None:
+    """By the tracked configurations, which no command changes: the newest is loaded, and scored with."""
+    policy = _config(NETWORK).version_policy
+    assert policy.latest.num_versions == 1
+    assert [step.model_version for step in _config(ENSEMBLE).ensemble_scheduling.step] == [1, -1]
 
 
 def test_the_network_batches_with_priorities_and_timeouts() -> None:
-    """A default timeout above 0 is what makes a request's own timeout count; the queue is bounded."""
+    """The queue is bounded, and its default timeout is above 0.
+
+    Triton heeds a request's own timeout only if the default is above 0.
+    """
     batching = _config(NETWORK).dynamic_batching
     assert batching.max_queue_delay_microseconds > 0
     assert batching.priority_levels == 2
@@ -88,7 +91,7 @@ def test_the_network_batches_with_priorities_and_timeouts() -> None:
 
 
 def test_the_graph_keeps_the_contract(published_repository: Path) -> None:
-    """Inputs, output and types of the exported graph, with batch and prompt length left open."""
+    """Inputs, output and types are the contract's; batch size and prompt length are left open."""
     graph = onnx.load(
         published_repository / NETWORK.name / "1" / "network.onnx", load_external_data=False
     ).graph
@@ -105,7 +108,10 @@ def test_the_graph_keeps_the_contract(published_repository: Path) -> None:
 
 
 def test_model_files_are_imports_alone() -> None:
-    """Each `model.py`, the published one included, is under 20 lines and imports numpy and reward only."""
+    """Each `model.py` is under 20 lines and imports only numpy and reward.
+
+    This holds for the `model.py` of a published version, too.
+    """
     files = [*REPOSITORY.glob("*/*/model.py"), CHECKOUT / "export" / "published_model.py"]
     assert len(files) >= 2
     for file in files:

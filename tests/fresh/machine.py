@@ -1,4 +1,4 @@
-"""Machines that are really fresh: containers with nothing but what the README asks for, and an ordinary user."""
+"""Machines that are really fresh: containers with what the README asks for and an ordinary user."""
 
 from __future__ import annotations
 
@@ -27,13 +27,19 @@ class Machine:
     directory: str
 
     def run(self, command: str, *, timeout_s: float = 1800) -> str:
-        """Run a command in the checkout as the ordinary user; its output is returned, and shown where it fails."""
+        """Run a command in the checkout as the ordinary user and return its output.
+
+        A command that fails shows its output in the error.
+        """
         done = self.try_run(command, timeout_s=timeout_s)
         assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout[-6000:]}"
         return done.stdout
 
     def try_run(self, command: str, *, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
-        """Run a command in the checkout as the ordinary user, whatever its status; standard error is merged."""
+        """Run a command in the checkout as the ordinary user; any exit status is fine.
+
+        The output contains standard error.
+        """
         started = time.monotonic()
         done = subprocess.run(
             ["docker", "exec", "--user", "user", "--workdir", self.directory, self.container,
@@ -44,15 +50,15 @@ class Machine:
         return done
 
     def cut_off(self) -> None:
-        """Take the network away; the loopback interface stays."""
+        """Take the network away; only the loopback interface stays."""
         _docker("network", "disconnect", "bridge", self.container)
 
     def received_mb(self) -> int:
-        """Say how much came over the network since the machine was started."""
+        """Return how much came over the network since the machine was started."""
         return int(self.run("cat /sys/class/net/eth0/statistics/rx_bytes")) // 10**6
 
     def disk_mb(self, *names: str) -> dict[str, int]:
-        """Measure folders of the checkout, a file with several names once."""
+        """Measure folders of the checkout; a file with several names counts once."""
         lines = self.run(f"du --summarize --block-size=1M {' '.join(names)}").splitlines()
         return {name: int(size) for size, name in (line.split("\t") for line in lines)}
 
@@ -65,9 +71,9 @@ def fresh_machine(
     directory: str = "/home/user/imajin-aesthetic",
     options: Sequence[str] = (),
 ) -> Iterator[Machine]:
-    """Start a minimal Debian with these packages and the checkout, and remove it at the end.
+    """Start a minimal Debian with these packages and the checkout; remove it at the end.
 
-    Docker's own defaults are part of it: no IPv6, 64 MB of /dev/shm.
+    It has Docker's own defaults: no IPv6, and 64 MB of /dev/shm.
     """
     image = _build(f"FROM {base}\nRUN {_INSTALL} {packages} >/dev/null && useradd --create-home user\n")
     container = _docker(
@@ -94,7 +100,7 @@ def _build(dockerfile: str) -> str:
 
 
 def _copy_checkout(container: str, directory: str) -> None:
-    """Copy what git knows, as it is in the work tree."""
+    """Copy the files that git knows, as they are in the work tree."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     archive = subprocess.run(
         ["tar", "--null", "--files-from=-", "--create"],
@@ -107,7 +113,7 @@ def _copy_checkout(container: str, directory: str) -> None:
 
 
 def _pip_links() -> list[str]:
-    """Give the machine the wheels that this machine's pip is told to look for, if there are any."""
+    """Give the machine the wheels that the host's pip is told to look for, if there are any."""
     links = subprocess.run(
         ["python3", "-m", "pip", "config", "get", ":env:.find-links"],
         capture_output=True,
@@ -120,9 +126,10 @@ def _pip_links() -> list[str]:
 
 
 def managed_python_options() -> list[str]:
-    """Return what lets uv bring a Python: nothing where its own download can be reached, else a stand-in.
+    """Return the options with which uv can bring a Python of its own.
 
-    The stand-in is Debian's Python 3.11 with its shared library, packed as uv's own are.
+    There are none where uv's own download can be reached. Elsewhere a stand-in is used: Debian's
+    Python 3.11 with its shared library, packed as uv packs its own.
     """
     try:
         with socket.create_connection(("github.com", 443), timeout=5):

@@ -1,4 +1,7 @@
-"""The README's commands on machines that are really fresh; `make test-fresh` runs these, and needs Docker."""
+"""The README's commands on machines that are really fresh.
+
+`make test-fresh` runs these, and needs Docker.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ PASSED: Final = re.compile(r"^=+ \d+ passed.* in [\d.]+s.*=+$", re.MULTILINE)
 
 
 def test_demo_with_the_systems_python() -> None:
-    """`make demo` prints the README's table, and then again without a network."""
+    """`make demo` prints the README's table, and prints it again without a network."""
     with fresh_machine(WITH_LIBPYTHON) as machine:
         _demo(machine)
         _is_small(machine)
@@ -30,7 +33,7 @@ def test_demo_with_the_systems_python() -> None:
 
 
 def test_demo_without_libpython() -> None:
-    """Where Debian's Python has no shared library, uv brings one that has."""
+    """Where Debian's Python has no shared library, uv brings a Python that has one."""
     with fresh_machine(PREREQUISITES, options=managed_python_options()) as machine:
         output = _demo(machine)
         assert "python3.11 has no shared library libpython3.11.so.1.0; " in output
@@ -38,13 +41,13 @@ def test_demo_without_libpython() -> None:
 
 
 def test_demo_with_another_python_only() -> None:
-    """Debian 13 has Python 3.13, for which there is no NumPy 1: uv brings a Python."""
+    """Debian 13 has Python 3.13, for which there is no NumPy 1, so uv brings an older Python."""
     with fresh_machine(PREREQUISITES, base="debian:trixie-slim", options=managed_python_options()) as machine:
         assert "python3 is 3.13; uv brings Python 3.11" in _demo(machine)
 
 
 def test_no_python_to_be_had() -> None:
-    """Where uv cannot bring one either, one line at once says what to install."""
+    """Where uv cannot bring a Python, one line at once says what to install."""
     nowhere = (
         "--env",
         "UV_PYTHON_DOWNLOADS_JSON_URL=",
@@ -61,7 +64,7 @@ def test_no_python_to_be_had() -> None:
 
 
 def test_no_venv_and_no_uv() -> None:
-    """Without venv and uv, one line says what to install."""
+    """Without venv and without uv, one line says what to install."""
     with fresh_machine("make python3") as machine:
         done = machine.try_run("make demo")
     assert done.returncode == 2
@@ -72,7 +75,7 @@ def test_no_venv_and_no_uv() -> None:
 
 
 def test_too_little_shared_memory() -> None:
-    """It is said in one line, at the start."""
+    """Too little shared memory is reported in one line at the start."""
     with fresh_machine(WITH_LIBPYTHON, options=("--shm-size", "16m")) as machine:
         done = machine.try_run("make demo")
     assert done.returncode == 2
@@ -80,7 +83,7 @@ def test_too_little_shared_memory() -> None:
 
 
 def test_up_in_a_path_with_a_space_and_a_letter_beyond_ascii() -> None:
-    """`make up MODEL=demo` serves, scores and ends on Ctrl-C there."""
+    """In such a path `make up MODEL=demo` serves, scores and ends on Ctrl-C."""
     with fresh_machine(WITH_LIBPYTHON, directory="/home/user/my modèle/imajin-aesthetic") as machine:
         machine.run("make --no-print-directory .venv/.serve")
         machine.cut_off()
@@ -103,7 +106,7 @@ print(urllib.request.urlopen(request).read().decode())"
 
 
 def test_demo_with_a_home_that_cannot_be_written() -> None:
-    """Nothing is written outside the project's folder."""
+    """`make demo` writes nothing outside the project's folder."""
     with fresh_machine(
         WITH_LIBPYTHON, directory="/srv/imajin-aesthetic", options=("--tmpfs", "/home/user:ro")
     ) as machine:
@@ -111,7 +114,10 @@ def test_demo_with_a_home_that_cannot_be_written() -> None:
 
 
 def test_the_everyday_tests_with_the_systems_python() -> None:
-    """`make test` passes under Docker's defaults: no IPv6, 64 MB of shared memory; and leaves none of it in use."""
+    """`make test` passes under Docker's defaults: no IPv6, and 64 MB of shared memory.
+
+    Afterwards none of the shared memory is in use.
+    """
     with fresh_machine(f"{WITH_LIBPYTHON} git") as machine:
         assert PASSED.search(machine.run("make test", timeout_s=3000))
         print(
@@ -121,7 +127,11 @@ def test_the_everyday_tests_with_the_systems_python() -> None:
 
 
 def test_the_everyday_tests_with_a_python_of_uvs() -> None:
-    """`make test` passes in the path with a space, without the system's libpython, with a read-only home and no network."""
+    """`make test` passes with a Python that uv has brought, under further difficulties.
+
+    The path has a space, the system has no libpython, the home is read-only, and there is no
+    network.
+    """
     with fresh_machine(
         PREREQUISITES,
         directory="/srv/my modèle/imajin-aesthetic",
@@ -134,7 +144,7 @@ def test_the_everyday_tests_with_a_python_of_uvs() -> None:
 
 
 def _demo(machine: Machine) -> str:
-    """Run `make demo`; the first table is the one that the README shows."""
+    """Run `make demo`; the first table it prints is the one in the README."""
     output = machine.run("make demo")
     readme = (ROOT / "README.md").read_text()
     table = re.search(r"^a large red square on the right   \[.*?(?=\n```)", readme, re.DOTALL | re.MULTILINE)
@@ -144,7 +154,7 @@ def _demo(machine: Machine) -> str:
 
 
 def _is_small(machine: Machine) -> None:
-    """No torch was installed for it; the README tells the size."""
+    """Check that no torch was installed; the README tells the size."""
     size_mb = machine.disk_mb(".venv", ".tools")
     print(f"installed, MB: {size_mb}")
     assert sum(size_mb.values()) < 1000

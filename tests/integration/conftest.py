@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`python -m local up` over the small network; ended by SIGTERM, with nothing left behind."""
+    """`python -m local up` with the small network.
+
+    At the end SIGTERM ends it, and nothing may be left behind.
+    """
     running = RunningStack(published_repository, tmp_path_factory.mktemp("stack"))
     running.start()
     try:
@@ -26,6 +29,9 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def unwatched(stack: RunningStack) -> Iterator[RunningStack]:
-    """The stack without its watchdog, whose probes are inferences, too: for tests that count them."""
+    """The stack without its watchdog, for tests that count inferences.
+
+    The watchdog's probes are inferences, too.
+    """
     with stack.unwatched():
         yield stack

@@ -1,4 +1,4 @@
-"""A published network that stands still while a file exists: as busy as a test likes."""
+"""A published network that does nothing while a file exists, to make it as busy as a test needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TritonPythonModel(NetworkModel):
 
 
 def copy_with_brake(published: Path, directory: Path) -> Path:
-    """Copy a repository, and give version 1 of its network a brake."""
+    """Copy a repository and give version 1 of its network a brake."""
     repository = directory / "model_repository"
     shutil.copytree(published, repository, ignore=shutil.ignore_patterns("__pycache__"))
     version = repository / NETWORK.name / "1"
@@ -44,7 +44,7 @@ def copy_with_brake(published: Path, directory: Path) -> Path:
 
 @contextmanager
 def held(repository: Path) -> Iterator[None]:
-    """Let no execution go on for the duration of the block."""
+    """Let no execution go on while the block runs."""
     _mark(repository).touch()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Many callers at once, each answer checked as it comes."""
+"""Many callers at once; each answer is checked as it comes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ TOLERANCE: Final = 1e-5  # batch mates change the order of summation, see test_t
 
 
 def _encoded(name: str) -> str:
-    """Encode a small version of a photograph: callers share the machine, and are not to be its bottleneck."""
+    """Encode a small version of a photograph.
+
+    The callers share the machine with the service and must not slow it down.
+    """
     file = io.BytesIO()
     Image.open(io.BytesIO(photograph(name))).convert("RGB").resize((240, 240)).save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
@@ -45,10 +48,10 @@ class Report:
 
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    """Scores that differ, answers that are none of ours, connections that broke."""
+    """Wrong scores, answers that the service never gives, and broken connections."""
     accepted_s: list[float] = field(default_factory=list)
     last_failure_s: float = 0.0
-    """When the last answer other than 200 and 429 came, from the start."""
+    """When the last answer other than 200 and 429 came, counted from the start."""
     duration_s: float = 0.0
 
     def quantile_s(self, share: float) -> float:
@@ -78,14 +81,17 @@ async def press(
     deadline_s: float = 20,
     meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> Report:
-    """Let so many callers ask, each again as soon as it is answered; nobody heeds Retry-After."""
+    """Let this many callers ask, each again as soon as it is answered.
+
+    No caller heeds the time in Retry-After.
+    """
     expected = await expected_scores(stack)
     report = Report()
     started = time.monotonic()
     headers = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(round(deadline_s * 1000))}
     timeout = aiohttp.ClientTimeout(total=deadline_s + 20)
     connector = aiohttp.TCPConnector(limit=callers)
-    # aiohttp, because httpx takes more of a core than the service that it asks.
+    # httpx would take more of a core than the service itself, so this is aiohttp.
     async with aiohttp.ClientSession(stack.url, timeout=timeout, connector=connector) as client:
 
         async def call(number: int) -> None:
@@ -135,7 +141,7 @@ async def _run(meanwhile: Callable[[], Awaitable[None]]) -> None:
 
 
 def resident_mb(pid: int) -> float:
-    """Return a process's resident memory, in MiB."""
+    """Return the resident memory of a process in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Start and stop `python -m local up` on free ports, and speak to both doors."""
+"""Start and stop `python -m local up` on free ports, and call both of its APIs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RunningStack:
         return [sys.executable, "-m", "local", "up", *composed, *self._arguments]
 
     def start(self) -> None:
-        """Start and wait until it says that it is ready."""
+        """Start the stack and wait until it says that it is ready."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command(), env=self._environment, stdout=log, stderr=subprocess.STDOUT
@@ -81,13 +81,16 @@ class RunningStack:
             time.sleep(0.1)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it by a signal and return the exit status."""
+        """End the stack by a signal and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:
-        """Hold the watchdog for the block: it ends nothing meanwhile. The frontend's own probes go on."""
+        """Stop the watchdog while the block runs, so that it ends nothing.
+
+        The frontend's own probes go on.
+        """
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(0.2)  # for one that was under way
         try:
@@ -96,11 +99,11 @@ class RunningStack:
             self.process.send_signal(signal.SIGCONT)
 
     def output(self) -> str:
-        """What it printed."""
+        """Return what the stack has printed."""
         return self.log.read_text(errors="replace")
 
     def client(self) -> httpx.Client:
-        """Speak to the REST door."""
+        """Return a client of the REST API."""
         return httpx.Client(base_url=self.url, timeout=60)
 
     def triton_pid(self) -> int:
@@ -108,7 +111,7 @@ class RunningStack:
         return next(pid for pid, line in processes() if f"--http-port={self.triton_port}" in line)
 
     def stub_pid(self, model: str) -> int:
-        """Find a process in which Triton runs a model's Python code."""
+        """Find a process in which Triton runs the Python code of a model."""
         mark = f"{self.repository}/{model}/"
         return next(
             pid
@@ -135,7 +138,7 @@ class RunningStack:
         return [line for _, line in processes(with_environment=True) if any(mark in line for mark in marks)]
 
     def statistics(self) -> dict[str, int]:
-        """Count the network's executions and inferences so far, by Triton's own word."""
+        """Return the numbers of executions and inferences of the network, as Triton counts them."""
         with InferenceServerClient(self.triton_url) as client:
             answer = client.get_inference_statistics(NETWORK.name)["model_stats"][0]
         return {
@@ -181,7 +184,7 @@ def _children(parent: int) -> list[int]:
 
 
 def processes(*, with_environment: bool = False) -> list[tuple[int, str]]:
-    """List the running processes: id and command line (with the environment, if wanted)."""
+    """List the running processes: id and command line, with the environment if wanted."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

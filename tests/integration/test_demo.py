@@ -1,4 +1,4 @@
-"""The demonstration model through REST: it has learned something, and says that it is a demonstration."""
+"""The demonstration model through REST: it has learned something, and says that it is a demo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from export.choose import DEMO_DIRECTORY, install
+from export.deploy import Deployer, Manner
 from export.registry import Registry
 from tests.integration.stack import RunningStack
 from tests.repository import CHECKOUT, copy_repository
@@ -22,10 +23,10 @@ INDEX: list[dict[str, Any]] = json.loads((EXAMPLES / "examples.json").read_text(
 
 @pytest.fixture(scope="module")
 def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The stack over the demonstration model that lies in the repository."""
+    """The stack with the demonstration model of the repository."""
     directory = tmp_path_factory.mktemp("demo")
     registry = Registry(copy_repository(directory / "model_repository"))
-    registry.promote(install(registry, DEMO_DIRECTORY))
+    Deployer(registry, None, Manner(who="test")).promote(install(registry, DEMO_DIRECTORY))
     running = RunningStack(registry.repository, directory)
     running.start()
     try:
@@ -36,21 +37,24 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStac
 
 @pytest.mark.parametrize("example", INDEX, ids=lambda example: example["prompt"].replace(" ", "-"))
 def test_the_fitting_candidate_is_the_best_of_ten(demo_stack: RunningStack, example: dict[str, Any]) -> None:
-    """Of ten candidates, three damaged and six that depart in an attribute, the fitting one is ranked first."""
+    """The fitting candidate is ranked first of ten.
+
+    Three of the others are damaged, and six depart from the prompt in an attribute.
+    """
     answer = _rank(demo_stack, example["prompt"], [entry["file"] for entry in example["candidates"]])
     assert len(answer["results"]) == 10
     assert answer["best_candidate"]["id"] == example["fitting"]
 
 
 def test_the_prompt_decides(demo_stack: RunningStack) -> None:
-    """Among the fitting pictures of all the examples, each prompt puts its own first."""
+    """Among the fitting pictures of all examples, each prompt ranks its own first."""
     pictures = [example["fitting"] for example in INDEX]
     for example in INDEX:
         assert _rank(demo_stack, example["prompt"], pictures)["best_candidate"]["id"] == example["fitting"]
 
 
 def test_every_answer_says_that_it_is_a_demonstration(demo_stack: RunningStack) -> None:
-    """The model's name stands in `/info` and in every response, and is not the official one's."""
+    """`/info` and every response have the model's name, which is not the official model's."""
     with demo_stack.client() as client:
         name = client.get("/info").json()["model"]["name"]
     assert "demonstration" in name

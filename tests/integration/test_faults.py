@@ -1,4 +1,4 @@
-"""Parts that die, hang or are late, under load: no wrong score, no hang, back without help."""
+"""Parts die, hang or are late under load: no wrong score, no hang, and recovery without help."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 BODY = {"prompt": "a cup", "image_base64": base64.b64encode(photograph("coffee")).decode()}
 CALLERS = 8
 BACK_S = 45.0
-"""Generous: on a busy machine most of it is Triton's own start."""
+"""Long, because Triton alone may take most of it to start on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack of this module's own: others are spared its deaths."""
+    """A stack for this module alone, so that no other test meets its deaths."""
     directory = tmp_path_factory.mktemp("faults")
     running = RunningStack(copy_with_brake(published_repository, directory), directory)
     running.start()
@@ -42,7 +42,7 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
         running.stop()
 
 
-# --- Deaths ---------------------------------------------------------------------------------------------------
+# --- Deaths ---------------------------------------------------------------------------------------
 
 
 def _triton(stack: RunningStack) -> int:
@@ -70,7 +70,10 @@ DEATHS = {
 
 @pytest.mark.parametrize("what", DEATHS)
 async def test_a_death_under_load(stack: RunningStack, what: str) -> None:
-    """Kill -9: answers are right or 503 with Retry-After, none is late, and the service comes back by itself."""
+    """After kill -9 of a part, every answer is right, or is 503 with Retry-After.
+
+    No answer is late, and the service recovers by itself.
+    """
     find, allowed = DEATHS[what]
     report = await _press_and_kill(stack, find, kills=1, duration_s=3)
     print(f"\nkill -9 of {what} once: {report}")  # noqa: T201 - for docs/reliability.md
@@ -82,7 +85,7 @@ async def test_a_death_under_load(stack: RunningStack, what: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", DEATHS)
 async def test_deaths_under_load_for_a_minute(stack: RunningStack, what: str) -> None:
-    """The same, again and again for a minute."""
+    """The same holds for several deaths within a minute."""
     find, allowed = DEATHS[what]
     report = await _press_and_kill(stack, find, kills=4, duration_s=60)
     print(f"\nkill -9 of {what} four times: {report}")  # noqa: T201 - for docs/reliability.md
@@ -92,7 +95,7 @@ async def test_deaths_under_load_for_a_minute(stack: RunningStack, what: str) ->
 
 
 async def test_a_preprocessing_stub_that_dies(stack: RunningStack) -> None:
-    """The other door's stub is watched as well: the ensemble answers again."""
+    """The process of the preprocessing model is watched as well, so the ensemble answers again."""
     before = stack.score_bytes([photograph("coffee")], ["a cup"])[0]
     os.kill(_preprocess_stub(stack), signal.SIGKILL)
     await asyncio.sleep(3)
@@ -102,8 +105,8 @@ async def test_a_preprocessing_stub_that_dies(stack: RunningStack) -> None:
 
 @pytest.mark.slow
 async def test_a_stub_that_hangs(published_repository: Path, tmp_path: Path) -> None:
-    """A model's process that stands still is found by the service's own readiness, and Triton started again."""
-    # Ten seconds for what lives and does not work, instead of a minute.
+    """A model process that stands still makes the service not ready, and Triton is restarted."""
+    # What lives and does not work gets ten seconds here instead of a minute.
     stack = RunningStack(published_repository, tmp_path, arguments=["--unready-limit-s=10"])
     stack.start()
     try:
@@ -150,12 +153,15 @@ async def _until(condition: Callable[[], Any], timeout_s: float = BACK_S) -> Non
         await asyncio.sleep(0.2)
 
 
-# --- A model that is busy --------------------------------------------------------------------------------------
+# --- A model that is busy -------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("unwatched")
 async def test_what_is_late_is_not_executed(stack: RunningStack) -> None:
-    """Behind a busy model a request with a short deadline is 504 in time, and Triton never executes it."""
+    """Behind a busy model, a request with a short deadline gets 504 in time.
+
+    Triton never executes it.
+    """
     async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
         expected = (await client.post("/score", json=BODIES[0])).json()["raw_score"]
         before = stack.statistics()
@@ -179,13 +185,13 @@ async def test_what_is_late_is_not_executed(stack: RunningStack) -> None:
     assert first.json()["raw_score"] == pytest.approx(expected, abs=1e-5)
     assert again.status_code == 200
     after = stack.statistics()
-    # `patient`, `again`, and what health may have asked meanwhile; none of those who were late.
+    # Executed were `patient`, `again` and perhaps probes of health, but no late request.
     assert 2 <= after["inferences"] - before["inferences"] < 2 + len(BODIES)
 
 
 @pytest.mark.usefixtures("unwatched")
 async def test_a_client_that_goes_away_costs_no_inference(stack: RunningStack) -> None:
-    """Whoever hangs up while waiting for a turn gives up the place at once; nothing of it is scored."""
+    """A client that hangs up while it waits gives up its place at once and is never scored."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
         await client.post("/score", json=BODIES[0])
         before = stack.statistics()
@@ -218,9 +224,9 @@ async def test_a_client_that_goes_away_costs_no_inference(stack: RunningStack) -
         assert (await client.post("/score", json=BODIES[0])).status_code == 200
         text = (await client.get("/metrics")).text
     assert _metric(text, 'aesthetic_requests_total{code="499",endpoint="/score"}') == 100
-    # Those in work had reached Triton's queue; of the 69 in ours none got there.
+    # The requests in work had reached Triton's queue. None of the 69 in our own queue got there.
     assert await _sent_to_triton(stack) - sent <= 2 + 31
-    # By Triton's own count, which has the frontend's health probes in it, too.
+    # Triton's own count contains the health probes of the frontend, too.
     assert stack.statistics()["inferences"] - before["inferences"] < 2 + 31 + 69
 
 
@@ -233,7 +239,7 @@ def _send_and_stay(stack: RunningStack, body: dict[str, Any]) -> socket.socket:
 
 
 async def _sent_to_triton(stack: RunningStack) -> float:
-    """Count the requests that have left the frontend for Triton, probes aside."""
+    """Count the requests that the frontend has sent to Triton, without probes."""
     async with httpx.AsyncClient(base_url=stack.url) as client:
         return _metric((await client.get("/metrics")).text, "aesthetic_batch_images_count")
 
@@ -250,11 +256,14 @@ def _metric(text: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " "))
 
 
-# --- The end ---------------------------------------------------------------------------------------------------
+# --- The end --------------------------------------------------------------------------------------
 
 
 def test_it_finishes_what_it_has_begun(published_repository: Path, tmp_path: Path) -> None:
-    """SIGTERM: no new connection, the request in work is still answered 200, the exit status is 0."""
+    """After SIGTERM the frontend accepts no new connection, and still answers the request in work.
+
+    That answer is 200, and the exit status is 0.
+    """
     stack = RunningStack(copy_with_brake(published_repository, tmp_path), tmp_path)
     stack.start()
     try:
@@ -294,7 +303,7 @@ def _accepts(stack: RunningStack) -> bool:
 
 
 def test_a_process_list_knows_the_parts(stack: RunningStack) -> None:
-    """The tests above kill what they mean to: each part is a process of its own."""
+    """Each part is a process of its own, so the tests of this file kill what they mean to kill."""
     found = [stack.triton_pid(), _network_stub(stack), _preprocess_stub(stack), stack.frontend_pid()]
     found += stack.decode_worker_pids()
     assert len(set(found)) == 6

@@ -1,4 +1,7 @@
-"""Four times what is admitted: the rest is told to come back, and nothing else changes."""
+"""With four times as many callers as are admitted, the surplus is told to come back.
+
+Nothing else changes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ DEADLINE_S = 20.0
 def small_stack(
     published_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningStack]:
-    """A stack that admits little, so that a test's callers are four times too many."""
+    """A stack that admits so few requests that the callers of a test are four times too many."""
     stack = RunningStack(
         published_repository,
         tmp_path_factory.mktemp("load"),
@@ -55,11 +58,14 @@ async def _overload(stack: RunningStack, duration_s: float) -> None:
 
 
 async def test_overload(small_stack: RunningStack) -> None:
-    """Every answer is 200 or 429, every score right, memory flat, each accepted one within its deadline."""
+    """Every answer is 200 or 429, and every score is right.
+
+    Memory stays flat, and each accepted request is answered within its deadline.
+    """
     await _overload(small_stack, 6)
 
 
 @pytest.mark.slow
 async def test_overload_for_a_minute(small_stack: RunningStack) -> None:
-    """The same for sixty seconds."""
+    """The same holds for sixty seconds."""
     await _overload(small_stack, 60)

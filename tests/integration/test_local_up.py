@@ -1,4 +1,4 @@
-"""`python -m local up`: one line when something is wrong, restarts when Triton dies, nothing left behind."""
+"""`python -m local up`: one line for a fault, restarts of what dies, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ BODY = {"prompt": "a cup", "image_base64": base64.b64encode(photograph("coffee")
 
 
 def test_it_starts_and_ends_without_a_trace(published_repository: Path, tmp_path: Path) -> None:
-    """It prints the addresses when a pixel was scored; SIGINT ends it with 0 and no process remains."""
+    """The addresses are printed once a pixel has been scored.
+
+    SIGINT ends the stack with status 0, and no process remains.
+    """
     stack = RunningStack(published_repository, tmp_path)
     stack.start()
     assert stack.url in stack.output()
@@ -41,7 +44,10 @@ def test_it_starts_and_ends_without_a_trace(published_repository: Path, tmp_path
 
 
 def test_triton_killed_is_started_again(published_repository: Path, tmp_path: Path) -> None:
-    """After kill -9 of Triton, requests get 503 model_unavailable, and then the same score as before."""
+    """After kill -9 of Triton, requests get 503 model_unavailable.
+
+    Soon after they get the same score as before.
+    """
     stack = RunningStack(published_repository, tmp_path)
     stack.start()
     try:
@@ -77,7 +83,7 @@ class UnreadStack(RunningStack):
 
 @pytest.mark.parametrize("stderr", ["/dev/full", ">(true)"], ids=["a full device", "a closed pipe"])
 def test_what_cannot_be_told_ends_nothing(published_repository: Path, tmp_path: Path, stderr: str) -> None:
-    """With nowhere to report to, a frontend and a stub that are killed come back all the same."""
+    """A frontend and a stub that are killed are restarted, even if that cannot be reported."""
     stack = UnreadStack(published_repository, tmp_path, stderr)
     stack.start()
     try:
@@ -102,7 +108,7 @@ def test_a_killed_supervisor_takes_its_children_along(published_repository: Path
 
 
 def test_nothing_published(tmp_path: Path) -> None:
-    """Without a published version it says in one line what to do."""
+    """Without a published version, one line says what to do."""
     stack = RunningStack(copy_repository(tmp_path / "empty"), tmp_path)
     status, lines = _run(stack)
     assert status == 1
@@ -115,7 +121,7 @@ def test_nothing_published(tmp_path: Path) -> None:
     "option", ["--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port"]
 )
 def test_a_port_that_is_taken(published_repository: Path, tmp_path: Path, option: str) -> None:
-    """Each of the four ports, when taken, is named in one line with the option that changes it."""
+    """Each of the four ports, if taken, is named in one line with the option that changes it."""
     stack = RunningStack(published_repository, tmp_path)
     port = {
         "--port": stack.port,
@@ -134,7 +140,7 @@ def test_a_port_that_is_taken(published_repository: Path, tmp_path: Path, option
 
 
 def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path: Path) -> None:
-    """A damaged version ends the start with one line that names the fault and the log."""
+    """A damaged version stops the start with one line that names the fault and the log."""
     repository = copy_repository(tmp_path / "model_repository")
     version = repository / "image_reward_network" / "1"
     version.mkdir()
@@ -154,7 +160,10 @@ def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path:
 
 
 async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_path: Path) -> None:
-    """Triton would wait for it without an end; what the stub said is told within seconds."""
+    """A stub that dies at its start is reported within seconds, with its own words.
+
+    Triton itself would wait for it without end.
+    """
     port, *triton = free_ports(4)
     stack = Stack(
         StackSettings(
@@ -177,7 +186,10 @@ async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_pat
 
 
 def test_shared_memory_is_given_back(published_repository: Path, tmp_path: Path) -> None:
-    """The regions of a Triton that was killed go before the next one starts, and the last ones at the end."""
+    """The shared memory of a killed Triton is removed before the next Triton starts.
+
+    That of the last Triton is removed at the end.
+    """
     stack = RunningStack(published_repository, tmp_path)
     server_id = f"imajin-aesthetic@{socket.gethostname()}:{stack.triton_port}"
     stack.start()

@@ -1,4 +1,4 @@
-"""`python -m local up --redis`: a ledger of its own, in which the frontend leases the GPU's memory."""
+"""`python -m local up --redis`: it starts a ledger, and the frontend leases GPU memory in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SharedStack(RunningStack):
 
     @property
     def redis_url(self) -> str:
-        """Where the ledger is, as the stack's directory says."""
+        """The ledger's URL, as the stack's directory has it."""
         return (self.directory / "state" / "redis.url").read_text().strip()
 
     def redis_pid(self) -> int:
@@ -51,7 +51,7 @@ class SharedStack(RunningStack):
         return next(pid for pid, line in processes() if "redis-server" in line and mark in line)
 
     def status(self) -> str:
-        """What the tool shows of the ledger."""
+        """Return what the tool shows of the ledger."""
         return _status(self.redis_url)
 
 
@@ -64,7 +64,7 @@ def _status(url: str) -> str:
 
 @pytest.fixture(scope="module")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
-    """One for the tests that leave it as they found it."""
+    """One stack for all tests that leave it as they found it."""
     running = SharedStack(published_repository, tmp_path_factory.mktemp("shared"), "--gpu-total-mb=4096")
     running.start()
     try:
@@ -74,7 +74,10 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_it_says_where_the_ledger_is(stack: SharedStack) -> None:
-    """Address, total and its origin, and a command that shows it; never the password, which is in a private file."""
+    """The start prints the ledger's address, the total and its origin, and a command to show it.
+
+    It never prints the password, which is in a private file.
+    """
     url_file = stack.directory / "state" / "redis.url"
     password = stack.redis_url.partition("//:")[2].partition("@")[0]
     assert (
@@ -89,7 +92,7 @@ def test_it_says_where_the_ledger_is(stack: SharedStack) -> None:
 
 
 def test_the_ledger_has_begun_before_the_first_request(stack: SharedStack) -> None:
-    """Its grace runs from the start of the stack; nothing is left in the queue for it."""
+    """The ledger's grace begins with the stack, and the stack leaves nothing in its queue."""
     with redis.Redis.from_url(stack.redis_url) as client:
         assert client.hexists(Keys.of("model-boss", GPU).epoch, "grace_until_ms")
         assert client.hget(Keys.of("model-boss", GPU).epoch, "ttl_ms") == b"3000"
@@ -97,7 +100,7 @@ def test_the_ledger_has_begun_before_the_first_request(stack: SharedStack) -> No
 
 
 def test_a_time_to_live_that_is_no_number(published_repository: Path, tmp_path: Path) -> None:
-    """It is one line, before anything starts."""
+    """A time to live that is not a number is refused in one line, before anything starts."""
     stack = RunningStack(published_repository, tmp_path, arguments=["--redis"])
     status, lines = _run(stack, AESTHETIC_MODEL_BOSS_TTL_S="x")
     assert status == 1
@@ -105,12 +108,15 @@ def test_a_time_to_live_that_is_no_number(published_repository: Path, tmp_path: 
 
 
 def test_nobody_enters_without_the_password(stack: SharedStack) -> None:
-    """The ledger can be read and changed only by whoever was given its URL."""
+    """Only who was given the ledger's URL can read and change it."""
     assert "AuthenticationError" in _status(f"redis://127.0.0.1:{stack.redis_port}")
 
 
 def test_a_redis_that_dies_is_started_again(stack: SharedStack) -> None:
-    """After kill -9 of Redis there is another, which knows memory and holder again; nobody else is ended for it."""
+    """After kill -9 of Redis a new one is started, which soon knows total and holder again.
+
+    Nothing else is ended for that.
+    """
     with stack.client() as client:
         assert client.post("/score", json=BODY).status_code == 200
         others = stack.triton_pid(), stack.frontend_pid()
@@ -124,14 +130,17 @@ def test_a_redis_that_dies_is_started_again(stack: SharedStack) -> None:
 
 
 def test_a_total_that_was_forgotten(stack: SharedStack) -> None:
-    """A ledger that lost everything, and has no holder to remind it, is told the total again."""
+    """A ledger that has lost everything is told the total again.
+
+    Here no holder reminds it.
+    """
     with redis.Redis.from_url(stack.redis_url) as client:
         client.flushall()
     _wait(lambda: "4096 MiB, margin 0" in stack.status(), timeout_s=20)
 
 
 def test_what_was_set_by_hand_stays(stack: SharedStack) -> None:
-    """While Redis lives, the total that somebody has set is not set back."""
+    """A total that somebody has set by hand stays while Redis lives."""
     command = [sys.executable, "-m", "model_boss", "capacity", f"--gpu={GPU}", "--total-mb"]
     environment = {**os.environ, "MODEL_BOSS_REDIS_URL": stack.redis_url}
     subprocess.run([*command, "6000"], env=environment, check=True, timeout=60, stdout=subprocess.DEVNULL)
@@ -141,7 +150,10 @@ def test_what_was_set_by_hand_stays(stack: SharedStack) -> None:
 
 
 def test_the_first_request_has_the_model_loaded(published_repository: Path, tmp_path: Path) -> None:
-    """It is ready without the model; a request has it loaded under a lease; SIGTERM leaves nothing behind."""
+    """The stack is ready without the model, and the first request loads it under a lease.
+
+    SIGTERM leaves nothing behind.
+    """
     stack = SharedStack(published_repository, tmp_path)
     stack.start()
     try:
@@ -167,7 +179,7 @@ def test_the_first_request_has_the_model_loaded(published_repository: Path, tmp_
 
 
 def test_a_ledger_that_is_there_already(published_repository: Path, tmp_path: Path) -> None:
-    """With AESTHETIC_REDIS_URL no Redis is started, and the model is loaded under a lease of that ledger."""
+    """With AESTHETIC_REDIS_URL no Redis is started; the model is loaded under a lease there."""
     with RedisServer(tmp_path) as server:
         command = [sys.executable, "-m", "model_boss", "--redis-url", server.url, "capacity"]
         subprocess.run(
@@ -190,7 +202,7 @@ def test_a_ledger_that_is_there_already(published_repository: Path, tmp_path: Pa
 
 
 def test_a_port_that_is_taken(published_repository: Path, tmp_path: Path) -> None:
-    """It is named in one line with the option that changes it."""
+    """A Redis port that is taken is named in one line with the option that changes it."""
     stack = SharedStack(published_repository, tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", stack.redis_port))
@@ -203,9 +215,10 @@ def test_a_port_that_is_taken(published_repository: Path, tmp_path: Path) -> Non
 
 
 def test_a_redis_that_does_not_start(published_repository: Path, tmp_path: Path) -> None:
-    """Its own last word stands in the error's one line."""
+    """The error's one line ends with the last line that Redis itself wrote."""
     stack = SharedStack(published_repository, tmp_path)
-    # Beside an interpreter that is the same in all but its place: a program that only says why not.
+    # redis-server is looked for beside the interpreter. Here that is a link to the same interpreter
+    # in another folder, beside a program that only says why it fails.
     binary = tmp_path / "bin" / "redis-server"
     binary.parent.mkdir()
     binary.write_text("#!/bin/sh\necho 'no memory for this' >&2\nexit 3\n")
@@ -218,7 +231,7 @@ def test_a_redis_that_does_not_start(published_repository: Path, tmp_path: Path)
 
 
 def test_options_of_the_ledger_alone(published_repository: Path, tmp_path: Path) -> None:
-    """They are refused where no ledger is started."""
+    """Options for the ledger are refused where no ledger is started."""
     status, lines = _run(RunningStack(published_repository, tmp_path, arguments=["--gpu-total-mb=4096"]))
     assert status == 2
     assert lines[-1].endswith("--gpu and --gpu-total-mb go with --redis")

@@ -1,4 +1,4 @@
-"""The running service against its own OpenAPI document, with requests that keep it and requests that do not."""
+"""The running service against its own OpenAPI document, with valid and with invalid requests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from tests.integration.stack import RunningStack
 
-# Three of schemathesis' checks do not fit: `positive_data_acceptance` takes 422 for a refusal of the schema, and
-# here it is also the answer about an image's bytes; `negative_data_rejection` sends numbers in forms, where they
-# are text like any other (test_rest.py has the violations); `ignored_auth` needs keys (test_access.py has them).
+# Three checks of schemathesis do not fit. `positive_data_acceptance` takes 422 for a refusal by the
+# schema, but here it is also the answer about an image's bytes. `negative_data_rejection` sends
+# numbers in forms, where they are text like any other; test_rest.py has the violations.
+# `ignored_auth` needs keys; test_access.py has them.
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",
@@ -22,7 +23,7 @@ CHECKS: Final = (
     "unsupported_method",
     "allow_header_conformance",
 )
-# A deadline of one millisecond is a valid request, and 504 its answer.
+# A deadline of one millisecond is valid, and its answer is 504.
 CONFIG: Final = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "4xx", 504]
@@ -30,7 +31,10 @@ expected-statuses = ["2xx", "4xx", 504]
 
 
 def test_the_service_keeps_its_openapi_document(stack: RunningStack, tmp_path: Path) -> None:
-    """Schemathesis finds no undocumented status or type, no body outside its schema, and no server error."""
+    """Schemathesis finds no undocumented status or type, and no server error.
+
+    No body departs from its schema.
+    """
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     command = [

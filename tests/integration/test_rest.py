@@ -1,4 +1,7 @@
-"""The REST door over the real Triton: answers, errors by their codes, and a server that goes on."""
+"""The REST API over the real Triton: answers, and errors by their codes.
+
+After each error the server goes on.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def image_server() -> Iterator[str]:
 
 
 def test_score_answers_in_full(client: httpx.Client, stack: RunningStack) -> None:
-    """`/score` gives every field of the interface, consistent with one another and with the manifest."""
+    """`/score` gives every field, and the fields agree with each other and with the manifest."""
     answer = client.post("/score", json={"prompt": "a cup", "image_base64": BASE64, "min_score": -5})
     body = answer.json()
     manifest = read(stack.repository / "image_reward_network" / "1")
@@ -91,7 +94,7 @@ def test_score_answers_in_full(client: httpx.Client, stack: RunningStack) -> Non
 
 
 def test_every_source_gives_one_score(client: httpx.Client, image_server: str) -> None:
-    """URL, redirect, base64, a data: URI, wrapped base64 and an upload of one file score alike."""
+    """URL, redirect, base64, data: URI, wrapped base64 and an upload of one file score alike."""
     wrapped = "\n".join(BASE64[start : start + 76] for start in range(0, len(BASE64), 76))
     bodies = [
         {"image_url": f"{image_server}/coffee.jpg"},
@@ -108,7 +111,10 @@ def test_every_source_gives_one_score(client: httpx.Client, image_server: str) -
 
 
 def test_a_batch_is_ranked_and_failures_stand_apart(client: httpx.Client, image_server: str) -> None:
-    """Candidates come back best first with rank, index and id; the ones that fail are listed, not fatal."""
+    """Candidates come back best first, with rank, index and id.
+
+    Those that fail are listed apart and do not fail the request.
+    """
     candidates = [
         {"id": "cat", "image_base64": base64.b64encode(photograph("chelsea")).decode()},
         {"id": "text", "image_url": f"{image_server}/text"},
@@ -149,7 +155,10 @@ def test_a_batch_is_ranked_and_failures_stand_apart(client: httpx.Client, image_
     ],
 )
 def test_bad_bytes_are_undecodable(client: httpx.Client, what: str, data: bytes) -> None:
-    """Whatever is no whole image is 422 image_undecodable by upload and base64, and the server goes on."""
+    """What is no whole image is 422 image_undecodable, by upload and by base64.
+
+    The server goes on.
+    """
     by_upload = client.post("/score", data={"prompt": "x"}, files={"image": ("x.jpg", data)})
     answers = [by_upload]
     if data:  # an empty string is a schema violation, tested below
@@ -175,7 +184,7 @@ def test_bad_bytes_are_undecodable(client: httpx.Client, what: str, data: bytes)
     ],
 )
 def test_schema_violations(client: httpx.Client, body: Any) -> None:
-    """Both sources, none, a missing prompt or an unknown field are 422 invalid_request."""
+    """Both sources, no source, a missing prompt or an unknown field are 422 invalid_request."""
     _assert_problem(client.post("/score", json=body), 422, "invalid_request")
 
 
@@ -194,27 +203,30 @@ def test_schema_violations(client: httpx.Client, body: Any) -> None:
     ],
 )
 def test_bodies_that_cannot_be_read(client: httpx.Client, content: bytes, content_type: str) -> None:
-    """NaN, a lone surrogate, cut JSON, other encodings and other content types are 422 invalid_request."""
+    """A body that cannot be read is 422 invalid_request.
+
+    Such are NaN, a lone surrogate, cut JSON, other encodings and other content types.
+    """
     answer = client.post("/score", content=content, headers={"Content-Type": content_type})
     _assert_problem(answer, 422, "invalid_request")
 
 
 def test_base64_that_is_none(client: httpx.Client) -> None:
-    """Foreign letters and a data: URI without base64 are 422 image_undecodable."""
+    """Foreign letters, and a data: URI without base64, are 422 image_undecodable."""
     for text in ("not base64!", "data:image/png,rawdata", "data:image/png;base64", "AAAAA"):
         answer = client.post("/score", json={"prompt": "x", "image_base64": text})
         _assert_problem(answer, 422, "image_undecodable")
 
 
 def test_batches_of_none_or_too_many(client: httpx.Client) -> None:
-    """No candidate and eleven candidates are 422 invalid_request."""
+    """No candidates and eleven candidates are 422 invalid_request."""
     for count in (0, 11, 65):
         body = {"prompt": "x", "candidates": [{"image_base64": BASE64}] * count}
         _assert_problem(client.post("/score-batch", json=body), 422, "invalid_request")
 
 
 def test_a_batch_of_which_all_fail(client: httpx.Client) -> None:
-    """When no candidate can be scored the answer is 422 and lists why, candidate by candidate."""
+    """If no candidate can be scored, the answer is 422 and lists the reason for each."""
     body = {"prompt": "x", "candidates": [{"image_base64": "AAAA", "id": "a"}, {"image_url": "file:///x"}]}
     answer = client.post("/score-batch", json=body)
     _assert_problem(answer, 422, "invalid_request")
@@ -225,7 +237,10 @@ def test_a_batch_of_which_all_fail(client: httpx.Client) -> None:
 
 
 def test_payloads_above_their_limits(client: httpx.Client) -> None:
-    """A body above its limit is 413 payload_too_large; one image above its own is 413 image_too_large."""
+    """A body above its limit is 413 payload_too_large.
+
+    A single image above its own limit is 413 image_too_large.
+    """
     limits = client.get("/info").json()["limits"]
     body = {"prompt": "x", "image_base64": "A" * (limits["max_body_bytes"] + 1)}
     _assert_problem(client.post("/score", json=body), 413, "payload_too_large")
@@ -246,7 +261,10 @@ def test_a_long_prompt_is_cut_and_said_to_be(client: httpx.Client) -> None:
 
 
 def test_request_ids(client: httpx.Client) -> None:
-    """A well-formed X-Request-ID comes back; any other is replaced; every answer has one."""
+    """Every answer has an X-Request-ID.
+
+    A well-formed one of the request comes back; any other is replaced.
+    """
     assert (
         client.get("/health/live", headers={"X-Request-ID": "abc-1.2_3"}).headers["x-request-id"]
         == "abc-1.2_3"
@@ -256,7 +274,7 @@ def test_request_ids(client: httpx.Client) -> None:
 
 
 def test_unknown_paths_and_methods(client: httpx.Client) -> None:
-    """404 and 405 are problems like any other error."""
+    """404 and 405 have the same form as every other error."""
     _assert_problem(client.get("/nowhere"), 404, "not_found")
     answer = client.get("/score")
     _assert_problem(answer, 405, "method_not_allowed")
@@ -264,7 +282,7 @@ def test_unknown_paths_and_methods(client: httpx.Client) -> None:
 
 
 def test_a_deadline_that_cannot_be_kept(client: httpx.Client) -> None:
-    """A deadline of one millisecond is 504; one that is no number is 422; a long one is kept."""
+    """A deadline of one millisecond is 504, one that is no number is 422, a long one is kept."""
     body = {"prompt": "x", "image_base64": BASE64}
     late = client.post("/score", json=body, headers={"X-Request-Timeout-Ms": "1"})
     _assert_problem(late, 504, "deadline_exceeded")
@@ -275,7 +293,10 @@ def test_a_deadline_that_cannot_be_kept(client: httpx.Client) -> None:
 
 
 def test_health_and_info(client: httpx.Client) -> None:
-    """`/health/ready` has scored a pixel, `/health` names each part, `/info` the model and the limits."""
+    """`/health/ready` has scored a pixel, and `/health` names each part.
+
+    `/info` has the model and the limits.
+    """
     assert client.get("/health/live").json() == {"status": "live"}
     for path in ("/health", "/health/ready"):
         health = client.get(path)
@@ -307,7 +328,7 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 
 
 def test_the_openapi_document_knows_the_bodies(client: httpx.Client) -> None:
-    """`/openapi.json` describes both forms of `/score` and resolves all its references."""
+    """`/openapi.json` describes both forms of `/score`, and all its references resolve."""
     document = client.get("/openapi.json").json()
     content = document["paths"]["/score"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
@@ -319,7 +340,7 @@ def test_the_openapi_document_knows_the_bodies(client: httpx.Client) -> None:
 
 
 def test_the_cache_says_so(stack: RunningStack) -> None:
-    """With the cache off, as in this stack, nothing is said to be cached."""
+    """With the cache off, as in this stack, no answer says that it was cached."""
     with stack.client() as client:
         body = {"prompt": "x", "image_base64": base64.b64encode(photograph(PHOTOGRAPHS[3])).decode()}
         assert [client.post("/score", json=body).json()["cached"] for _ in range(2)] == [False, False]

@@ -1,4 +1,7 @@
-"""Triton's own door, for callers who send files: the formats and limits of REST, and decoders that may die."""
+"""Triton's own API, for callers who send files.
+
+Formats and limits are those of REST, and decoders may die.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def trapped(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The stack with decoders that crash where an image says so."""
+    """The stack with decoders that crash if an image says so."""
     directory = tmp_path_factory.mktemp("trapped")
     running = RunningStack(published_repository, directory, PYTHONPATH=set_traps(directory))
     running.start()
@@ -37,7 +40,7 @@ def trapped(published_repository: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def _at_both_doors(stack: RunningStack, data: bytes) -> tuple[float | str, float | str]:
-    """Score one image by REST and by Triton; an error stands as its text."""
+    """Score one image by REST and by Triton; return the text of an error in place of a score."""
     with stack.client() as client:
         body = {"prompt": "a cup", "image_base64": base64.b64encode(data).decode()}
         answer = client.post("/score", json=body).json()
@@ -60,7 +63,7 @@ def _encode(image_format: str, width: int, height: int, *, frames: int = 1) -> b
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_both_doors_score_the_same_formats(trapped: RunningStack, image_format: str) -> None:
-    """To 1e-6."""
+    """For every format, both APIs give the same score to 1e-6."""
     rest, triton = _at_both_doors(trapped, photograph("coffee", image_format))
     assert isinstance(rest, float)
     assert isinstance(triton, float)
@@ -82,14 +85,17 @@ def test_both_doors_score_the_same_formats(trapped: RunningStack, image_format: 
     ids=["BMP", "TIFF", "truncated", "pixels", "frames", "sliver", "bytes", "crash"],
 )
 def test_both_doors_refuse_the_same_in_the_same_words(trapped: RunningStack, data: bytes, why: str) -> None:
-    """Each by an error of the caller's, not by one of the server's."""
+    """Both APIs refuse the same images in the same words, as the caller's error.
+
+    It is never a server error.
+    """
     rest, triton = _at_both_doors(trapped, data)
     assert rest == triton
     assert why in str(triton)
 
 
 def test_a_crashed_decoder_fails_its_request_alone(trapped: RunningStack) -> None:
-    """Callers beside it are answered, and none of Triton's processes is started again."""
+    """A crashed decoder fails only its own request, and no process of Triton is restarted."""
     before = _stubs(trapped), trapped.triton_pid()
     good = photograph("coffee")
     expected = float(trapped.score_bytes([good], ["a cup"])[0])

@@ -1,4 +1,4 @@
-"""Both doors give the same scores, and Triton batches what they send."""
+"""REST and Triton's own API give the same scores, and Triton batches what they send."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def _score(stack: RunningStack, data: bytes, prompt: str = PROMPT) -> float:
 @pytest.mark.parametrize("name", PHOTOGRAPHS[:5])
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_rest_bytes_and_pixels_agree(stack: RunningStack, name: str, image_format: str) -> None:
-    """REST, the ensemble on bytes, the network on pixels and the library alone agree to 1e-6."""
+    """Four ways to score an image agree to 1e-6.
+
+    They are REST, the ensemble on bytes, the network on pixels, and the library alone.
+    """
     data = photograph(name, image_format)
     tokens = tokenise([PROMPT])
     tensors = (prepare(data).pixels[None], tokens.input_ids, tokens.attention_mask)
@@ -50,7 +53,10 @@ def test_rest_bytes_and_pixels_agree(stack: RunningStack, name: str, image_forma
 
 
 def test_images_and_prompts_matter(stack: RunningStack) -> None:
-    """The small network tells photographs apart, and prompts: equal scores elsewhere mean something."""
+    """The small network tells photographs and prompts apart.
+
+    Otherwise equal scores in other tests would mean nothing.
+    """
     by_image = [_score(stack, photograph(name)) for name in PHOTOGRAPHS]
     by_prompt = [_score(stack, photograph("coffee"), prompt) for prompt in ("a cat", "", "coffee", "x y z")]
     assert max(by_image) - min(by_image) > 0.1
@@ -58,7 +64,7 @@ def test_images_and_prompts_matter(stack: RunningStack) -> None:
 
 
 def test_a_batch_is_one_execution(stack: RunningStack) -> None:
-    """Ten candidates of one `/score-batch` are one request and one execution of ten inferences."""
+    """Ten candidates in one `/score-batch` are one request and one execution of ten inferences."""
     _quiet_health(stack)
     before = stack.statistics()
     with stack.client() as client:
@@ -73,7 +79,7 @@ def test_a_batch_is_one_execution(stack: RunningStack) -> None:
 
 
 def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
-    """Ten `/score` calls at once are ten requests to Triton and fewer than ten executions."""
+    """Ten `/score` calls at once are ten requests to Triton, but fewer than ten executions."""
     data = [photograph(name) for name in PHOTOGRAPHS]
     _quiet_health(stack)
     before = stack.statistics()
@@ -86,7 +92,7 @@ def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
 
 
 def test_a_score_does_not_depend_on_its_batch_mates(stack: RunningStack) -> None:
-    """A candidate alone and among nine others, of a long or a short prompt, moves by 1e-5 at most."""
+    """A score moves by 1e-5 at most when nine others, or a longer prompt, are in the batch."""
     with stack.client() as client:
         results = client.post("/score-batch", json=_batch(list(PHOTOGRAPHS))).json()["results"]
     for result in results:
@@ -98,7 +104,10 @@ def test_a_score_does_not_depend_on_its_batch_mates(stack: RunningStack) -> None
 
 
 def test_a_bad_request_spares_those_it_is_batched_with(stack: RunningStack) -> None:
-    """A caller whose token ids are out of range is refused; a caller in the same execution is answered."""
+    """A caller whose token ids are out of range is refused.
+
+    Another caller in the same execution is answered.
+    """
     from tritonclient.utils import InferenceServerException
 
     tokens = tokenise([PROMPT])
@@ -125,7 +134,7 @@ def test_a_bad_request_spares_those_it_is_batched_with(stack: RunningStack) -> N
 
 
 def test_the_ensemble_names_the_bad_image(stack: RunningStack) -> None:
-    """A caller of the ensemble learns which image of its batch cannot be decoded, as 400."""
+    """A caller of the ensemble learns, as 400, which image of its batch cannot be decoded."""
     from tritonclient.utils import InferenceServerException
 
     with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: not an image") as caught:
@@ -134,7 +143,10 @@ def test_the_ensemble_names_the_bad_image(stack: RunningStack) -> None:
 
 
 def _quiet_health(stack: RunningStack) -> None:
-    """Health infers nothing within a second after a request was scored; one inference may be under way still."""
+    """Wait until health's own inferences cannot disturb a count.
+
+    For a second after a scored request health infers nothing, but one inference may be under way.
+    """
     _score(stack, photograph("coffee"))
     time.sleep(0.2)
     _score(stack, photograph("coffee"))

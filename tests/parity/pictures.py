@@ -1,4 +1,4 @@
-"""Image files of every mode and odd shape, made from photographs that scikit-image ships."""
+"""Image files of every mode and of odd shapes, made from photographs that scikit-image ships."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_pictures(directory: Path) -> dict[str, Path]:
-    """Write the files and return them by what they are."""
+    """Write the files; return their paths by a word for what each one is."""
     photographs = {
         name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")
     }

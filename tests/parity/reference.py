@@ -21,15 +21,15 @@ UPSTREAM: Final = Path(__file__).parents[2] / ".upstream"
 
 @dataclass(frozen=True)
 class Job:
-    """What upstream is asked; see tests/parity/upstream.py."""
+    """What upstream is asked to do; see tests/parity/upstream.py."""
 
     prompts: list[str]
     images: list[str] = field(default_factory=list)
     """Paths of image files."""
     checkpoint: str | None = None
-    """Path; None asks for tokens and pixels alone."""
+    """Path of a checkpoint; None asks only for tokens and pixels."""
     seed: int | None = None
-    """Make the checkpoint first, full-size, from this seed."""
+    """If set, a full-size checkpoint is made from this seed first."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """(prompt index, image index), scored one by one as `ImageReward.score` does."""
     ranks: list[tuple[int, list[int]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Pixels are upstream's, bit for bit, for files of every mode and shape."""
+"""The pixels are upstream's, bit for bit, for files of every mode and shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def test_pixels_are_identical(tmp_path: Path) -> None:
-    """Each file gives upstream's pixels after normalisation, upstream on Pillow 12, we on the installed one."""
+    """Each file gives the same pixels as in upstream.
+
+    Upstream runs on Pillow 12, this project on the Pillow that is installed.
+    """
     pictures = write_pictures(tmp_path)
     theirs = ask(Job([""], [str(path) for path in pictures.values()]), tmp_path)["normalised"]
     mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))

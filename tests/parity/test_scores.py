@@ -1,4 +1,4 @@
-"""Full size: what is published scores as upstream scores, to 1e-4, for every kind of file and prompt."""
+"""At full size, a published version scores as upstream does, to 1e-4, for all kinds of input."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PROMPTS = [
     "Déjà-vu: l'été à Zürich — naïve?",
 ]
 
-# Whoever comes first makes, exports and compares the full-size network: minutes on a busy machine.
+# The first test makes, exports and compares the full-size network: minutes on a busy machine.
 pytestmark = pytest.mark.timeout(1500)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One seeded full-size checkpoint, upstream's answers about it, and our published version of it."""
+    """A seeded full-size checkpoint, upstream's answers about it, and our published version."""
 
     kinds: list[str]
     paths: list[Path]
@@ -51,8 +51,8 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Make the checkpoint in upstream's process, publish it, load what was published."""
-    from export.publish import publish
+    """Make the checkpoint in upstream's process, publish it, and load the published version."""
+    from export.publish import Recipe, publish
     from export.registry import Registry
     from reward import runtimes
     from tests.repository import copy_repository
@@ -72,7 +72,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     )
     theirs = ask(job, directory)
     registry = Registry(copy_repository(directory / "repository"))
-    number = publish(registry, checkpoint, name="random weights, seed 0", show_progress=False)
+    number = publish(registry, Recipe(checkpoint, "random weights, seed 0"), show_progress=False)
     checkpoint.unlink()  # 1.8 GB
     loaded = runtimes.load(registry.directory(number))
     return Reference(
@@ -87,7 +87,7 @@ def test_token_ids_are_identical(reference: Reference) -> None:
 
 @pytest.mark.timeout(900)
 def test_scores_are_upstreams(reference: Reference) -> None:
-    """Every pair, scored alone through the published graph, is within 1e-4 of `ImageReward.score`."""
+    """Every pair, scored alone by the published graph, is within 1e-4 of `ImageReward.score`."""
     ours = np.array([_score(reference, [prompt], [image])[0] for prompt, image in reference.job.pairs])
     theirs = reference.theirs["scores"]
     assert theirs.max() - theirs.min() > 1  # the random weights tell images and prompts apart
@@ -97,7 +97,7 @@ def test_scores_are_upstreams(reference: Reference) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_batch_ranks_as_upstream_ranks(reference: Reference) -> None:
-    """Ten candidates in one execution give `inference_rank`'s rewards and order."""
+    """Ten candidates in one execution get the rewards and the order of `inference_rank`."""
     prompt, images = reference.job.ranks[0]
     ours = _score(reference, [prompt] * len(images), images)
     theirs = reference.theirs["rewards_0"]
@@ -107,7 +107,7 @@ def test_a_batch_ranks_as_upstream_ranks(reference: Reference) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_score_does_not_depend_on_its_batch_mates(reference: Reference) -> None:
-    """A pair scored alone, beside others and beside a longer prompt moves by 1e-5 at most."""
+    """A score moves by 1e-5 at most when other pairs or a longer prompt are in the batch."""
     alone = _score(reference, [2], [0])[0]
     beside = _score(reference, [2, 1, 0], [0, 5, 13])[0]
     beside_longer = _score(reference, [3, 2], [1, 0])[1]
@@ -116,7 +116,7 @@ def test_a_score_does_not_depend_on_its_batch_mates(reference: Reference) -> Non
 
 
 def test_the_manifest_reports_the_agreement(reference: Reference) -> None:
-    """Publishing compared the graph with torch and wrote down what it measured."""
+    """Publishing compared the graph with torch and wrote the differences into the manifest."""
     assert reference.parity["max_difference"] <= TOLERANCE
     assert reference.parity["pairs"] >= 8
     assert reference.parity["score_range"] > 0.1

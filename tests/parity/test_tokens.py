@@ -14,7 +14,7 @@ from tests.parity.reference import Job, ask
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Two characters each side make a word of every code point, wherever a table may end.
+# Two characters on each side make every code point part of a word, wherever a table may end.
 _EVERY_CHARACTER = [f"a{chr(code)}b" for code in range(0x3100) if not 0xD800 <= code <= 0xDFFF]
 _BLOCKS = [
     *[(0x20, 0x7F), (0xA0, 0x250), (0x250, 0x600), (0x600, 0x1100), (0x1100, 0x2000), (0x2000, 0x3100)],
@@ -25,7 +25,7 @@ _WORDS = [" ", "a", "the painting", "[SEP]", "[CLS]", "[DEC]", "[enc]", "\t", "\
 
 
 def test_token_ids_are_identical_to_upstream(tmp_path: Path) -> None:
-    """Every character up to U+30FF and 12,000 random mixtures of scripts give upstream's ids and masks."""
+    """Every character up to U+30FF and 12,000 mixtures of scripts get upstream's ids and masks."""
     prompts = [*_EVERY_CHARACTER, *_mixtures(12_000), *_PARTICULAR]
     theirs = ask(Job(prompts), tmp_path)
     ours = tokenise(prompts)

@@ -2,14 +2,18 @@
 
     python upstream.py JOB_DIRECTORY
 
-The package directory of upstream and its pinned dependencies comes first on PYTHONPATH (`make .upstream`).
-JOB_DIRECTORY/job.json is a `Job` (tests/parity/reference.py); the answers go to JOB_DIRECTORY/answers.npz.
-With a `seed`, the checkpoint is made first: upstream's own network, filled with random weights.
+The directory of upstream and of its pinned dependencies comes first on PYTHONPATH
+(`make .upstream`). JOB_DIRECTORY/job.json is a `Job` (tests/parity/reference.py). The answers go to
+JOB_DIRECTORY/answers.npz. With a `seed`, the checkpoint is made first: upstream's own network with
+random weights.
 
-Nothing of upstream is changed. Three things around it are, because its `__init__` imports packages for
-other scorers (clip, diffusers) and its tokenizer is downloaded by name: the package modules are entered
-past their `__init__`, the tokenizer's files lie in the working directory under the name that upstream
-asks for, and a torchvision that was built for another torch finds the two operators it registers at import.
+Nothing of upstream is changed, but three things around it are:
+
+- Its `__init__` is not run, because it imports packages for other scorers (clip, diffusers).
+- It would download its tokenizer by name. The tokenizer's files lie in the working directory,
+  in a folder of that name.
+- Its torchvision may be built for another torch. The two operators that torchvision registers
+  when it is imported are then defined here.
 """
 
 from __future__ import annotations
@@ -96,7 +100,7 @@ def main(directory: Path) -> None:
 
 
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Spread the weights so that images and prompts matter: as built, all scores are alike."""
+    """Spread the weights, so that images and prompts matter: as built, all scores are alike."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -139,7 +143,10 @@ def import_upstream(directory: Path) -> tuple[type, object]:
 
 
 def provide_torchvision_operators() -> torch.library.Library | None:
-    """Define what torchvision registers at import where its own binary cannot: beside a torch of another build."""
+    """Define the operators of torchvision where its own binary cannot register them.
+
+    That is so beside a torch of another build.
+    """
     try:
         import torchvision  # noqa: F401
     except RuntimeError as error:

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import reward.errors
-from frontend.images.decode import DecodeLimits, DecodePool, decode_image
+from frontend.images.decode import DecodePool
 from frontend.images.errors import ImageTooLarge, ImageUndecodable
+from reward.decoding import DecodeLimits
 from reward.preprocess import PreparedImage, prepare
 from tests.integration.frontend.broken_images import FORMATS, mutant, valid, with_png_checksums
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 IMAGES: Final = int(os.environ.get("AESTHETIC_FUZZ_IMAGES", "10000"))
 SEED: Final = os.environ.get("AESTHETIC_FUZZ_SEED", "0")
-LIMITS: Final = DecodeLimits(workers=2, max_pixels=4_000_000, memory_bytes=256 * 2**20)
+LIMITS: Final = DecodeLimits(max_pixels=4_000_000, memory_bytes=256 * 2**20)
 GROWTH_BYTES: Final = 200 * 2**20  # of this process: 4 million pixels in four bytes each, a few times over
 
 
@@ -47,7 +48,7 @@ def peak_bytes() -> int:
 def test_originals_are_valid(format_: str) -> None:
     """What is broken below is whole to begin with, and counting its frames changes no pixel."""
     for data in valid(format_):
-        decoded = decode_image(data, LIMITS)
+        decoded = prepare(data, max_pixels=LIMITS.max_pixels)
         assert decoded.format == format_
         np.testing.assert_array_equal(decoded.pixels, prepare(data).pixels)
 
@@ -59,7 +60,7 @@ def test_broken_images(format_: str) -> None:
     seen: collections.Counter[str] = collections.Counter()
     for index, data in enumerate(mutants(format_, IMAGES // len(FORMATS))):
         try:
-            decoded = decode_image(data, LIMITS)
+            decoded = prepare(data, max_pixels=LIMITS.max_pixels)
         except reward.errors.InvalidImage as error:
             seen[type(error).__name__] += 1
         except Exception as error:  # noqa: BLE001

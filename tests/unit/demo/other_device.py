@@ -1,8 +1,9 @@
-"""A device that this machine has for certain: its tensors lie in memory, and no operation takes them beside others.
+"""A device that every machine has: its tensors lie in memory, but do not mix with others.
 
-It stands in for a GPU, by torch's own way to write a device in Python: `python -m tests.unit.demo.other_device`
-trains on it and on the CPU, by the same arithmetic, and fails unless both end with the same weights. A process
-of its own, because such a device stays for as long as its process.
+It stands in for a GPU, and is made in the way that torch offers for devices written in Python.
+`python -m tests.unit.demo.other_device` trains on it and on the CPU, with the same arithmetic, and
+fails unless both end with the same weights. It needs a process of its own, because a device once
+registered stays until its process ends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 class OtherTensor(torch.Tensor):
-    """Lies on the other device; `numbers` is what is in it."""
+    """A tensor on the other device; `numbers` holds its content in ordinary memory."""
 
     numbers: torch.Tensor
 
@@ -48,7 +49,7 @@ class OtherTensor(torch.Tensor):
 
 
 class OtherDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is on, tensors can be made on the other device and brought to it."""
+    """While this mode is on, tensors can be made on the other device and moved to it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
@@ -58,7 +59,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     are_other = [isinstance(tensor, OtherTensor) for tensor in tensors]
     if any(are_other) and func not in _MOVES:
-        # As on a GPU: a single number may come from the CPU.
+        # As on a GPU, a tensor of one single number may come from the CPU.
         beside = [t for t, is_other in zip(tensors, are_other, strict=True) if not is_other and t.ndim]
         if beside:
             raise RuntimeError(f"{func}: tensors of two devices")
@@ -78,7 +79,7 @@ def _other(leaf: Any) -> Any:
 
 
 def main() -> None:
-    """Train in both places."""
+    """Train on both devices and compare."""
     torch.set_num_threads(1)
     _setup_privateuseone_for_python_backend(NAME)
     here = Trainer(PLAN, rank=0)

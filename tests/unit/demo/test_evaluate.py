@@ -22,7 +22,10 @@ TINY = Dimensions(
 
 
 def test_counts_right_wrong_and_ties() -> None:
-    """The reward is the brightness of the first pixel: one pair right, one wrong, one tied, so 1 of 3."""
+    """Of three pairs, one right, one wrong and one tied, one counts as right.
+
+    The reward in this test is the brightness of the first pixel.
+    """
 
     def pair(better: int, worse: int, group: str) -> Pair:
         pictures = (np.full((224, 224, 3), value, np.uint8) for value in (better, worse))
@@ -42,7 +45,7 @@ def test_counts_right_wrong_and_ties() -> None:
 
 
 def test_held_out_pairs_are_the_same_everywhere() -> None:
-    """The set is its seed: drawn twice it is equal, byte for byte."""
+    """The set depends on its seed alone: drawn twice, it is equal byte for byte."""
     first, second = ([*pairs(4, 3)] for _ in range(2))
     assert [pair.attribute for pair in first] == [name for name in TESTED for _ in range(3)]
     for one, other in zip(first, second, strict=True):
@@ -53,7 +56,7 @@ def test_held_out_pairs_are_the_same_everywhere() -> None:
 
 
 def test_calibrated_rewards_are_standardised() -> None:
-    """After calibration the same pairs score with mean 0 and deviation 1, in the same order."""
+    """After calibration the same pairs have mean 0, deviation 1, and the same order."""
     torch.manual_seed(0)
     network = RewardNetwork(TINY).eval()
     tested = [*pairs(4, 3)]

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def test_examples_name_one_fitting_picture_each(tmp_path: Path) -> None:
-    """Each prompt has ten readable pictures; one departs in nothing, the others in damage or an attribute."""
+    """Each prompt has ten readable pictures, and only one of them fits it.
+
+    Each other picture is damaged or departs from the prompt in an attribute.
+    """
     write(tmp_path)
     index = json.loads((tmp_path / INDEX_NAME).read_text())
     assert [entry["prompt"] for entry in index] == list(SCENES)
@@ -27,7 +30,7 @@ def test_examples_name_one_fitting_picture_each(tmp_path: Path) -> None:
 
 
 def test_examples_are_the_same_every_time(tmp_path: Path) -> None:
-    """Drawn again they are equal, byte for byte."""
+    """Drawn again, the examples are equal byte for byte."""
     for name in ("first", "second"):
         write(tmp_path / name)
     for path in (tmp_path / "first").iterdir():

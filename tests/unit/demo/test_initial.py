@@ -20,14 +20,17 @@ SMALL = Dimensions(
 
 
 def test_same_seed_builds_the_same_network() -> None:
-    """Weights depend on the seed and on nothing else."""
+    """The weights depend on the seed and on nothing else."""
     first, second, third = (build(SMALL, seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["head.weight"], third["head.weight"])
 
 
 def test_first_layer_looks_at_its_neighbours() -> None:
-    """On an even picture, each head of the middle patch looks at the patch beside, below or above it."""
+    """On an even picture, each head of the middle patch looks at a direct neighbour of it.
+
+    The neighbour is the patch beside, below or above it.
+    """
     encoder = build(SMALL, 0)[0].image_encoder
     layer = encoder.layers[0]
     assert isinstance(layer, ImageLayer)

@@ -12,7 +12,7 @@ from demo.scenes import SHAPES, Scene, Thing, sample
 
 @pytest.mark.parametrize("style", STYLES)
 def test_same_seed_draws_the_same(style: str) -> None:
-    """A picture is drawn from the generator and from nothing else."""
+    """A picture depends on the generator and on nothing else."""
     scene = Scene((Thing("green", "star", "large"),), position="middle")
     first, second = (draw(scene, np.random.default_rng(3), style).pixels for _ in range(2))
     assert first.shape == (224, 224, 3)
@@ -20,7 +20,7 @@ def test_same_seed_draws_the_same(style: str) -> None:
 
 
 def test_styles_differ() -> None:
-    """No two styles draw one scene alike."""
+    """No two styles draw the same scene alike."""
     scene = Scene((Thing("green", "star", "large"),), position="middle")
     drawn = [draw(scene, np.random.default_rng(3), style).pixels.tobytes() for style in STYLES]
     assert len(set(drawn)) == len(STYLES)
@@ -28,7 +28,7 @@ def test_styles_differ() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_thing_has_its_colour_where_it_stands(shape: str) -> None:
-    """A large red thing covers a good part of its square with red, and nothing else is red."""
+    """A large red thing covers a good part of its square with red; nothing else is red."""
     scene = Scene((Thing("red", shape, "large"),), position="left")
     drawing = draw(scene, np.random.default_rng(0), "flat")
     pixels = drawing.pixels.astype(int)
@@ -39,7 +39,10 @@ def test_thing_has_its_colour_where_it_stands(shape: str) -> None:
 
 
 def test_things_keep_clear_of_border_and_each_other() -> None:
-    """Whatever touches the border was cut, and counts can be counted."""
+    """Drawn things touch neither the border nor each other.
+
+    So a thing at the border must have been cut by damage, and things can be counted.
+    """
     rng = np.random.default_rng(0)
     for _ in range(200):
         placed = draw(sample(rng), rng, "flat").placed

@@ -1,4 +1,4 @@
-"""The report is of the file that is shipped, and says what that file does."""
+"""The report is about the file that is shipped, and its figures are right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run that trained a small network."""
+    """The folder of a finished run of a small network."""
     directory = tmp_path / "run"
     directory.mkdir()
     state = {
@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_report_is_of_the_shipped_file() -> None:
-    """Checkpoint and files are those that the shipped version's manifest names."""
+    """The report names the checkpoint and the files that the shipped version's manifest names."""
     content, version = report.read(REPORT), manifest.read(DEMO_DIRECTORY)
     assert version.name == shipped.NAME
     assert content["checkpoint_sha256"] == version.checkpoint_sha256
@@ -50,7 +50,10 @@ def test_the_shipped_report_is_of_the_shipped_file() -> None:
 
 
 def test_the_shipped_figures_meet_their_targets() -> None:
-    """Every target is met, on the whole of the held-out test, and the rewards are standardised."""
+    """The figures come from the whole held-out test and meet every target.
+
+    The rewards are standardised.
+    """
     held_out = report.read(REPORT)["held_out"]
     assert held_out["pairs_each"] == PAIRS
     assert held_out["target"] == report.TARGETS
@@ -67,7 +70,7 @@ def test_the_shipped_figures_meet_their_targets() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_shipped_figures_can_be_measured_again() -> None:
-    """The held-out test, drawn and taken again with the shipped file, gives the report's figures."""
+    """Drawing the held-out test anew and taking it with the shipped file gives the same figures."""
     measured = report.figures(report.measure(shipped.rewards_of(runtimes.load(DEMO_DIRECTORY))))
     held_out = report.read(REPORT)["held_out"]
     assert {name: held_out[name] for name in measured} == measured
@@ -75,9 +78,10 @@ def test_the_shipped_figures_can_be_measured_again() -> None:
 
 @pytest.mark.slow
 def test_every_position_is_preferred_where_it_is_asked_for() -> None:
-    """Of things with a held-out look, the shipped file prefers each position at least 90 times in 100.
+    """The shipped file prefers the position that was asked for at least 90 times in 100.
 
-    The held-out test asks for two positions alone, because its places are held out, too.
+    This is measured for each position, with things of a held-out look. The held-out test itself
+    asks for only two positions, because its places are held out as well.
     """
     measured = evaluate(shipped.rewards_of(runtimes.load(DEMO_DIRECTORY)), _pairs_of_every_position(100))
     right = {position: measured.accuracies[f"position / {position}"].right for position in POSITIONS}
@@ -85,7 +89,10 @@ def test_every_position_is_preferred_where_it_is_asked_for() -> None:
 
 
 def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path) -> None:
-    """Tested, published and verified: the report tells the training, and figures of the published version."""
+    """After test, publication and verification the report is complete.
+
+    It describes the training, and holds the figures of the published version.
+    """
     model, directory, path = tmp_path / "demo.safetensors", tmp_path / "model", tmp_path / "report.json"
     in_torch = report.begin(run, model, path, pairs_each=2)
     assert "held_out" not in report.read(path)
@@ -102,7 +109,7 @@ def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path)
 
 
 def test_a_report_of_another_checkpoint_is_not_completed(published_repository: Path, tmp_path: Path) -> None:
-    """The figures of one file are never put beside the training of another."""
+    """The figures of one file are never put into a report about another file's training."""
     path = tmp_path / "report.json"
     path.write_text('{"checkpoint_sha256": "0123456789abcdef"}')
     with pytest.raises(ReportError, match="is of the checkpoint 0123456789ab, "):
@@ -111,7 +118,7 @@ def test_a_report_of_another_checkpoint_is_not_completed(published_repository: P
 
 
 def test_a_missing_report_is_named(published_repository: Path, tmp_path: Path) -> None:
-    """Before a run was tested there is nothing to complete."""
+    """Without the report that a test of the run writes, there is nothing to complete."""
     with pytest.raises(ReportError, match=r"report\.json: cannot be read: No such file"):
         report.verify(published_repository / "image_reward_network" / "1", tmp_path / "report.json")
 

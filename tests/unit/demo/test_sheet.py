@@ -1,4 +1,4 @@
-"""Which candidates stand where on the contact sheet."""
+"""Which candidate stands where on the contact sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROW = Row("a prompt", tuple(Candidate(EXAMPLES / f"1-{n:02}.jpg", -n, None) for 
 
 
 def test_every_candidate_has_one_tile_in_the_ranked_order() -> None:
-    """From left to right stand all the candidates of a row, at even distances, and the next row below."""
+    """The candidates of a row stand from left to right at even distances, the next row below."""
     tiles, below = layout(ROW, 0), layout(ROW, 1)
     assert [tile.candidate for tile in tiles] == list(ROW.candidates)
     assert len({right.left - left.left for left, right in pairwise(tiles)}) == 1
@@ -32,7 +32,10 @@ def test_every_candidate_has_one_tile_in_the_ranked_order() -> None:
 
 
 def test_candidates_are_ranked_by_their_scores(published_repository: Path) -> None:
-    """Every candidate of every example is there once, the best first, with what the index says of it."""
+    """Each example lists every candidate once, the best first.
+
+    Each candidate has the attribute from which the index says that it departs.
+    """
     rows = rank(runtimes.load(published_repository / "image_reward_network" / "1", threads=1), EXAMPLES)
     index = json.loads((EXAMPLES / INDEX_NAME).read_text())
     assert [row.prompt for row in rows] == [entry["prompt"] for entry in index]
@@ -45,7 +48,7 @@ def test_candidates_are_ranked_by_their_scores(published_repository: Path) -> No
 
 
 def test_the_sheet_is_a_picture_of_its_width(tmp_path: Path) -> None:
-    """It is written as PNG, and grows with its rows."""
+    """The sheet is a PNG of a fixed width, and higher with more rows."""
     for number in (1, 2):
         save([ROW] * number, tmp_path / f"{number}.png")
     with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "2.png") as two:

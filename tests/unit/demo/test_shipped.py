@@ -1,4 +1,4 @@
-"""The shipped version is replaced as a whole, or stays."""
+"""The shipped version is replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
-    """Of what was there before, nothing is left; what is there now can be loaded."""
+    """Nothing is left of the old version, and the new one can be loaded."""
     directory = tmp_path / "model"
     directory.mkdir()
     (directory / "old").touch()
@@ -27,7 +27,7 @@ def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_published_changes_nothing(tmp_path: Path) -> None:
-    """A file that is no checkpoint leaves the shipped version as it was, and no draft beside it."""
+    """A file that is no checkpoint leaves the shipped version as it was, and leaves no draft."""
     directory, wrong = tmp_path / "model", tmp_path / "wrong.safetensors"
     directory.mkdir()
     (directory / "old").touch()

@@ -1,4 +1,4 @@
-"""Batches, the training's own forward pass, and a run that stops and goes on."""
+"""Batches, the forward pass of the training, and a run that is stopped and resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PLAN = Plan(steps=3, workers=1, groups=2, dimensions=TINY, warm_up_steps=1, bflo
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Train as a worker does: one thread, whatever else the machine is doing."""
+    """Train on one thread, as a worker does, however many cores are free."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -50,7 +50,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def test_same_seed_makes_the_same_batch() -> None:
-    """A batch is drawn from the generator and from nothing else."""
+    """A batch depends on the generator and on nothing else."""
     first, second = (make(np.random.default_rng(2), 2, 56) for _ in range(2))
     assert torch.equal(first.pixels, second.pixels)
     assert torch.equal(first.input_ids, second.input_ids)
@@ -58,7 +58,10 @@ def test_same_seed_makes_the_same_batch() -> None:
 
 
 def test_batch_knows_what_fits() -> None:
-    """The first two prompts fit the first two pictures, and each differing picture has a prompt that fits."""
+    """The first two prompts fit the first two pictures.
+
+    Each picture that differs has a prompt of its own that fits it.
+    """
     batch = make(np.random.default_rng(2), 6, 56)
     assert batch.fit.shape == (6, PICTURES, PROMPTS)
     assert (batch.fit[:, :2, :2] == 1).all()
@@ -67,7 +70,7 @@ def test_batch_knows_what_fits() -> None:
 
 
 def test_labels_say_what_stands_where() -> None:
-    """Where a patch is fully covered, a thing is named; where nothing is near, nothing is."""
+    """A patch that a thing covers fully names that thing; a patch with no thing near names none."""
     batch = make(np.random.default_rng(2), 4, 16)
     labels = batch.labels
     known = labels.colours[:, 0] >= 0  # a crop moves things away from where they were drawn
@@ -79,7 +82,7 @@ def test_labels_say_what_stands_where() -> None:
 
 
 def test_training_computes_the_networks_own_function() -> None:
-    """Pictures read once and scored against many prompts give the rewards of the network itself."""
+    """A picture read once and scored against many prompts gets the network's own rewards."""
     network, _ = build(TINY, seed=0)
     batch = make(np.random.default_rng(0), 2, TINY.patch_size)
     ids, mask = (x.repeat_interleave(PICTURES, 0) for x in (batch.input_ids, batch.attention_mask))
@@ -91,7 +94,10 @@ def test_training_computes_the_networks_own_function() -> None:
 
 
 def test_loss_falls_as_the_order_becomes_right() -> None:
-    """Rewards in the order of fit and damage cost less than equal ones, and those less than reversed ones."""
+    """Rewards in the right order cost least, equal rewards more, and reversed rewards most.
+
+    The right order is by fit and by damage.
+    """
     fit = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     damaged = torch.tensor([[False, True, False]])
     right = torch.tensor([[[2.0, -1.0], [1.0, -2.0], [-1.0, 2.0]]])
@@ -100,7 +106,7 @@ def test_loss_falls_as_the_order_becomes_right() -> None:
 
 
 def test_undecided_fit_is_not_learned() -> None:
-    """A reward whose picture is neither right nor wrong for the prompt gets no gradient."""
+    """A picture that is neither right nor wrong for a prompt gives that reward no gradient."""
     fit = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [float("nan"), 1.0]]])
     rewards = torch.zeros(1, 3, 2, requires_grad=True)
     torch.autograd.backward(list(rank(rewards, fit, torch.zeros(1, 3, dtype=torch.bool)).values()))
@@ -110,7 +116,7 @@ def test_undecided_fit_is_not_learned() -> None:
 
 
 def test_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """Three steps in one go, and one step, saved, loaded and two more, give equal weights."""
+    """Three steps at once give the same weights as one step, save, load, and two more steps."""
     whole = Trainer(PLAN, rank=0)
     for _ in range(3):
         whole.advance()
@@ -126,14 +132,14 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_run_is_not_overwritten(tmp_path: Path) -> None:
-    """A folder that holds a run is only used again when that is asked for."""
+    """A folder that holds a run is used again only when `resume` asks for that."""
     (tmp_path / training.STATE_NAME).touch()
     with pytest.raises(RunRefused, match="holds a run: go on with it"):
         train(tmp_path, PLAN)
 
 
 def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
-    """Begun for three steps and stopped after one, it goes on to the fourth, and is from then on a run of four."""
+    """A run of three steps, stopped after one, can be resumed as a run of four."""
     begun = Trainer(PLAN, rank=0)
     begun.advance()
     begun.save(tmp_path)
@@ -144,7 +150,10 @@ def test_a_resumed_run_may_raise_its_steps(tmp_path: Path) -> None:
 
 
 def test_it_trains_on_another_device() -> None:
-    """Everything is brought there: losses and weights are the CPU's, where no operation may mix the two."""
+    """Training moves everything to the device and gives the CPU's losses and weights.
+
+    On this device, operations that mix tensors of two devices fail.
+    """
     command = [sys.executable, "-m", "tests.unit.demo.other_device"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -153,7 +162,10 @@ def test_it_trains_on_another_device() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu(tmp_path: Path) -> None:
-    """Its first losses are the CPU's, but for rounding, and its state is read without a GPU."""
+    """The first losses on a GPU are the CPU's, but for rounding.
+
+    The saved state can be loaded without a GPU.
+    """
     begun = Trainer(PLAN, rank=0, device="cuda")
     assert begun.advance() == pytest.approx(Trainer(PLAN, rank=0).advance(), rel=1e-3)
     begun.save(tmp_path)
@@ -165,7 +177,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """Before anything is written."""
+    """Training on a GPU where there is none is refused before anything is written."""
     out = tmp_path / "run"
     with (
         patch("torch.cuda.is_available", return_value=False),
@@ -184,7 +196,10 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """Asked to go on otherwise than it began, or for fewer steps, it refuses and names both; the state stays."""
+    """A resumed run with another plan, or with fewer steps, is refused.
+
+    The message names both plans, and the saved state stays as it was.
+    """
     state = tmp_path / training.STATE_NAME
     Trainer(PLAN, rank=0).save(tmp_path)
     before = state.read_bytes()
@@ -194,7 +209,10 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], me
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
-    """A folder that holds a run, and a run of another seed: one line each, exit status 1."""
+    """A folder that holds a run, or a run of another seed, is refused in one line.
+
+    The exit status is 1.
+    """
     Trainer(Plan(), rank=0).save(tmp_path)
     assert _train(tmp_path) == (
         1,
@@ -207,12 +225,12 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
 
 
 def test_without_options_it_is_the_shipped_models_run() -> None:
-    """The defaults, workers among them, are the plan by which the shipped file was trained."""
+    """The defaults, workers among them, are the plan with which the shipped file was trained."""
     assert asdict(Plan()) == report.read(REPORT)["training"]["plan"]
 
 
 def test_learning_rate_warms_up_and_cools_down() -> None:
-    """It rises linearly, stays level and falls to nothing at the last step."""
+    """The learning rate rises linearly, stays level, and falls to zero at the last step."""
     plan = replace(PLAN, steps=100, warm_up_steps=10, cooling=0.5)
     assert pace(0, plan) == pytest.approx(0.1)
     assert pace(30, plan) == 1

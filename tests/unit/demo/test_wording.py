@@ -1,4 +1,4 @@
-"""Prompts say all that their descriptions say, in more than one way."""
+"""Prompts say everything that their descriptions say, in more than one way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUMBERS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 
 
 def test_prompt_mentions_every_attribute() -> None:
-    """Each value of the scene stands in the prompt, under one of its names."""
+    """Each value of the scene appears in the prompt under one of its names."""
     rng = np.random.default_rng(0)
     for _ in range(500):
         scene = sample(rng)
@@ -24,14 +24,14 @@ def test_prompt_mentions_every_attribute() -> None:
 
 
 def test_wording_varies() -> None:
-    """One scene is told in many ways."""
+    """One scene is described in many ways."""
     rng = np.random.default_rng(0)
     scene = Scene((Thing("red", "circle", "small"),), position="left")
     assert len({word(scene, rng) for _ in range(100)}) > 50
 
 
 def test_same_seed_says_the_same() -> None:
-    """Wording is drawn from the generator and from nothing else."""
+    """The wording depends on the generator and on nothing else."""
     first, second = (
         [word(sample(rng), rng) for _ in range(20)]
         for rng in (np.random.default_rng(5), np.random.default_rng(5))
@@ -40,7 +40,7 @@ def test_same_seed_says_the_same() -> None:
 
 
 def test_kept_attributes_are_not_omitted() -> None:
-    """A description may lose size and position, but not what is to be kept."""
+    """A description may leave out size and position, but not the attributes that must be kept."""
     rng = np.random.default_rng(0)
     scene = Scene((Thing("red", "circle", "small"),), position="left")
     omitted = [omit(scene, rng) for _ in range(200)]

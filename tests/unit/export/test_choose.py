@@ -1,4 +1,8 @@
-"""What `make up` serves: what was asked for, what is served, the official weights, or, said aloud, the demo."""
+"""Which model `make up` serves.
+
+It is the one that was asked for, else the one already served, else the official weights. If these
+cannot be had, the demo is served, with a warning that nobody overlooks.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from export.choose import Chooser, install
-from export.errors import ChoiceError
+from export.deploy import Deployer, Manner
+from export.errors import ChoiceError, Refused
 from export.official import OFFICIAL
 from export.registry import Registry
 from reward import manifest
-from reward.errors import CheckpointError, VersionError
+from reward.errors import CheckpointError
 from reward.files import sha256
 from tests.hub import Hub, environment, nobody, python
 from tests.repository import CHECKOUT, copy_repository
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Its arguments: the repository, the demo's directory, the official digest, modules that cannot be imported, wishes.
+# The script's arguments: the repository, the demo's directory, the digest of the official weights,
+# the modules that cannot be imported, and the wishes.
 _DRIVER: Final = """
 import json, sys
 from pathlib import Path
@@ -34,12 +40,15 @@ repository, demo, digest, absent, wishes = sys.argv[1:]
 for name in absent.split():
     sys.modules[name] = None
 from export.choose import Chooser
+from export.deploy import Deployer, Manner
 from export.errors import ExportError
 from export.official import Weights
 from export.registry import Registry
 official = Weights("ImageReward-v1.0", "owner/name", "small.safetensors", digest)
 try:
-    Chooser(Registry(Path(repository)), print, official=official, demo_directory=Path(demo)).ensure(
+    registry = Registry(Path(repository))
+    deployer = Deployer(registry, None, Manner(who="test"))
+    Chooser(registry, deployer, print, official=official, demo_directory=Path(demo)).ensure(
         **{name: Path(wish) if name == "checkpoint" else wish for name, wish in json.loads(wishes).items()}
     )
 except ExportError as error:
@@ -57,7 +66,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def demo(published_repository: Path, tmp_path: Path) -> Path:
-    """A published version as the checkout carries one: a directory with a manifest and the files that it lists."""
+    """A published version as the checkout has one: a manifest and the files that it lists."""
     directory = tmp_path / "demo"
     shutil.copytree(published_repository / "image_reward_network" / "1", directory)
     _rewrite(directory, name="demo of shapes")
@@ -66,11 +75,11 @@ def demo(published_repository: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ensure(registry: Registry, demo: Path) -> Callable[..., list[str]]:
-    """Make the choice in this process; return what was said."""
+    """Make the choice in this process; return the lines that were printed."""
 
     def ensure(**wishes: object) -> list[str]:
         said: list[str] = []
-        Chooser(registry, said.append, demo_directory=demo).ensure(**wishes)  # type: ignore[arg-type]
+        Chooser(registry, _deployer(registry), said.append, demo_directory=demo).ensure(**wishes)  # type: ignore[arg-type]
         return said
 
     return ensure
@@ -81,13 +90,17 @@ def _rewrite(directory: Path, **changes: object) -> None:
     manifest.write(content, directory)
 
 
+def _deployer(registry: Registry) -> Deployer:
+    return Deployer(registry, None, Manner(who="test"))
+
+
 def _served(registry: Registry) -> tuple[int, str]:
     version = registry.version()
     return version.number, version.manifest.name
 
 
 def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: Path) -> None:
-    """The manifest and the files that it lists, no others; what runs it runs it."""
+    """Only the manifest and the files that it lists are installed, and the version can be run."""
     from reward import runtimes
 
     (demo / "note.txt").write_text("not listed")
@@ -104,20 +117,23 @@ def test_a_directory_is_installed_as_the_next_version(registry: Registry, demo: 
 
 
 def test_a_directory_with_a_fault_is_not_installed(registry: Registry, demo: Path) -> None:
-    """A missing or changed file, no manifest, or another preprocessing: refused, and nothing is left."""
+    """A faulty directory is refused, and nothing of it is left behind.
+
+    The faults are a missing file, a changed file, no manifest, and another preprocessing.
+    """
     before = sorted(registry.directory(1).parent.iterdir())
     content = manifest.read(demo)
     _rewrite(demo, preprocessing="of old")
-    with pytest.raises(ChoiceError, match="made for the preprocessing of old"):
+    with pytest.raises(Refused, match="made for the preprocessing of old"):
         install(registry, demo)
     manifest.write(content, demo)
     (demo / "model.py").write_text("")
-    with pytest.raises(ChoiceError, match=r"model\.py: not the file that the manifest names"):
+    with pytest.raises(Refused, match=r"model\.py: not the file that the manifest names"):
         install(registry, demo)
     (demo / "model.py").unlink()
-    with pytest.raises(CheckpointError, match=r"model\.py: cannot be read"):
+    with pytest.raises(Refused, match=r"model\.py: cannot be read"):
         install(registry, demo)
-    with pytest.raises(VersionError):
+    with pytest.raises(Refused, match="missing or not a manifest"):
         install(registry, demo / "nowhere")
     assert sorted(registry.directory(1).parent.iterdir()) == before
 
@@ -125,13 +141,13 @@ def test_a_directory_with_a_fault_is_not_installed(registry: Registry, demo: Pat
 def test_the_demo_is_served_once_and_without_banner_when_asked_for(
     registry: Registry, ensure: Callable[..., list[str]]
 ) -> None:
-    """The second time nothing is published; after another version it is promoted again."""
+    """Asked for twice, the demo is published once; after another version it is promoted again."""
     assert ensure(model="demo") == ["model     demo of shapes, version 1"]
     assert ensure(model="demo") == ["model     demo of shapes, version 1"]
     with registry.publishing() as draft:
         shutil.copytree(registry.directory(1), draft.directory, dirs_exist_ok=True)
         _rewrite(draft.directory, name="mine")
-    registry.promote(2)
+    _deployer(registry).promote(2, is_tried=True)
     assert ensure(model="demo") == ["model     demo of shapes, version 1"]
     assert _served(registry) == (1, "demo of shapes")
     assert ensure(model="mine") == ["model     mine, version 2"]
@@ -139,7 +155,10 @@ def test_the_demo_is_served_once_and_without_banner_when_asked_for(
 
 
 def test_what_is_served_stays(registry: Registry, ensure: Callable[..., list[str]]) -> None:
-    """Without a wish, nothing is fetched or published; the demo in its place is said aloud every time."""
+    """Without a wish, nothing is fetched or published.
+
+    If the demo is what is served, the banner is printed every time.
+    """
     ensure(model="demo")
     first, banner = ensure()
     assert first == "model     demo of shapes, version 1"
@@ -153,7 +172,10 @@ def test_what_is_served_stays(registry: Registry, ensure: Callable[..., list[str
 def test_what_was_published_before_a_pixel_changed_is_replaced(
     registry: Registry, ensure: Callable[..., list[str]]
 ) -> None:
-    """The frontend would refuse it. The demo is installed anew; of another one, the checkpoint is asked for."""
+    """A version for another preprocessing is not served, because the frontend would refuse it.
+
+    The demo is installed again. For any other model, an error asks for the checkpoint.
+    """
     ensure(model="demo")
     _rewrite(registry.directory(1), preprocessing="of old")
     assert ensure()[0] == "model     demo of shapes, version 2"
@@ -164,7 +186,10 @@ def test_what_was_published_before_a_pixel_changed_is_replaced(
 
 
 def test_published_official_weights_need_no_hub(registry: Registry, ensure: Callable[..., list[str]]) -> None:
-    """`MODEL=ImageReward-v1.0` promotes them; a version that only bears the name is not taken for them."""
+    """`MODEL=ImageReward-v1.0` promotes the published official weights.
+
+    Another version with that name but other weights is never taken for them.
+    """
     ensure(model="demo")
     ensure(model="demo")
     install_as = {"name": OFFICIAL.name, "checkpoint_sha256": OFFICIAL.sha256}
@@ -178,7 +203,7 @@ def test_published_official_weights_need_no_hub(registry: Registry, ensure: Call
 
 
 def test_wishes_that_cannot_be_met(ensure: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Two at once, a name that nobody published, a checkpoint that is not there."""
+    """Two wishes at once, an unknown model and a missing checkpoint are refused."""
     with pytest.raises(ChoiceError, match="MODEL and CHECKPOINT exclude each other"):
         ensure(model="demo", checkpoint=tmp_path / "x.pt")
     with pytest.raises(ChoiceError, match=r"no model 'x' is published; there is ImageReward-v1\.0, demo"):
@@ -190,14 +215,17 @@ def test_wishes_that_cannot_be_met(ensure: Callable[..., list[str]], tmp_path: P
 def test_without_a_hub_the_demo_is_served_and_said_aloud(
     registry: Registry, demo: Path, tmp_path: Path
 ) -> None:
-    """Nothing asked for, nothing published, nobody there: the reason, the model, the banner. No torch is needed."""
+    """If nothing is wished for, nothing is published and no hub answers, the demo is served.
+
+    The reason, the model and the banner are printed. No torch is needed.
+    """
     done = _choose(registry, demo, tmp_path, nobody(), absent=NO_TORCH)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ImageReward-v1.0: http://127.0.0.1:")
     assert "\nmodel     demo of shapes, version 1\n!!!" in done.stdout
     assert "THIS IS NOT ImageReward-v1.0: the demonstration model is served." in done.stdout
     assert _served(registry) == (1, "demo of shapes")
-    # Neither does it take part when it is there already, and then the hub is not asked either.
+    # The second time the demo is published already: torch is not needed and the hub is not asked.
     again = _choose(registry, demo, tmp_path, nobody(), absent=f"{NO_TORCH} huggingface_hub tqdm onnxruntime")
     assert again.returncode == 0, again.stderr
     assert "THIS IS NOT" in again.stdout
@@ -206,7 +234,10 @@ def test_without_a_hub_the_demo_is_served_and_said_aloud(
 def test_nothing_falls_back_where_the_official_weights_were_asked_for(
     registry: Registry, demo: Path, tmp_path: Path
 ) -> None:
-    """Nor where the hub has another file, or where there is no demonstration model to fall back to."""
+    """There is no fallback to the demo where the official weights were asked for.
+
+    Nor is there one where the hub has another file, or where no demo exists.
+    """
     asked = _choose(registry, demo, tmp_path, nobody(), model=OFFICIAL.name)
     assert asked.returncode == 1
     assert asked.stderr.startswith("HubUnreachable: http://127.0.0.1:")
@@ -221,7 +252,11 @@ def test_nothing_falls_back_where_the_official_weights_were_asked_for(
 def test_the_official_weights_are_fetched_exported_and_served(
     registry: Registry, demo: Path, tmp_path: Path
 ) -> None:
-    """Under their name. Without the tools they are fetched, and then the tools are asked for."""
+    """The official weights are fetched, exported, and served under their own name.
+
+    Where the export tools are missing, the weights are fetched, and then an error asks for the
+    tools.
+    """
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
     with Hub("owner/name/resolve/main/small.safetensors", weights.read_bytes()) as hub:
         without = _choose(registry, demo, tmp_path, hub.url, digest=sha256(weights), absent=NO_TORCH)
@@ -240,29 +275,34 @@ def test_the_official_weights_are_fetched_exported_and_served(
 def test_a_checkpoint_that_was_named_is_served(
     registry: Registry, demo: Path, published_repository: Path
 ) -> None:
-    """Also where another is served. Its name is what was given, or the file's, or the official one if it is that.
+    """A checkpoint that was named is served, even where another version is served now.
 
-    All are published already, so that nothing is exported here.
+    Its name is the one given with it, else the name of its file. If it holds the official weights,
+    it has their name. All versions are published beforehand, so that this test exports nothing.
     """
     weights = published_repository.parent / "small.safetensors"
     for name in ("small", "mine", OFFICIAL.name, "other"):
         _rewrite(demo, name=name)
         install(registry, demo)
-    registry.promote(4)
-    chooser = Chooser(registry, lambda _: None, demo_directory=demo)
+    _deployer(registry).promote(4, is_tried=True)
+    chooser = Chooser(registry, _deployer(registry), lambda _: None, demo_directory=demo)
     chooser.ensure(checkpoint=weights)
     assert _served(registry) == (1, "small")
     chooser.ensure(checkpoint=weights, name="mine")
     assert _served(registry) == (2, "mine")
     official = dataclasses.replace(OFFICIAL, sha256=sha256(weights))
-    Chooser(registry, lambda _: None, official=official, demo_directory=demo).ensure(checkpoint=weights)
+    chooser = Chooser(registry, _deployer(registry), lambda _: None, official=official, demo_directory=demo)
+    chooser.ensure(checkpoint=weights)
     assert _served(registry) == (3, "ImageReward-v1.0")
     assert len(registry.versions()) == 4
 
 
 @pytest.mark.parametrize("more", [[], ["MODEL=demo"], ["CHECKPOINT=some dir/x.pt", "NAME=my weights"]])
 def test_make_installs_the_tools_only_when_they_are_needed(tmp_path: Path, more: list[str]) -> None:
-    """Status 3 of `ensure`: install them, ask again, start. Status 0: start. Anything else: stop."""
+    """`make up` obeys the exit status of `ensure`.
+
+    After 3 it installs the tools and asks again, after 0 it starts, after anything else it stops.
+    """
     for statuses, expected in (
         ("3 0", ["ensure", "install", "ensure", "up"]),
         ("0", ["ensure", "up"]),
@@ -282,7 +322,10 @@ def test_make_installs_the_tools_only_when_they_are_needed(tmp_path: Path, more:
 
 
 def _make_up(venv: Path, statuses: str, more: list[str]) -> list[list[str]]:
-    """Run `make up` with a Python that writes down its arguments and answers `ensure` with these statuses."""
+    """Run `make up` with a fake Python and return the commands that it received.
+
+    The fake answers each `ensure` with the next one of these statuses.
+    """
     (venv / "bin").mkdir(parents=True)
     (venv / "statuses").write_text(statuses)
     fake = venv / "bin" / "python"

@@ -1,4 +1,4 @@
-"""Agreement with people, counted by hand on small rankings and measured through a real published version."""
+"""Agreement with people, counted by hand on small rankings and measured on a published version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_pairs(ranking: list[int], rewards: list[float], share: Share) -> None:
-    """People's ties are not counted, the model's are errors."""
+    """Pairs that people tie do not count; pairs that the model ties count as wrong."""
     assert pairs(ranking, rewards) == share
 
 
@@ -51,7 +51,10 @@ def test_pairs(ranking: list[int], rewards: list[float], share: Share) -> None:
     ],
 )
 def test_leading(ranking: list[int], rewards: list[float], k: int, share: Share) -> None:
-    """The one best image is among the k of highest reward, or not, or the prompt does not count."""
+    """The one best image is among the k highest rewards or not.
+
+    A prompt without one best image does not count.
+    """
     assert leading(ranking, rewards, k) == share
 
 
@@ -69,13 +72,15 @@ def _fake(prompt: str, images: Sequence[Path]) -> list[float]:
 
 
 def test_three_prompts_counted_by_hand() -> None:
-    """The sums over prompts of different size, ties of both kinds among them."""
+    """The counts are summed over prompts of different size, with ties of both kinds."""
     annotations = [
-        # By reward a c b e d; people say a b c d e. Of 10 pairs b-c and d-e are wrong. Best first; worst is last but one.
+        # The rewards say a c b e d, people say a b c d e. Of 10 pairs, b-c and d-e are wrong. The
+        # best comes first; the worst is last but one.
         Annotation("1", "five", ("a", "b", "c", "d", "e"), (1, 2, 3, 4, 5)),
-        # People tie b and c, so that 2 pairs count; the model ties a and b: 1 right. No single worst.
+        # People tie b and c, so 2 pairs count. The model ties a and b, so 1 is right. There is no
+        # single worst.
         Annotation("2", "tied", ("a", "b", "c"), (1, 2, 2)),
-        # The one pair is wrong, and best and worst at k = 1.
+        # The only pair is wrong, and so are best and worst at k = 1.
         Annotation("3", "reverse", ("a", "b"), (1, 2)),
     ]
     assert evaluate(annotations, Path("pictures"), _fake) == Agreement(
@@ -86,7 +91,7 @@ def test_three_prompts_counted_by_hand() -> None:
 
 
 def test_the_table() -> None:
-    """One line for each measure, with the counts behind the percentage."""
+    """The table has one line for each measure, with the counts behind its percentage."""
     agreement = Agreement(Share(9, 13), {1: Share(1, 3)}, {1: Share()})
     assert agreement.table().splitlines() == [
         "preference accuracy   69.23 %   (9 of 13 pairs)",
@@ -96,7 +101,7 @@ def test_the_table() -> None:
 
 
 def test_a_score_that_is_no_number_is_no_answer() -> None:
-    """It names the prompt instead of counting it as something."""
+    """A score that is not a number is an error that names the prompt; it is never counted."""
     annotations = [Annotation("7", "p", ("a", "b"), (1, 2))]
     with pytest.raises(AnnotationError, match="7: the model gave a score that is not finite"):
         evaluate(annotations, Path(), lambda _prompt, _images: [float("nan"), 0.0])
@@ -106,7 +111,7 @@ GOOD = {"id": "005658-0040", "prompt": "a portal", "generations": ["x/1.webp", "
 
 
 def test_imagerewarddbs_format_is_read(tmp_path: Path) -> None:
-    """As upstream's test.json has it; further fields do not disturb."""
+    """Annotations are read in the format of upstream's test.json; further fields are ignored."""
     path = tmp_path / "test.json"
     path.write_text(json.dumps([GOOD | {"classification": "scene"}]))
     assert read(path) == [Annotation("005658-0040", "a portal", ("x/1.webp", "x/2.webp"), (2, 1))]
@@ -134,7 +139,7 @@ def test_another_format_is_refused(tmp_path: Path, content: Any, message: str) -
 
 
 def test_the_command_measures_a_published_version(published_repository: Path, tmp_path: Path) -> None:
-    """Human ranks made from the network's own scores are met in full, and with them reversed in no pair."""
+    """Human ranks made from the network's own scores agree in full, reversed ones in no pair."""
     from export.scoring import score
     from reward import runtimes
 
@@ -161,7 +166,7 @@ def test_the_command_measures_a_published_version(published_repository: Path, tm
 
 
 def test_a_missing_image_is_named(published_repository: Path, tmp_path: Path) -> None:
-    """In one line, with its path; nothing is counted without it."""
+    """A missing image is named in one line, with its path, and nothing is counted."""
     from export.scoring import score
     from reward import runtimes
 

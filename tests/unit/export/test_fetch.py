@@ -1,4 +1,7 @@
-"""The official weights come whole and verified, or not at all. The hub is a stand-in, the client the real one."""
+"""The official weights arrive whole and verified, or not at all.
+
+The hub is a stand-in; the client is the real one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ import pytest
 from export.official import OFFICIAL
 from tests.hub import Hub, environment, nobody, python
 
-# The production code knows one digest; a stand-in's is given as an argument, here.
+# The product knows only the digest of the official weights. The digest of the stand-in's file is an
+# argument of this script.
 _DRIVER: Final = """
 import sys
 from export.errors import ExportError
@@ -41,7 +45,7 @@ def _fetch(endpoint: str, cache: Path, **more: str) -> subprocess.CompletedProce
 
 
 def test_the_file_is_downloaded_into_the_hubs_cache(tmp_path: Path) -> None:
-    """The path of a verified file is printed, and nothing else."""
+    """Only the path of the verified file is printed."""
     with _hub() as hub:
         done = _fetch(hub.url, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -52,7 +56,7 @@ def test_the_file_is_downloaded_into_the_hubs_cache(tmp_path: Path) -> None:
 
 
 def test_a_terminal_shows_a_progress_bar(tmp_path: Path) -> None:
-    """It names the file and runs to the end."""
+    """The progress bar names the file and runs to 100%."""
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
     with _hub() as hub, os.fdopen(screen, "rb", buffering=0) as shown:
@@ -65,7 +69,10 @@ def test_a_terminal_shows_a_progress_bar(tmp_path: Path) -> None:
 
 
 def test_a_cut_connection_is_taken_up_where_it_broke(tmp_path: Path) -> None:
-    """The second request asks only for what is not on the disk yet; the client writes 10 MiB at a time."""
+    """After a cut, the second request asks only for what is not on the disk yet.
+
+    The client writes 10 MiB at a time.
+    """
     content = CONTENT * 120  # 12 MB
     with _hub(content, cut_after=11_000_000) as hub:
         done = python(environment(tmp_path, hub.url), "-c", _DRIVER, hashlib.sha256(content).hexdigest())
@@ -74,7 +81,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(tmp_path: Path) -> None:
 
 
 def test_what_is_cached_is_not_asked_for_again(tmp_path: Path) -> None:
-    """The second time no request is made, and with nobody there, or offline, the same path is printed."""
+    """With the file in the cache, no request is made the second time.
+
+    The same path is printed where no hub answers, and offline.
+    """
     with _hub() as hub:
         first = _fetch(hub.url, tmp_path)
         seen = len(hub.requests)
@@ -95,7 +105,7 @@ def test_a_damaged_cache_is_mended(tmp_path: Path) -> None:
 
 
 def test_another_file_is_refused_before_it_is_downloaded(tmp_path: Path) -> None:
-    """The hub gives the digest of a large file beforehand; a wrong one is not worth 1.79 GB."""
+    """The hub tells the digest of a large file beforehand, so a wrong file is never downloaded."""
     with _hub(b"other weights") as hub:
         done = _fetch(hub.url, tmp_path)
     assert done.returncode == 1
@@ -104,7 +114,10 @@ def test_another_file_is_refused_before_it_is_downloaded(tmp_path: Path) -> None
 
 
 def test_a_wrong_download_is_removed(tmp_path: Path) -> None:
-    """Where only the bytes tell, the file is refused by its digest and does not stay in the cache."""
+    """Where the digest is not told beforehand, the downloaded file is refused by its digest.
+
+    The refused file does not stay in the cache.
+    """
     with _hub(b"other weights", etag="0123") as hub:
         done = _fetch(hub.url, tmp_path)
     assert done.returncode == 1
@@ -126,7 +139,10 @@ def test_a_wrong_download_is_removed(tmp_path: Path) -> None:
     ],
 )
 def test_a_hub_that_refuses_is_one_line(tmp_path: Path, status: int, message: str) -> None:
-    """A missing file is not the same as a hub out of reach, be it behind a firewall that answers 403."""
+    """One line tells a missing file from a hub that cannot be reached.
+
+    A firewall that answers 403 counts as a hub that cannot be reached.
+    """
     with _hub(status=status) as hub:
         done = _fetch(hub.url, tmp_path)
     assert done.returncode == 1
@@ -135,7 +151,7 @@ def test_a_hub_that_refuses_is_one_line(tmp_path: Path, status: int, message: st
 
 
 def test_without_a_hub_it_says_what_to_do(tmp_path: Path) -> None:
-    """Nobody there, or offline mode: the one line names the file and the way to bring it by hand."""
+    """Without a hub, and in offline mode, one line names the file and how to bring it by hand."""
     way_out = (
         f"bring {OFFICIAL.file_name} of THUDM/ImageReward by hand: "
         "python -m export fetch --file PATH verifies it, make up CHECKPOINT=PATH serves it\n"
@@ -153,7 +169,7 @@ def test_without_a_hub_it_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_the_official_weights_only(tmp_path: Path) -> None:
-    """The stand-in lies under the official name, and is refused."""
+    """Another file under the official name is refused."""
     with Hub("THUDM/ImageReward/resolve/main/ImageReward.pt", CONTENT) as hub:
         done = python(environment(tmp_path, hub.url), "-m", "export", "fetch")
     assert done.returncode == 1
@@ -161,7 +177,7 @@ def test_the_command_takes_the_official_weights_only(tmp_path: Path) -> None:
 
 
 def test_a_file_brought_by_hand_is_verified(tmp_path: Path) -> None:
-    """The right one is returned; another one, or none, is refused."""
+    """The right file is returned; a wrong or missing one is refused."""
     from export.errors import WrongFile
     from export.fetch import verified
     from export.official import Weights
@@ -178,7 +194,7 @@ def test_a_file_brought_by_hand_is_verified(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_a_wrong_file(tmp_path: Path) -> None:
-    """One line, exit status 1, and the file stays where its owner put it."""
+    """A wrong file gives one line and exit status 1, and stays where its owner put it."""
     path = tmp_path / "ImageReward.pt"
     path.write_bytes(CONTENT)
     env = environment(tmp_path, nobody())

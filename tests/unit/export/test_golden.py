@@ -1,4 +1,4 @@
-"""Upstream's published scores tell whether a version is ImageReward-v1.0. The weights cannot be had here."""
+"""Scores that upstream published tell whether a version is ImageReward-v1.0."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> Path:
 
 
 class _Network:
-    """Answers as a network of that name would, whatever the pictures."""
+    """A network of a given name that answers with given scores, whatever the pictures are."""
 
     def __init__(self, name: str, scores: list[float]) -> None:
         self.manifest = manifest.Manifest(name, "", "", "", 20, "", {}, {}, {}, {}, "")
@@ -56,7 +56,7 @@ def _network(scores: list[float], name: str = "ImageReward-v1.0") -> Runtime:
 
 
 def test_the_published_scores_pass(images: Path) -> None:
-    """Up to a hundredth: the authors say that they may differ slightly."""
+    """Scores pass up to 0.01 from the published ones, which the authors say may differ slightly."""
     moved = [score + 0.0099 for score in SCORES.values()]
     report = measure(_network(moved), images)
     report.check()
@@ -72,13 +72,13 @@ def test_the_published_scores_pass(images: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [0.011, -0.011, float("nan")])
 def test_one_score_apart_is_enough(wrong: float) -> None:
-    """A hundredth is the limit, in either direction, and what is no number is no agreement."""
+    """A score more than 0.01 off, in either direction, or not a number, is no agreement."""
     with pytest.raises(ScoresDiffer, match=r"this is not ImageReward-v1\.0"):
         Golden(SCORES | {"3.webp": SCORES["3.webp"] + wrong}).check()
 
 
 def test_weights_of_another_name_are_not_compared(images: Path) -> None:
-    """There is nothing to compare them with; the message names them and the way out."""
+    """Weights of another name have nothing to be compared with; the message says what to do."""
     with pytest.raises(
         ScoresDiffer, match=r"the version holds 'other', and scores are published for ImageReward-v1\.0"
     ):
@@ -86,14 +86,17 @@ def test_weights_of_another_name_are_not_compared(images: Path) -> None:
 
 
 def test_the_four_images_have_to_be_there(images: Path) -> None:
-    """A missing one is named."""
+    """A missing image is named."""
     (images / "3.webp").unlink()
     with pytest.raises(UnusableImage, match=r"3\.webp: cannot be read"):
         measure(_network(list(SCORES.values())), images)
 
 
 def test_the_images_are_downloaded_once(images: Path, tmp_path: Path) -> None:
-    """From where upstream has them, and not again; without a way there, the message says what to bring."""
+    """The images are downloaded once, from upstream's place.
+
+    Without a way there, the message says what to bring.
+    """
     cache = tmp_path / "cache"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(images)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -110,21 +113,21 @@ def test_the_images_are_downloaded_once(images: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_other_weights(published_repository: Path, images: Path) -> None:
-    """A random network is refused by its name: one line, exit status 1."""
+    """A random network is refused by its name, in one line, with exit status 1."""
     done = _verify(published_repository, images)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: the version holds 'small random network', and scores are published for ImageReward-v1.0 alone; "
         "name another one with --version\n"
     )
-    missing = _verify(published_repository, images, "--version", "9")
+    missing = _verify(published_repository, images, "9")
     assert missing.stderr == f"error: version 9 is not published in {published_repository}\n"
 
 
 def test_the_command_sees_through_a_false_name(
     published_repository: Path, images: Path, tmp_path: Path
 ) -> None:
-    """A random network under the official name is compared, shown and found wanting."""
+    """A random network under the official name is compared, and its wrong scores are shown."""
     repository = tmp_path / "model_repository"
     shutil.copytree(published_repository, repository)
     directory = repository / "image_reward_network" / "1"

@@ -1,4 +1,4 @@
-"""Checkpoint -> published version, or a refusal that leaves nothing behind."""
+"""A checkpoint becomes a published version, or is refused and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def _export(repository: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
-    """Digests of every file, the checkpoint's, the preprocessing's, the agreement and the tools."""
+    """The manifest holds every digest, the agreement with torch, and the tools.
+
+    The digests are those of the files, of the checkpoint and of the preprocessing.
+    """
     directory = published_repository / "image_reward_network" / "1"
     content = manifest.read(directory)
     assert content.name == "small random network"
@@ -40,23 +43,26 @@ def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
 
 
 def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> None:
-    """The exporter notes stack traces in the graph; a published version does not tell where it was made."""
+    """A published graph holds no paths, although the exporter records stack traces."""
     graph = (published_repository / "image_reward_network" / "1" / "network.onnx").read_bytes()
     assert str(CHECKOUT).encode() not in graph
     assert b"site-packages" not in graph
 
 
 def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
-    """Above the tolerance, publishing fails and no version appears."""
+    """If the graph differs by more than the tolerance, publishing fails and no version appears."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
     with pytest.raises(ParityError, match="nothing was published"):
-        publishing.publish(registry, weights, name="x", tolerance=0, show_progress=False)
+        publishing.publish(registry, publishing.Recipe(weights, "x", tolerance=0), show_progress=False)
     assert registry.versions() == []
 
 
 def test_the_command_publishes(tmp_path: Path) -> None:
-    """It shows progress, and prints where the version is; `ensure` then has nothing to publish."""
+    """The command shows its progress and prints the path of the version.
+
+    `ensure` then has nothing to publish.
+    """
     repository = copy_repository(tmp_path / "model_repository")
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
     first = _export(repository, "publish", "--checkpoint", str(weights), "--name", "small", "--promote")
@@ -65,11 +71,11 @@ def test_the_command_publishes(tmp_path: Path) -> None:
     assert f"published {repository}/image_reward_network/1: small" in first.stdout
     again = _export(repository, "ensure", "--checkpoint", str(weights))
     assert again.stdout == "model     small, version 1\n"
-    assert "1 served  small" in _export(repository, "list").stdout
+    assert "1 served               small" in _export(repository, "list").stdout
 
 
 def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
-    """The command says what is wrong with a checkpoint in one line and exits with 1."""
+    """A wrong checkpoint gives one line that says what is wrong, and exit status 1."""
     repository = copy_repository(tmp_path / "model_repository")
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"text")

@@ -1,13 +1,15 @@
-"""Versions appear whole or not at all, and the served one changes in both configurations."""
+"""Versions appear whole or not at all."""
 
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from export.errors import RegistryError
+from export.errors import CannotWrite, RegistryError
 from export.registry import Registry
 from reward import manifest
 from tests.repository import copy_repository
@@ -30,26 +32,47 @@ def _publish(registry: Registry, name: str = "weights") -> int:
 
 
 def test_versions_are_numbered_and_listed(registry: Registry) -> None:
-    """1, 2, 3, with their manifests; the configured one is served."""
+    """1, 2, 3, with their manifests."""
     assert registry.versions() == []
     assert [_publish(registry, name) for name in ("a", "b", "c")] == [1, 2, 3]
-    assert [(v.number, v.manifest.name, v.served) for v in registry.versions()] == [
-        (1, "a", True),
-        (2, "b", False),
-        (3, "c", False),
-    ]
+    assert [(v.number, v.manifest.name) for v in registry.versions()] == [(1, "a"), (2, "b"), (3, "c")]
+    assert registry.version(2).manifest.name == "b"
+    with pytest.raises(RegistryError, match="version 7 is not published"):
+        registry.version(7)
 
 
 def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
     """An exception in the middle leaves no directory, temporary or numbered."""
-    before = sorted(registry.directory(1).parent.iterdir())
     with pytest.raises(FileNotFoundError), registry.publishing() as draft:
         (draft.directory / "nowhere" / "network.onnx").write_bytes(b"half")
-    assert sorted(registry.directory(1).parent.iterdir()) == before
+    assert registry.versions() == []
+    assert _left_aside(registry) == []
+
+
+def test_a_full_disk_says_what_to_do(registry: Registry) -> None:
+    """In one line; nothing is left behind."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "network.onnx")
+    with pytest.raises(
+        CannotWrite, match=r"^network\.onnx: No space left on device; .*: make room"
+    ) as refused:
+        _fail(registry, full)
+    assert "\n" not in str(refused.value)
+    assert registry.versions() == []
+    assert _left_aside(registry) == []
+
+
+def _fail(registry: Registry, error: OSError) -> None:
+    with registry.publishing() as draft:
+        (draft.directory / "network.onnx").write_bytes(b"half")
+        raise error
+
+
+def _left_aside(registry: Registry) -> list[str]:
+    return [entry.name for entry in (registry.directory(1).parent / "configs").iterdir()]
 
 
 def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> None:
-    """Eight at once are eight versions, none lost or overwritten."""
+    """Eight publications at once become eight versions; none is lost or overwritten."""
     with ThreadPoolExecutor(8) as threads:
         numbers = list(threads.map(lambda i: _publish(registry, f"w{i}"), range(8)))
     assert sorted(numbers) == list(range(1, 9))
@@ -57,34 +80,16 @@ def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> No
     assert [names[number] for number in numbers] == [f"w{i}" for i in range(8)]
 
 
-def test_promotion_and_rollback(registry: Registry) -> None:
-    """Promotion rewrites both configurations, rollback returns to the version before."""
-    for _ in range(3):
+def test_a_version_is_removed_whole(registry: Registry) -> None:
+    """It is gone from the list at once, and nothing of it is left."""
+    for _ in range(2):
         _publish(registry)
-    registry.promote(2)
-    registry.promote(3)
-    ensemble = registry.repository / "image_reward" / "config.pbtxt"
-    assert registry.served() == 3
-    assert "model_version: 3" in ensemble.read_text()
-    assert registry.rollback() == 2
-    assert registry.served() == 2
-    assert "model_version: 2" in ensemble.read_text()
-    assert ensemble.read_text().count("model_version: 1") == 1  # preprocessing keeps its own
-    with pytest.raises(RegistryError, match="no version was promoted before"):
-        registry.rollback()
-
-
-def test_only_published_versions_are_promoted(registry: Registry) -> None:
-    """A number that is not there, or a directory without a manifest, is refused and nothing changes."""
-    _publish(registry)
-    registry.directory(7).mkdir()
-    for number in (2, 7):
-        with pytest.raises(RegistryError, match=f"version {number} is not published"):
-            registry.promote(number)
-    assert registry.served() == 1
+    registry.remove(1)
+    assert [version.number for version in registry.versions()] == [2]
+    assert _left_aside(registry) == []
 
 
 def test_another_directory_is_no_repository(tmp_path: Path) -> None:
-    """It is refused by name."""
+    """A directory that is no repository is refused by its name."""
     with pytest.raises(RegistryError, match="not a model repository"):
         Registry(tmp_path)

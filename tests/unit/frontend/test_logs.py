@@ -1,4 +1,4 @@
-"""One line of JSON a request, without secrets."""
+"""Each request is one line of JSON without secrets."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def _line(message: str, **fields: object) -> dict[str, object]:
     ],
 )
 def test_urls_lose_their_secrets(text: str, expected: str) -> None:
-    """User names, passwords and queries of URLs are taken out wherever they stand."""
+    """User names, passwords and queries are removed from URLs wherever they stand."""
     line = _line(text, internal=text, status=200)
     assert (line["message"], line["internal"], line["status"]) == (expected, expected, 200)
 
 
 def test_a_traceback_is_one_line() -> None:
-    """An exception's traceback is a member of the one line, its URLs redacted."""
+    """A traceback is a field of its one line, and the URLs in it are redacted."""
 
     def fail() -> None:
         raise ValueError("http://user:pass@host/?secret\nsecond line")
@@ -55,7 +55,10 @@ def test_a_traceback_is_one_line() -> None:
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_no_more() -> None:
-    """With a full disk behind standard error, writing fails once; a later flush, as before a fork, does not."""
+    """A log line that cannot be written, as on a full disk, is lost and does no other harm.
+
+    A later flush, such as the one before a fork, does not fail.
+    """
     script = (
         "import sys\n"
         "from frontend import logs\n"

@@ -1,4 +1,4 @@
-"""Configuration from the environment."""
+"""Settings come from the environment."""
 
 from __future__ import annotations
 
@@ -38,13 +38,16 @@ def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_values_that_cannot_be_meant(wrong: dict[str, object]) -> None:
-    """Limits that contradict each other, and values out of range, end the start."""
+    """Limits that contradict each other, and values out of range, stop the start."""
     with pytest.raises(ValidationError):
         Settings(**wrong)  # type: ignore[arg-type]
 
 
 def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files pass on what is not set as an empty string: that means no coordination."""
+    """An empty Redis URL means no coordination.
+
+    Compose files pass an empty string for a variable that is not set.
+    """
     monkeypatch.setenv("AESTHETIC_REDIS_URL", "")
     assert Settings().redis_url is None
 
@@ -57,6 +60,6 @@ def test_priorities_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    """The ledger's password and Triton's key are in no printed settings."""
+    """Printed settings show neither the ledger's password nor Triton's key."""
     settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")
     assert "hidden" not in repr(settings)

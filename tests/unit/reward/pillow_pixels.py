@@ -1,8 +1,9 @@
-"""Resize a picture of every mode and shape with the Pillow that is on the path; write a digest of each.
+"""Resize pictures of every mode and shape with the Pillow on the path; print their digests.
 
     python -m tests.unit.reward.pillow_pixels ours|theirs
 
-`ours` is what `reward.preprocess` does, `theirs` Pillow's single call, as upstream makes it.
+`ours` resizes as `reward.preprocess` does. `theirs` resizes in one call of Pillow, as upstream
+does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHAPES: Final = (
 
 
 def picture(mode: str, width: int, height: int) -> Image.Image:
-    """Fill every band with noise."""
+    """Make a picture with noise in every band."""
     random = np.random.default_rng([width, height])
 
     def band(high: int = 256, dtype: type = np.uint8) -> NDArray[np.generic]:
@@ -53,7 +54,7 @@ def picture(mode: str, width: int, height: int) -> Image.Image:
 
 
 def main(whose: str) -> None:
-    """Write Pillow's version and the digests as JSON."""
+    """Print Pillow's version and the digests as JSON."""
     digests = {}
     for mode in MODES:
         for width, height in SHAPES:

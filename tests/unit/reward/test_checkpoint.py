@@ -1,4 +1,4 @@
-"""Weights are loaded strictly, from both forms, or refused by name."""
+"""Weights are loaded strictly, in both of their forms, or refused by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def upstream_state(seed: int = 0) -> dict[str, Tensor]:
-    """The small network's weights under upstream's names, with what upstream stores and never reads."""
+    """The small network's weights under upstream's names, with extras that upstream never reads."""
     renames = [
         ("image_encoder.patches.", "blip.visual_encoder.patch_embed.proj."),
         ("image_encoder.class_token", "blip.visual_encoder.cls_token"),
@@ -67,7 +67,7 @@ def upstream_state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def test_upstreams_file_becomes_the_network(tmp_path: Path) -> None:
-    """A pickle under upstream's names loads with every weight in its place and the head folded."""
+    """A pickle with upstream's names loads: every weight is in its place and the head is folded."""
     path = tmp_path / "ImageReward.pt"
     state = upstream_state()
     torch.save(state, path)
@@ -86,7 +86,7 @@ def test_upstreams_file_becomes_the_network(tmp_path: Path) -> None:
 
 
 def test_safetensors_round_trip(tmp_path: Path) -> None:
-    """What `save` writes, `load` reads, dimensions included."""
+    """`load` reads what `save` wrote, dimensions included."""
     loaded = checkpoint.load(save_small_checkpoint(tmp_path / "small.safetensors", seed=3))
     assert loaded.dimensions == SMALL
     for name, tensor in small_network(3).state_dict().items():
@@ -94,7 +94,7 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
 
 
 def test_safetensors_under_upstreams_names(tmp_path: Path) -> None:
-    """A conversion of the official file loads too."""
+    """The official weights, converted to safetensors, load as well."""
     path = tmp_path / "converted.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in upstream_state().items()}, path)
     assert checkpoint.load(path, SMALL).dimensions == SMALL
@@ -148,7 +148,7 @@ class _Evil:
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, suffix: str) -> None:
-    """Empty files, text and pickles of other things are refused, and code in a pickle is not run."""
+    """Empty files, text and other pickles are refused, and code in a pickle is not run."""
     path = tmp_path / f"file.{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"file\."):
@@ -157,6 +157,6 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, suffix: str) -> N
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    """The path is named."""
+    """The path of a missing file is named."""
     with pytest.raises(CheckpointError, match=r"none.pt: no such file"):
         checkpoint.load(tmp_path / "none.pt")

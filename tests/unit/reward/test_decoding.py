@@ -1,4 +1,4 @@
-"""Images are decoded in a child that may die, within limits, and never take the parent along."""
+"""Images are decoded in a child process with limits; its death never affects the parent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def worker() -> Iterator[DecodeWorker]:
-    """A worker with ordinary limits."""
+    """A worker with the ordinary limits."""
     worker = DecodeWorker()
     yield worker
     worker.close()
@@ -32,7 +32,7 @@ def worker() -> Iterator[DecodeWorker]:
 
 @pytest.fixture
 def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodeWorker]:
-    """A worker whose decoder crashes, hangs, or takes all memory, where an image says so."""
+    """A worker whose decoder crashes, hangs or takes all memory if the image says so."""
     monkeypatch.syspath_prepend(set_traps(tmp_path))
     worker = DecodeWorker(DecodeLimits(timeout_s=2, memory_bytes=300 * 2**20))
     yield worker
@@ -42,7 +42,7 @@ def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodeW
 @pytest.mark.parametrize("name", PHOTOGRAPHS[:3])
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 def test_the_child_decodes_as_the_library_does(worker: DecodeWorker, name: str, image_format: str) -> None:
-    """Pixels, size, format and digest are those that `prepare` gives in one's own process."""
+    """Pixels, size, format and digest are those of `prepare` in the parent's process."""
     data = photograph(name, image_format)
     ours, theirs = worker.decode(data), prepare(data)
     np.testing.assert_array_equal(ours.pixels, theirs.pixels)
@@ -55,7 +55,7 @@ def test_the_child_decodes_as_the_library_does(worker: DecodeWorker, name: str, 
 
 
 def test_the_child_refuses_as_the_library_does(worker: DecodeWorker) -> None:
-    """With the same errors and words; it is the same child afterwards."""
+    """The child refuses with the same errors and words as the library, and goes on living."""
     worker.start()
     child = _pid(worker)
     for data in (b"", b"text", photograph("coffee")[:5000], _bmp()):
@@ -68,7 +68,7 @@ def test_the_child_refuses_as_the_library_does(worker: DecodeWorker) -> None:
 
 
 def test_bytes_and_pixels_are_bounded() -> None:
-    """Of the file before it is sent, of the picture by its header."""
+    """The size of the file is checked before it is sent, that of the picture by its header."""
     data = photograph("coffee")
     worker = DecodeWorker(DecodeLimits(max_bytes=len(data), max_pixels=600 * 400))
     try:
@@ -82,7 +82,7 @@ def test_bytes_and_pixels_are_bounded() -> None:
 
 
 def test_a_crash_is_the_images_own(trapped: DecodeWorker) -> None:
-    """The decoder aborts: that image is undecodable, and the next one finds a new child."""
+    """An image on which the decoder crashes is undecodable; the next image finds a new child."""
     for _ in range(2):
         with pytest.raises(UndecodableImage, match="the decoder failed on the image"):
             trapped.decode(CRASH)
@@ -90,7 +90,7 @@ def test_a_crash_is_the_images_own(trapped: DecodeWorker) -> None:
 
 
 def test_a_hang_is_ended(trapped: DecodeWorker) -> None:
-    """At the limit, or before it where the caller has less time."""
+    """A decoder that hangs is ended at its limit, or earlier if the caller has less time."""
     with pytest.raises(UndecodableImage, match="took longer than 2 s"):
         trapped.decode(HANG)
     with pytest.raises(UndecodableImage, match=r"took longer than 0\.5 s"):
@@ -99,7 +99,7 @@ def test_a_hang_is_ended(trapped: DecodeWorker) -> None:
 
 
 def test_memory_is_bounded(trapped: DecodeWorker) -> None:
-    """More than allowed is refused in that image, and the child lives on."""
+    """An image that takes more memory than allowed is refused, and the child lives on."""
     trapped.start()
     child = _pid(trapped)
     with pytest.raises(ImageTooLarge, match="more memory than is allowed"):
@@ -108,7 +108,7 @@ def test_memory_is_bounded(trapped: DecodeWorker) -> None:
 
 
 def test_a_child_that_was_killed_is_replaced(worker: DecodeWorker) -> None:
-    """Killed while idle, nobody notices: the image is decoded by another one."""
+    """If an idle child is killed, the next image is decoded by another one."""
     worker.start()
     for number in (signal.SIGKILL, signal.SIGTERM):
         os.kill(_pid(worker), number)
@@ -116,7 +116,11 @@ def test_a_child_that_was_killed_is_replaced(worker: DecodeWorker) -> None:
 
 
 def test_an_image_whose_child_is_killed_is_tried_again_once(trapped: DecodeWorker) -> None:
-    """The kill may have been meant for somebody else; a second one is the image's."""
+    """An image whose child is killed is tried once more.
+
+    The first kill may have had nothing to do with the image, so only the second one counts as its
+    fault.
+    """
     lost: list[int] = []
     trapped._on_lost = lambda: lost.append(1)
     with pytest.raises(UndecodableImage, match="the decoder failed on the image"):
@@ -129,7 +133,7 @@ def test_an_image_whose_child_is_killed_is_tried_again_once(trapped: DecodeWorke
     "reply", [b"\xff" * 8, b"\0" * 7 + b"\2{}", b"\0" * 7 + b"\2[]", b"\0" * 7 + b"\1\xff"]
 )
 def test_a_child_that_was_taken_over_is_not_believed(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no reply ends the child, and nothing that it sent is used."""
+    """A child that sends anything but a reply is ended, and nothing it sent is used."""
     monkeypatch.setenv("LYING_CHILD_REPLY", reply.hex())
     lost: list[int] = []
     worker = DecodeWorker(module="tests.unit.reward.lying_child", on_lost=lambda: lost.append(1))
@@ -140,7 +144,10 @@ def test_a_child_that_was_taken_over_is_not_believed(reply: bytes, monkeypatch: 
 
 
 def test_a_defect_is_not_the_images_fault(trapped: DecodeWorker) -> None:
-    """What no decoder raises is no refusal of the image, and its text stays in the child's log."""
+    """An exception that no decoder raises does not count as a refusal of the image.
+
+    Its text stays in the child's log.
+    """
     trapped.start()
     child = _pid(trapped)
     with pytest.raises(RewardError, match=r"^decoding failed by a defect; see the log$") as caught:
@@ -150,7 +157,10 @@ def test_a_defect_is_not_the_images_fault(trapped: DecodeWorker) -> None:
 
 
 def test_a_child_that_does_not_start_is_not_the_images_fault() -> None:
-    """Nor is it tried for ever: whoever starts the worker is told."""
+    """A child that does not start is no refusal of the image.
+
+    It is not tried for ever: whoever starts the worker gets an error.
+    """
     worker = DecodeWorker(module="reward.no_such_module")
     with pytest.raises(RewardError, match="does not start") as caught:
         worker.decode(photograph("coffee"))
@@ -158,7 +168,7 @@ def test_a_child_that_does_not_start_is_not_the_images_fault() -> None:
 
 
 def test_closing_leaves_nothing() -> None:
-    """Neither process nor socket; it may be closed twice."""
+    """Closing leaves neither a process nor a socket, and may be done twice."""
     worker = DecodeWorker()
     worker.start()
     child = _pid(worker)

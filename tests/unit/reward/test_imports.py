@@ -1,4 +1,4 @@
-"""What importing costs: a caller that prepares tensors, and the serving side, load no torch."""
+"""Importing what serving needs, or what a caller needs for tensors, loads no torch."""
 
 from __future__ import annotations
 

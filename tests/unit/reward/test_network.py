@@ -1,4 +1,7 @@
-"""The reductions do not change the function; the exactness at full size is held by tests/parity."""
+"""The shortcuts in the network do not change its result.
+
+That it agrees with upstream at full size is tested in tests/parity.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def _inputs(prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 def test_padding_does_not_matter() -> None:
-    """Prompts cut to the longest of the batch give the rewards of prompts padded to 35."""
+    """Prompts cut to the longest of the batch get the same rewards as prompts padded to 35."""
     network = small_network()
     pixels, ids, mask = _inputs(["a cat", "a red car on a road"])
     longest = int(mask.sum(dim=1).max())
@@ -40,7 +43,10 @@ def test_the_last_layer_needs_one_query() -> None:
 
 
 def test_normalisation_is_in_the_network() -> None:
-    """uint8 pixels are scaled by CLIP's mean and deviation: a shift of the buffers shifts the reward."""
+    """The network itself scales uint8 pixels by CLIP's mean and deviation.
+
+    So a change of these buffers changes the reward.
+    """
     network = small_network()
     inputs = _inputs(["a cat"])
     before = network(*inputs)
@@ -49,7 +55,10 @@ def test_normalisation_is_in_the_network() -> None:
 
 
 def test_full_size_has_upstreams_parameters() -> None:
-    """ImageReward-v1.0 less its unread projections and its unfolded head, plus the folded one."""
+    """The parameters are those of ImageReward-v1.0, except for two things.
+
+    The projections that upstream never reads are left out, and its head is folded into one layer.
+    """
     with torch.device("meta"):
         network = RewardNetwork(Dimensions())
     unread = 256 * (1024 + 1) + 256 * (768 + 1)
@@ -62,6 +71,6 @@ def test_full_size_has_upstreams_parameters() -> None:
 
 
 def test_dimensions_count_their_patches() -> None:
-    """A class token and one token a patch."""
+    """There is one token for the class and one for each patch."""
     assert Dimensions().image_tokens == 197
     assert SMALL.image_tokens == 50

@@ -1,4 +1,7 @@
-"""The pixels are those of Pillow 12, whichever Pillow is installed: 13 changed the order of its passes."""
+"""The pixels are those of Pillow 12, whichever Pillow is installed.
+
+Pillow 13 changed the order in which it resizes width and height.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +23,33 @@ OLD, NEW = "12.3.0", "13.0.0"
 
 @pytest.fixture(scope="module", params=[OLD, NEW])
 def pillow(request: pytest.FixtureRequest) -> str:
-    """A Pillow of that version, beside the environment's own."""
+    """A Pillow of this version, installed apart from the environment's own."""
     _installed(request.param)
     return str(request.param)
 
 
 def test_the_pixels_are_pillow_12s(pillow: str) -> None:
-    """Of 13 modes in 16 shapes each, every resized picture equals Pillow 12's single call, bit for bit."""
+    """Every resized picture is bit for bit what a single call of Pillow 12 gives.
+
+    There are 13 modes, each in 16 shapes.
+    """
     expected, ours = _run(OLD, "theirs"), _run(pillow, "ours")
     assert (expected["pillow"], ours["pillow"]) == (OLD, pillow)
     assert [case for case, pixels in ours["pixels"].items() if pixels != expected["pixels"][case]] == []
 
 
 def test_the_cases_tell_the_two_apart() -> None:
-    """Pillow 13's single call gives other pixels for tall pictures of these: the comparison means something."""
+    """For tall pictures of these, a single call of Pillow 13 gives other pixels than Pillow 12.
+
+    Without such cases the comparison would prove nothing.
+    """
     old, new = _run(OLD, "theirs")["pixels"], _run(NEW, "theirs")["pixels"]
     different = [case for case in old if old[case] != new[case]]
     assert {"RGB 400x1200", "RGBA 400x1200", "L 400x1200"} <= set(different)
 
 
 def test_the_digest_is_the_same_on_both() -> None:
-    """Versions published with one Pillow are served with the other."""
+    """A version published with one of the two is served with the other."""
     assert _run(OLD, "ours")["digest"] == _run(NEW, "ours")["digest"]
 
 
@@ -55,7 +64,7 @@ def _run(version: str, whose: str) -> dict[str, Any]:
 
 
 def _installed(version: str) -> Path:
-    """Find a Pillow that `make test` has installed apart."""
+    """Find the Pillow that `make test` has installed apart."""
     target = CHECKOUT / ".cache" / "pillow" / version
     if not (target / "PIL").is_dir():
         pytest.skip(f"Pillow {version} is not installed apart; make .cache/pillow/.installed does it")

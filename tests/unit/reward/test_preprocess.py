@@ -1,4 +1,4 @@
-"""Bytes -> pixels: upstream's order of operations, and clear refusals."""
+"""Bytes become pixels in upstream's order of operations, or are refused clearly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def _encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> by
 
 
 def test_shape_dtype_and_header() -> None:
-    """Pixels are contiguous uint8 (3, 224, 224); width, height, format and digest are the file's."""
+    """Pixels are contiguous uint8 (3, 224, 224).
+
+    Width, height, format and digest are those of the file.
+    """
     data = photograph("coffee")
     prepared = prepare(data)
     assert prepared.pixels.shape == (3, 224, 224)
@@ -35,13 +38,16 @@ def test_shape_dtype_and_header() -> None:
 
 
 def test_channels_come_first_in_rgb_order() -> None:
-    """A red image has its first channel full and the others empty."""
+    """The first channel of a red image is full, the others are empty."""
     pixels = prepare(_encode(Image.new("RGB", (10, 10), (255, 0, 7)))).pixels
     assert [channel.min() for channel in pixels] == [255, 0, 7]
 
 
 def test_a_palette_is_converted_after_resizing() -> None:
-    """A palette image is resized by nearest neighbour in its own mode: no colour outside the palette appears."""
+    """A palette image is resized in its own mode, by nearest neighbour, and then converted.
+
+    So no colour appears that is not in the palette.
+    """
     checks = Image.fromarray((np.indices((300, 300)).sum(axis=0) // 7 % 2).astype(np.uint8)).convert("P")
     checks.putpalette([255, 0, 0, 0, 0, 255] + [0, 0, 0] * 254)
     pixels = prepare(_encode(checks)).pixels.reshape(3, -1).T
@@ -49,7 +55,7 @@ def test_a_palette_is_converted_after_resizing() -> None:
 
 
 def test_the_crop_is_the_centre() -> None:
-    """Of a wide image the middle remains."""
+    """The middle of a wide image remains."""
     image = Image.new("RGB", (672, 224))
     image.paste((0, 255, 0), (224, 0, 448, 224))
     pixels = prepare(_encode(image)).pixels
@@ -58,13 +64,13 @@ def test_the_crop_is_the_centre() -> None:
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
-    """224 x 224 pixels come through bit for bit."""
+    """An image of 224 x 224 pixels comes through bit for bit."""
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     np.testing.assert_array_equal(prepare(_encode(Image.fromarray(noise))).pixels, noise.transpose(2, 0, 1))
 
 
 def test_the_first_frame_of_an_animation_is_read() -> None:
-    """Later frames do not matter."""
+    """The later frames of an animation do not matter."""
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("white", "black")]
     data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert (prepare(data).pixels == 255).all()
@@ -82,20 +88,26 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
     ],
 )
 def test_what_is_no_whole_image_is_undecodable(data: bytes) -> None:
-    """Nothing, text and truncated files of each format are refused; half a picture is never scored."""
+    """Nothing, text, and truncated files of each format are refused.
+
+    Half a picture is never scored.
+    """
     with pytest.raises(UndecodableImage):
         prepare(data)
 
 
 def test_formats_are_told_by_content() -> None:
-    """A format outside `FORMATS` is refused though Pillow knows it, and those that are decoded are named."""
+    """A format outside `FORMATS` is refused though Pillow can read it.
+
+    The message names the formats that are decoded.
+    """
     for image_format in ("BMP", "TIFF", "PPM"):
         with pytest.raises(UndecodableImage, match="JPEG, PNG, WEBP, GIF, AVIF"):
             prepare(_encode(Image.new("RGB", (10, 10)), image_format))
 
 
 def test_frames_count_as_pixels() -> None:
-    """An animation is refused when all its frames together are too large, though the first alone is not."""
+    """An animation is refused if its frames together are too large, even if the first is not."""
     frames = [Image.new("RGB", (200, 200), colour) for colour in ("white", "black", "red")]
     data = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     with pytest.raises(ImageTooLarge, match="3 frames of 200 x 200; 119999 pixels are allowed"):
@@ -104,7 +116,10 @@ def test_frames_count_as_pixels() -> None:
 
 
 def test_too_many_pixels_are_refused_from_the_header() -> None:
-    """The header alone decides: the body of this file is missing, and would be an error otherwise."""
+    """The header alone decides about size.
+
+    The file here has no body, which would otherwise be an error.
+    """
     data = _encode(Image.new("1", (2000, 3000)))[:60]
     with pytest.raises(ImageTooLarge, match="2000 x 3000; 5999999 pixels are allowed"):
         prepare(data, max_pixels=5_999_999)
@@ -113,14 +128,20 @@ def test_too_many_pixels_are_refused_from_the_header() -> None:
 
 
 def test_a_sliver_is_refused_before_it_is_enlarged() -> None:
-    """1 x 4000 would become 224 x 896,000, 200 million pixels: refused; 1 x 900 is scored as upstream would."""
+    """An image of 1 x 4000 is refused: it would become 224 x 896,000, which is 200 million pixels.
+
+    An image of 1 x 900 is scored as upstream scores it.
+    """
     with pytest.raises(ImageTooLarge, match="too narrow"):
         prepare(_encode(Image.new("RGB", (1, 4000))))
     assert prepare(_encode(Image.new("RGB", (1, 900)))).height == 900
 
 
 def test_the_digest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Published versions carry this digest: it is the same everywhere until somebody changes a pixel."""
+    """The digest is the same everywhere, until somebody changes a pixel.
+
+    Every published version carries it.
+    """
     assert digest() == "2ae4bcbba856047c"
 
     def nearest(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -135,7 +156,10 @@ def test_the_digest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_probe_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one of every format; a decoder that is missing, or that gives other pixels, is another digest."""
+    """There is a probe for every format.
+
+    If a decoder is missing, or gives other pixels, the digest is another.
+    """
     probes = sorted((files("reward") / "probes").iterdir(), key=lambda probe: probe.name)
     assert {prepare(probe.read_bytes()).format for probe in probes} == set(FORMATS)
     known = digest()

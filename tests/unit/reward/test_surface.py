@@ -1,4 +1,4 @@
-"""What other packages and callers may use."""
+"""What other packages and callers may use of `reward`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def test_what_is_imported_is_what_is_exported() -> None:
 
 
 def test_every_error_is_public_drawn_and_of_the_one_root() -> None:
-    """Whoever catches `RewardError` catches all that the library raises on purpose."""
+    """Catching `RewardError` catches every error that the library raises on purpose.
+
+    Each of them is public and stands in the tree of the docstring.
+    """
     raised = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     assert set(raised) <= set(reward.__all__)
     assert all(issubclass(error, reward.RewardError) for error in raised.values())
@@ -28,7 +31,7 @@ def test_every_error_is_public_drawn_and_of_the_one_root() -> None:
 
 
 def test_callers_see_the_types() -> None:
-    """The marker of PEP 561 is there and is shipped."""
+    """The marker file of PEP 561 exists and is shipped."""
     package = Path(reward.__file__).parent
     assert (package / "py.typed").is_file()
     project = tomllib.loads((package.parent / "pyproject.toml").read_text())
@@ -36,7 +39,10 @@ def test_callers_see_the_types() -> None:
 
 
 def test_nothing_is_sent_home(tmp_path: Path) -> None:
-    """The telemetry of onnxruntime is off wherever `reward` is imported: it does not even make its device id."""
+    """Where `reward` is imported, onnxruntime's telemetry is off.
+
+    It does not even make an id for the device.
+    """
     environment = {
         name: value for name, value in os.environ.items() if name not in {"CI", "ORT_DISABLE_TELEMETRY"}
     }

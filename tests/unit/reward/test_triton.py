@@ -1,4 +1,4 @@
-"""The adapter: what is wrong with one request is that request's error alone, in words that are safe to send."""
+"""The adapter for Triton: an error fails only its own request, in words that are safe to send."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ INTERNAL: Final = "internal error; see the server's log"
 
 @dataclass(frozen=True)
 class Published:
-    """A manifest, as far as the adapter reads it."""
+    """A manifest with the fields that the adapter reads."""
 
     dimensions: dict[str, int] = field(default_factory=lambda: {"vocabulary_size": 30_524})
 
 
 class Network:
-    """A runtime that scores the first pixel of an image, and fails on some."""
+    """A runtime that scores an image by its first pixel, and fails on some images."""
 
     manifest = Published()
 
@@ -48,7 +48,7 @@ class Network:
     def score(
         self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Fail on 255, and answer 254 with what is no number."""
+        """Fail on a pixel of 255; answer not a number on 254."""
         assert len(pixels) == len(input_ids) == len(mask)
         self.batches.append(len(pixels))
         first = pixels[:, 0, 0, 0]
@@ -59,7 +59,7 @@ class Network:
 
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The adapter over stand-ins of Triton's own module, which is only there inside Triton."""
+    """The adapter over stand-ins for Triton's own module, which exists only inside Triton."""
     reload(triton_stand_in)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton_stand_in)
     monkeypatch.delitem(sys.modules, "reward.triton", raising=False)
@@ -78,7 +78,7 @@ def network(triton: Any) -> Any:
 
 @pytest.fixture
 def preprocess(triton: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The preprocessing model, with a decoder that can be crashed."""
+    """The preprocessing model with a decoder that can be made to crash."""
     monkeypatch.syspath_prepend(set_traps(tmp_path))
     model = triton.PreprocessModel()
     model.initialize({"model_config": "{}"})
@@ -104,7 +104,7 @@ def _files(*pairs: tuple[bytes, bytes], **changes: Any) -> Request:
 
 
 def _answers(responses: list[Any]) -> list[list[float] | str]:
-    """Read rewards, or the error with its code, of each response."""
+    """Return the rewards, or the error with its code, of each response."""
     return [
         response.output_tensors[0].array.ravel().tolist()
         if response.error is None
@@ -114,7 +114,7 @@ def _answers(responses: list[Any]) -> list[list[float] | str]:
 
 
 def test_requests_share_one_execution(network: Any) -> None:
-    """Each is answered with its own rows, in order."""
+    """Each request is answered with its own rows, in order."""
     assert _answers(network.execute([_request(1, 2), _request(3), _request(4, 5, 6)])) == [
         [1, 2],
         [3],
@@ -148,20 +148,26 @@ _MASK = tokenise(["a cat"]).attention_mask
 def test_a_request_out_of_contract_is_refused_alone(
     network: Any, changes: dict[str, Any], message: str
 ) -> None:
-    """Its sender learns what is wrong; those it is batched with are scored, in one execution."""
+    """The sender of a wrong request learns what is wrong with it.
+
+    The others in its batch are scored, in one execution.
+    """
     answers = _answers(network.execute([_request(1), _request(9, **changes), _request(2)]))
     assert answers == [[1], f"400: {message}", [2]]
     assert network._runtime.batches == [2]
 
 
 def test_rows_are_bounded(network: Any) -> None:
-    """None and more than 64 are refused, whatever Triton let through."""
+    """No rows and more than 64 rows are refused, whatever Triton lets through."""
     answers = _answers(network.execute([_request(), _request(*[1] * 65), _request(7)]))
     assert answers == [*["400: all inputs must have one number of rows, 1 to 64"] * 2, [7]]
 
 
 def test_a_failing_execution_fails_only_whose_fault_it_is(network: Any) -> None:
-    """The others are executed again, each alone; the text of the exception is logged and never sent."""
+    """After an execution that fails, each of its requests is executed again, alone.
+
+    So only the faulty one fails. The exception's text is logged and never sent.
+    """
     answers = _answers(network.execute([_request(1), _request(255), _request(2, 3)]))
     assert answers == [[1], f"500: {INTERNAL}", [2, 3]]
     assert network._runtime.batches == [4, 1, 1, 2]
@@ -174,7 +180,7 @@ def test_a_reward_that_is_no_number_fails_only_its_request(network: Any) -> None
 
 
 def test_a_tensor_that_cannot_be_read_fails_only_its_request(network: Any, monkeypatch: Any) -> None:
-    """An exception of Triton's own is that request's internal error."""
+    """An exception from Triton itself is an internal error of that request."""
     find = triton_stand_in.get_input_tensor_by_name
 
     def broken(request: Request, name: str) -> Any:
@@ -187,7 +193,7 @@ def test_a_tensor_that_cannot_be_read_fails_only_its_request(network: Any, monke
 
 
 def test_files_become_the_networks_tensors(preprocess: Any) -> None:
-    """Pixels, ids and masks are the library's, row by row."""
+    """Pixels, ids and masks are those of the library, row by row."""
     data = [photograph("coffee"), photograph("chelsea", "WEBP")]
     (response,) = preprocess.execute([_files((data[0], b"a cup"), (data[1], "日本".encode()))])
     pixels, ids, mask = (tensor.array for tensor in response.output_tensors)
@@ -198,7 +204,10 @@ def test_files_become_the_networks_tensors(preprocess: Any) -> None:
 
 
 def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> None:
-    """Not an image, a prompt that is no UTF-8, a crashed decoder, missing tensors: four errors and one answer."""
+    """Each fault of a request has an error of its own.
+
+    The faults are no image, a prompt not in UTF-8, a crashed decoder, and missing tensors.
+    """
     good = photograph("coffee")
     responses = preprocess.execute(
         [
@@ -224,7 +233,7 @@ def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> Non
 
 
 def test_limits_are_parameters_of_the_model(triton: Any) -> None:
-    """Those that the configuration does not name are the library's, as at the REST door."""
+    """Limits that the configuration does not name are the library's, as in the REST API."""
     config = {"parameters": {"max_bytes": {"string_value": "7"}, "timeout_s": {"string_value": "2.5"}}}
     limits = triton._limits(triton._parameters({"model_config": json.dumps(config)}))
     assert limits == DecodeLimits(max_bytes=7, timeout_s=2.5)
@@ -232,7 +241,7 @@ def test_limits_are_parameters_of_the_model(triton: Any) -> None:
 
 
 def test_an_error_of_the_librarys_is_a_refusal(triton: Any) -> None:
-    """Whoever adds a check raises `InvalidTensor` and is done."""
+    """A new check only has to raise `InvalidTensor` to refuse its request."""
 
     def work() -> None:
         raise InvalidTensor("no")

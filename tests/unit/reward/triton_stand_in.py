@@ -1,4 +1,4 @@
-"""Triton's Python backend, as far as the adapter uses it: requests that hold arrays, responses that can be read."""
+"""Triton's Python backend as far as the adapter uses it: arrays in, readable responses out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class TritonError:
-    """What one caller is told."""
+    """The error that one caller gets."""
 
     INVALID_ARG = "400"
     INTERNAL = "500"
@@ -41,7 +41,7 @@ class InferenceResponse:
 
 
 class Logger:
-    """Triton's log; it is kept."""
+    """Triton's log; its entries are kept."""
 
     errors: list[str] = []  # noqa: RUF012 - the module is made anew for each test
 
@@ -52,5 +52,5 @@ class Logger:
 
 
 def get_input_tensor_by_name(request: dict[str, NDArray[Any]], name: str) -> Tensor | None:
-    """Return an input, or None where the request has no such one, as Triton does."""
+    """Return an input; return None for a name that the request does not have, as Triton does."""
     return Tensor(name, request[name]) if name in request else None

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 
 const [source, target] = process.argv.slice(2);
-const components = JSON.parse(readFileSync(source, "utf8")).components.schemas;
+const components = withoutForms(JSON.parse(readFileSync(source, "utf8")).components.schemas);
 
 writeFileSync(target, [header(), ...sorted(components).map(declaration)].join("\n"));
 
@@ -11,6 +11,12 @@ function header() {
 /** Zod schemas of requests, answers and errors, by the names of the OpenAPI document. */
 import { z } from "zod";
 `;
+}
+
+/** Forms are no JSON: a file in them has no schema here. */
+function withoutForms(schemas) {
+  const isForm = (schema) => Object.values(schema.properties ?? {}).some((field) => field.format === "binary");
+  return Object.fromEntries(Object.entries(schemas).filter(([, schema]) => !isForm(schema)));
 }
 
 /** Names, each after those that it refers to. */

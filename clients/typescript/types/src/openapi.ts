@@ -304,7 +304,7 @@ export interface components {
         };
         /**
          * Limits
-         * @description What a request may ask for.
+         * @description What a request may ask for; what an operator may choose of it is read from the settings.
          */
         Limits: {
             /** Max Candidates */
@@ -335,7 +335,6 @@ export interface components {
         LiveResponse: {
             /**
              * Status
-             * @default live
              * @constant
              */
             status: "live";
@@ -462,6 +461,17 @@ export interface components {
          */
         ScoreRequest: {
             /**
+             * Prompt
+             * @description What the image was meant to show. 35 tokens are read, as upstream does.
+             * @example a photo of a coffee cup on a saucer
+             */
+            prompt: string;
+            /**
+             * Min Score
+             * @description Quality gate: `passed` says whether raw_score reaches it.
+             */
+            min_score?: number | null;
+            /**
              * Image Url
              * @description http or https address of the image.
              * @example https://example.com/image.png
@@ -472,6 +482,12 @@ export interface components {
              * @description The image file in base64, or as a data: URI.
              */
             image_base64?: string | null;
+        };
+        /**
+         * ScoreUpload
+         * @description One image file and its prompt, as a form.
+         */
+        ScoreUpload: {
             /**
              * Prompt
              * @description What the image was meant to show. 35 tokens are read, as upstream does.
@@ -483,6 +499,11 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Image
+             * Format: binary
+             */
+            image: string;
         };
         /**
          * Candidate
@@ -517,13 +538,13 @@ export interface components {
              * @example a photo of a coffee cup on a saucer
              */
             prompt: string;
-            /** Candidates */
-            candidates: components["schemas"]["Candidate"][];
             /**
              * Min Score
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /** Candidates */
+            candidates: components["schemas"]["Candidate"][];
         };
         /**
          * Problem
@@ -571,12 +592,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["ScoreRequest"];
-                "multipart/form-data": {
-                    prompt: string;
-                    /** Format: binary */
-                    image: string;
-                    min_score?: number;
-                };
+                "multipart/form-data": components["schemas"]["ScoreUpload"];
             };
         };
         responses: {

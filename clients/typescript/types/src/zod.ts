@@ -17,9 +17,9 @@ export type Candidate = z.infer<typeof Candidate>;
 export const BatchRequest = z.strictObject({
   /** What the image was meant to show. 35 tokens are read, as upstream does. */
   prompt: z.string().max(10000),
-  candidates: z.array(Candidate).min(1).max(64),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  candidates: z.array(Candidate).min(1).max(64),
 });
 export type BatchRequest = z.infer<typeof BatchRequest>;
 
@@ -129,7 +129,7 @@ export const HealthResponse = z.object({
 });
 export type HealthResponse = z.infer<typeof HealthResponse>;
 
-/** What a request may ask for. */
+/** What a request may ask for; what an operator may choose of it is read from the settings. */
 export const Limits = z.object({
   max_candidates: z.int(),
   max_image_bytes: z.int(),
@@ -174,7 +174,7 @@ export type InfoResponse = z.infer<typeof InfoResponse>;
 
 /** Answer of `/health/live`. */
 export const LiveResponse = z.object({
-  status: z.literal("live").optional(),
+  status: z.literal("live"),
 });
 export type LiveResponse = z.infer<typeof LiveResponse>;
 
@@ -192,14 +192,14 @@ export type Problem = z.infer<typeof Problem>;
 
 /** One image and its prompt. */
 export const ScoreRequest = z.strictObject({
-  /** http or https address of the image. */
-  image_url: z.string().min(1).max(8192).nullable().optional(),
-  /** The image file in base64, or as a data: URI. */
-  image_base64: z.string().min(1).nullable().optional(),
   /** What the image was meant to show. 35 tokens are read, as upstream does. */
   prompt: z.string().max(10000),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  /** http or https address of the image. */
+  image_url: z.string().min(1).max(8192).nullable().optional(),
+  /** The image file in base64, or as a data: URI. */
+  image_base64: z.string().min(1).nullable().optional(),
 }).refine((value) => Number(value.image_url != null) + Number(value.image_base64 != null) === 1, "exactly one of image_url and image_base64 is needed");
 export type ScoreRequest = z.infer<typeof ScoreRequest>;
 

@@ -1,4 +1,7 @@
-"""What the keeper does next, row by row of the table in `frontend/gpu/decide.py`: no Redis, no Triton."""
+"""What the keeper does next, by the rows of the table in `frontend/gpu/decide.py`.
+
+Neither Redis nor Triton is needed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ NOT_DUE: dict[str, Any] = {"is_due": False}
 WANTED: dict[str, Any] = {"is_wanted": True}
 CLOSING: dict[str, Any] = {"is_closing": True}
 
-# Row of the docstring's table, from 0 -> who it is for: leases, models, what else is seen, and what is done.
+# For each row of the docstring's table, from 0 on: leases, models, further observations, and the
+# expected action.
 Cases = list[tuple[tuple[Standing, ...], tuple[ModelState, ...], dict[str, Any], str]]
 ROWS: list[Cases] = [
     [(tuple(Standing), tuple(ModelState), {"is_busy": True, **WANTED, **CLOSING}, "wait")],
@@ -87,12 +91,15 @@ ROWS: list[Cases] = [
 def _actions_of_the_docstring() -> list[str]:
     lines = [line.strip() for line in (module.__doc__ or "").splitlines()]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    # A row that does not fit one line goes on in the next, which names no action.
+    # A row that does not fit one line goes on in the next line, which names no action.
     return [row[3] for row in cells[2:] if row[3]]
 
 
 def test_the_table_of_the_docstring_is_the_one_that_is_tested() -> None:
-    """Every row has its cases below, in the same order and with the same action."""
+    """Every row of the table has its cases in this file, in the same order.
+
+    They name the same action as the row.
+    """
     said = _actions_of_the_docstring()
     tested = [cases[0][3].partition(",")[0] for cases in ROWS]
     assert [action for action in said if action != "as ours"] == [
@@ -102,7 +109,7 @@ def test_the_table_of_the_docstring_is_the_one_that_is_tested() -> None:
 
 @pytest.mark.parametrize("row", range(len(ROWS)))
 def test_every_row_decides_what_it_says(row: int) -> None:
-    """For each lease and each state of the model that it names."""
+    """Every row gives its action for each lease and each model state that it names."""
     for standings, models, more, expected in ROWS[row]:
         for standing, model in product(standings, models):
             decision = decide(Observation(standing, model, **more))
@@ -120,7 +127,11 @@ def _all_observations() -> list[Observation]:
 
 
 def test_whatever_is_seen_memory_is_used_only_under_a_lease() -> None:
-    """It loads under a lease alone, gives back what is unloaded alone, and touches nothing while it works."""
+    """Whatever is seen, memory is used only under a lease.
+
+    The model is loaded only under a lease, and a lease is released only when the model is unloaded.
+    While the model is busy, nothing is done.
+    """
     for seen in _all_observations():
         action = decide(seen).action
         if action is Action.LOAD:
@@ -142,7 +153,11 @@ def test_whatever_is_seen_memory_is_used_only_under_a_lease() -> None:
 
 
 def test_a_model_without_a_lease_never_stays() -> None:
-    """Unless others hold it or may, or Triton does not answer, something is done about it in time."""
+    """A loaded model without a lease does not stay: a lease is asked for, or it is unloaded.
+
+    The exceptions are that others hold the lease, that others may hold it, and that Triton does not
+    answer.
+    """
     for seen in _all_observations():
         if seen.model is not READY or seen.is_busy or not seen.is_due or seen.is_closing:
             continue
@@ -151,7 +166,10 @@ def test_a_model_without_a_lease_never_stays() -> None:
 
 
 def test_a_frontend_ends_when_nothing_is_left_to_do() -> None:
-    """It keeps no lease that it may give back, and does not leave while it cannot know who followed."""
+    """A frontend that closes gives back its lease first.
+
+    After a hand-over, it stays until it knows who has the lease.
+    """
     held = Observation(COMMITTED, READY, is_closing=True)
     assert not is_over(held, decide(held))
     gone = replace(held, standing=NONE, model=ABSENT)

@@ -1,4 +1,7 @@
-"""What a frontend may rely on by its own clock, and what it makes of the ledger's answers: no Redis."""
+"""How long a lease holds by the frontend's own clock, and what the ledger's answers mean for it.
+
+Redis is not needed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ CLAIM = Claim("triton-1", "one", "model", 100, 500)
 
 
 class Scripted:
-    """A ledger that answers as it is told."""
+    """A ledger that gives the answers it was told to give."""
 
     ttl_s = TTL_S
 
@@ -60,7 +63,7 @@ class Scripted:
 
 
 class Clock:
-    """Turned by the test."""
+    """A clock that the test sets."""
 
     now_s = 1000.0
 
@@ -86,7 +89,11 @@ def _tenure(ledger: Scripted, clock: Clock, *, fail_open: bool = False) -> Tenur
 async def test_what_a_heartbeat_is_good_for(
     ledger: Scripted, clock: Clock, *, fail_open: bool, after_all: Standing
 ) -> None:
-    """Ours for two thirds, doubtful from then on, over after the whole; each less a tenth of the time to live."""
+    """After the last heartbeat a lease is ours for two thirds of its time to live.
+
+    Then it is doubtful, and after the whole time it is over. Each limit comes a tenth of the time
+    to live early.
+    """
     tenure = _tenure(ledger, clock, fail_open=fail_open)
     await tenure.ask(CLAIM)
     for after_s, standing in (
@@ -102,14 +109,17 @@ async def test_what_a_heartbeat_is_good_for(
 
 
 async def _beats(tenure: Tenure, ledger: Scripted) -> bool:
-    """Let it renew, in an outage: whether it was tried."""
+    """Let the tenure renew while the ledger is away; return whether it tried."""
     before, ledger.answer = len(ledger.asked), LedgerUnavailable("away")
     await tenure.beat(in_use=False)
     return len(ledger.asked) > before
 
 
 async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: Clock) -> None:
-    """Sooner after a failure; what it is told then is how the lease stands."""
+    """The lease is renewed every third of its time to live, and sooner after a failure.
+
+    The answer to a renewal decides how the lease stands.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     assert not await tenure.beat(in_use=True)
@@ -145,7 +155,10 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
 async def test_what_it_is_told_without_a_lease(
     ledger: Scripted, clock: Clock, answer: Held | Queued | Exception, standing: Standing, due_in_s: float
 ) -> None:
-    """And when it asks again: soon where a request waits for it."""
+    """Each answer to a request for a lease has its standing and its time to ask again.
+
+    Where a request waits, the next question comes soon.
+    """
     tenure = _tenure(ledger, clock)
     ledger.answer = answer
     await tenure.ask(CLAIM)
@@ -158,7 +171,11 @@ async def test_what_it_is_told_without_a_lease(
 
 
 async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Scripted, clock: Clock) -> None:
-    """Another frontend may have been granted since: what is loaded is not unloaded for an old answer."""
+    """An old answer is forgotten when the model is loaded or unloaded.
+
+    Another frontend may have got a lease since then. A loaded model must not be unloaded because of
+    an old answer.
+    """
     tenure = _tenure(ledger, clock)
     ledger.answer = Queued()
     await tenure.ask(CLAIM)
@@ -167,7 +184,10 @@ async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Script
 
 
 async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) -> None:
-    """It renews no more; told that another holds the lease, or granted it, it knows how its end goes on."""
+    """After a hand-over the lease is no longer renewed, but asked about again later.
+
+    The answer tells whether another frontend has the lease now.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     await tenure.hand_over()
@@ -181,7 +201,10 @@ async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) 
 
 
 async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) -> None:
-    """The memory may be another's by then; what cannot be told ends by itself."""
+    """A lease that is over is not released, because its memory may belong to another by now.
+
+    A release that does not reach the ledger is not repeated: the lease ends by itself.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     ledger.answer = LedgerUnavailable("away")
@@ -195,7 +218,10 @@ async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) ->
 
 
 async def test_a_commit_that_meets_a_ledger_without_memory(ledger: Scripted, clock: Clock) -> None:
-    """It says `lost`, and is reminded by a renewal, before the lease is given up."""
+    """A ledger that has forgotten the lease is reminded by a renewal.
+
+    Only then is the lease given up.
+    """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)
     ledger.answer = None

@@ -1,4 +1,4 @@
-"""Who may call, what every answer carries, and what the log says of it."""
+"""Who may call, which headers every answer has, and what the log says about a call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSED = ("/score", "/score-batch", "/info", "/metrics", "/openapi.json", "/docs
 
 
 def _client(**settings: Any) -> httpx.AsyncClient:
-    """Call the application in this process; its parts are not started, which these tests do not need."""
+    """Call the application in this process without starting its parts, which no test here needs."""
     transport = httpx.ASGITransport(create_app(Settings(**settings)))
     return httpx.AsyncClient(transport=transport, base_url="http://service")
 
@@ -39,7 +39,10 @@ def keys_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", CLOSED)
 async def test_without_a_valid_key(keys_file: Path, path: str) -> None:
-    """Everything but health and the page is 401 without a key, with a wrong one or with another scheme."""
+    """Without a key, with a wrong key or with another scheme, every path answers 401.
+
+    The exceptions are health and the page.
+    """
     wrong = [
         {},
         {"X-API-Key": "wrong"},
@@ -59,7 +62,10 @@ async def test_without_a_valid_key(keys_file: Path, path: str) -> None:
 
 
 async def test_with_a_valid_key(keys_file: Path) -> None:
-    """Either header opens, whatever the case of the scheme; health and the page need none."""
+    """A valid key is accepted in either header; the scheme may be in upper or lower case.
+
+    Health and the page need no key.
+    """
     async with _client(api_keys_file=keys_file) as client:
         for headers in (
             {"X-API-Key": KEY},
@@ -72,7 +78,7 @@ async def test_with_a_valid_key(keys_file: Path) -> None:
 
 
 async def test_no_keys_are_needed_by_default() -> None:
-    """Without a file of keys everything is open."""
+    """Without a file of keys, everybody may call everything."""
     async with _client() as client:
         assert (await client.get("/openapi.json")).status_code == 200
 
@@ -80,7 +86,7 @@ async def test_no_keys_are_needed_by_default() -> None:
 async def test_the_log_names_the_key_and_never_tells_it(
     keys_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A request's line has the key's name, the request's id, and no header's value."""
+    """The log line of a request has the key's name and the request's id, but no header's value."""
     caplog.set_level(logging.INFO)
     async with _client(api_keys_file=keys_file) as client:
         await client.get("/openapi.json?token=hidden", headers={"X-API-Key": KEY, "X-Request-ID": "abc"})
@@ -102,7 +108,7 @@ async def test_the_log_names_the_key_and_never_tells_it(
 async def test_prompts_are_logged_only_if_asked(
     caplog: pytest.LogCaptureFixture, logged: bool, expected: str | None
 ) -> None:
-    """The prompt is in the line with AESTHETIC_LOG_PROMPTS alone; the image never is."""
+    """Only with AESTHETIC_LOG_PROMPTS is the prompt in the log line; the image never is."""
     caplog.set_level(logging.INFO)
     settings = Settings(log_prompts=logged, triton_url="127.0.0.1:1", decode_workers=1)
     app = create_app(settings)
@@ -120,7 +126,7 @@ async def test_prompts_are_logged_only_if_asked(
 
 
 async def test_security_headers() -> None:
-    """Answers and errors alike are neither sniffed, framed, cached nor refer to anything."""
+    """Every answer, errors too, forbids sniffing, framing, caching and sending a referrer."""
     async with _client() as client:
         for answer in (await client.get("/health/live"), await client.get("/x"), await client.post("/score")):
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -140,7 +146,7 @@ PREFLIGHT = {
 
 
 async def test_other_origins_are_shut_out_by_default() -> None:
-    """Without configured origins no answer has a CORS header, and a preflight is refused."""
+    """Without configured origins no answer has a CORS header, and preflights are refused."""
     async with _client() as client:
         answers = [
             await client.get("/health/live", headers={"Origin": "https://a.example"}),
@@ -151,7 +157,10 @@ async def test_other_origins_are_shut_out_by_default() -> None:
 
 
 async def test_configured_origins_may_call(keys_file: Path) -> None:
-    """A configured origin's preflight needs no key; answers, 401 and 413 too, may be read by it alone."""
+    """A configured origin's preflight needs no key.
+
+    That origin, and no other, may read the answers, 401 and 413 among them.
+    """
     settings = {"cors_origins": "https://a.example", "api_keys_file": keys_file, "max_body_bytes": 10}
     async with _client(**settings) as client:
         preflight = await client.options("/score", headers=PREFLIGHT)
@@ -170,7 +179,10 @@ async def test_configured_origins_may_call(keys_file: Path) -> None:
 
 
 async def test_documentation_needs_nothing_from_elsewhere() -> None:
-    """`/docs` is Swagger UI, whose files all come from here; its policy allows no other host and no inline script."""
+    """`/docs` is Swagger UI, and all its files come from this service.
+
+    Its policy allows no other host and no inline script.
+    """
     async with _client() as client:
         answer = await client.get("/docs")
         loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
@@ -197,6 +209,6 @@ async def test_documentation_needs_nothing_from_elsewhere() -> None:
 
 
 async def test_documentation_can_be_turned_off() -> None:
-    """With AESTHETIC_DOCS=false neither the page nor the document is there."""
+    """With AESTHETIC_DOCS=false neither the page nor the document exists."""
     async with _client(docs=False) as client:
         assert [(await client.get(path)).status_code for path in DOCS] == [404, 404, 404]

@@ -1,4 +1,4 @@
-"""The line of the log that each request leaves."""
+"""The log line of each request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 async def test_probes_that_find_all_well_leave_no_line(
     caplog: pytest.LogCaptureFixture, path: str, status: int, lines: int
 ) -> None:
-    """Supervisors ask every few seconds; the log is for what people asked, and for what is wrong."""
+    """A health probe that finds everything well leaves no line, since supervisors ask all the time.
+
+    The log is for what people asked and for what is wrong.
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("", status)(scope, receive, send)

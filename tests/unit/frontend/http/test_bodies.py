@@ -1,4 +1,4 @@
-"""What is read from a request, and what of it the parser never sees."""
+"""What is read from a request, and which parts of it the parser never sees."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ def _request(content: bytes = b"", **headers: str) -> Request:
 
 async def _read(content: bytes) -> bodies.ScoringRequest:
     request = _request(content, content_type="application/json")
-    return await bodies.read_batch(request, LIMITS, bodies.read_deadline(request, LIMITS))
+    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS))
 
 
 def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
-    """Without the header the default holds; with it the header, up to the server's own limit."""
+    """The header gives the deadline in milliseconds, up to the server's limit.
+
+    Without the header the default holds.
+    """
     assert 59 < bodies.read_deadline(_request(), LIMITS).remaining_s() <= 60
     for value, seconds in (("1500", 1.5), ("300000", 300), ("999999999", 300)):
         deadline = bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
@@ -59,7 +62,7 @@ def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "1e3", " 5", "soon", "\xb2", "1" * 10, "0x10"])
 def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
-    """Anything else than ASCII digits of a positive number is an invalid request."""
+    """Anything but a positive number in ASCII digits is an invalid request."""
     with pytest.raises(InvalidRequest):
         bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
 
@@ -67,7 +70,10 @@ def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
 async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Off the event loop, and with a short word where each long image stood; the images come out whole."""
+    """A large body is parsed off the event loop, with a short word in place of each long image.
+
+    The images themselves arrive whole.
+    """
     threads: list[object] = []
     in_thread = asyncio.to_thread
 
@@ -81,8 +87,8 @@ async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
     assert len(content) > bodies._QUICK_BYTES
     body = await _read(content)
     assert threads == [bodies._parse_large]
-    *pieces, short = [source.base64.text for source in body.sources if source.base64 is not None]
-    assert [piece.read() for piece in pieces if isinstance(piece, Piece)] == [
+    *pieces, short = [source.base64 for source in body.sources if source.base64 is not None]
+    assert [_read_piece(piece) for piece in pieces if isinstance(piece, Piece)] == [
         f"{n}{LONG}".encode() for n in range(3)
     ]
     assert short == "AAAA"
@@ -90,7 +96,7 @@ async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
 
 
 async def test_a_small_body_is_parsed_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread is troubled for what takes less than a millisecond."""
+    """A body that is parsed in less than a millisecond needs no thread."""
     monkeypatch.setattr(asyncio, "to_thread", None)
     body = await _read(b'{"prompt": "x", "candidates": [{"image_base64": "AAAA"}]}')
     assert body.prompt == "x"
@@ -108,7 +114,7 @@ async def test_a_small_body_is_parsed_where_it_arrives(monkeypatch: pytest.Monke
     ],
 )
 async def test_large_bodies_that_do_not_keep_the_schema(content: bytes) -> None:
-    """A long image changes nothing about what is refused, nor does any of it come back in the message."""
+    """A long image does not change what is refused, and no part of it is in the error's message."""
     with pytest.raises(InvalidRequest) as caught:
         await _read(content.ljust(bodies._QUICK_BYTES + 1))
     assert "QUJD" not in caught.value.detail
@@ -121,7 +127,10 @@ async def test_large_bodies_that_do_not_keep_the_schema(content: bytes) -> None:
     st.integers(0, 3),
 )
 def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: bool, indent: int) -> None:
-    """Whatever a body holds, parsing it cut and uncut gives the same; the field's long values were cut."""
+    """Any body, parsed with its images cut out and put back, reads as if parsed whole.
+
+    Every long value of the field was cut.
+    """
     value = [{name: text + (LONG if is_long else "")} for text in texts]
     content = SharedBytes(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
     strings = LongStrings()
@@ -129,8 +138,12 @@ def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: b
 
     def whole(text: str) -> str:
         found = strings.get(text)
-        return found if isinstance(found, str) else str(json.loads(b'"' + found.read() + b'"'))
+        return found if isinstance(found, str) else str(json.loads(b'"' + _read_piece(found) + b'"'))
 
     assert [{key: whole(text) for key, text in item.items()} for item in cut] == value
     if name == "image_base64":  # base64 has no quotes: what has some is left to the parser
         assert all(len(item[name]) < len(LONG) or '"' in item[name] for item in cut)
+
+
+def _read_piece(piece: Piece) -> bytes:
+    return piece.whole.read(piece.start, piece.end)

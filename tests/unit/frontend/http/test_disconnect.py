@@ -1,4 +1,4 @@
-"""A client that hangs up, over real sockets: what has not started for it does not start."""
+"""A client that hangs up, over real sockets: work not yet started for it is never started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Server(uvicorn.Server):
-    """Without the signal handlers, which are the test runner's."""
+    """A server that leaves the signal handlers to the test runner."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
@@ -52,7 +52,7 @@ async def _post(port: int, body: object) -> tuple[asyncio.StreamReader, asyncio.
 
 
 async def test_a_download_ends_with_its_client(tmp_path: Path) -> None:
-    """While the image is being fetched, the client's going closes the connection to the image's host."""
+    """When the client hangs up, the connection to the image's host is closed."""
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

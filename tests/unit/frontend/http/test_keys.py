@@ -18,7 +18,7 @@ KEY = "a key of sufficient length"
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file as an editor does, so that it never is half written."""
+    """Replace the file as an editor does, so that it is never half written."""
     new = path.with_suffix(".new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)  # noqa: PTH105
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_key_has_a_name(file: Path) -> None:
-    """A key of the file is known by its name; any other, and its digest, is not."""
+    """A key in the file is known by its name; any other key is not, nor is a key's digest."""
     keys = KeyRing(file)
     assert keys.name_of(KEY.encode()) == "pipeline"
     for other in (b"", b"another key", KEY.upper().encode(), file.read_bytes(), b"\xff\xfe"):
@@ -41,14 +41,14 @@ def test_a_key_has_a_name(file: Path) -> None:
 
 
 def test_two_keys_of_one_name(file: Path) -> None:
-    """While a key is changed, the old and the new one are valid."""
+    """Two keys may have one name, so that both are valid while a key is being changed."""
     _write(file, f"{key_line('a', KEY)}\n{key_line('a', 'new ' + KEY)}\n")
     keys = KeyRing(file)
     assert [keys.name_of(key.encode()) for key in (KEY, "new " + KEY)] == ["a", "a"]
 
 
 def test_a_change_counts_at_once(file: Path) -> None:
-    """A key that was taken out is refused from then on, one that was added is known."""
+    """A removed key is refused, and an added key accepted, as soon as the file changes."""
     keys = KeyRing(file)
     _write(file, key_line("other", "another key, long enough") + "\n")
     assert keys.name_of(KEY.encode()) is None
@@ -56,7 +56,10 @@ def test_a_change_counts_at_once(file: Path) -> None:
 
 
 def test_a_change_that_cannot_be_read_is_none(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A damaged or missing file leaves the keys as they were and says so once, by line and without its text."""
+    """A damaged or missing file leaves the keys as they were.
+
+    This is logged once, with the line's number and without its text.
+    """
     keys = KeyRing(file)
     _write(file, f"{key_line('x', KEY)}\nsecret in plain text\n")
     assert keys.name_of(KEY.encode()) == "pipeline"
@@ -73,7 +76,7 @@ def test_a_change_that_cannot_be_read_is_none(file: Path, caplog: pytest.LogCapt
     "text", ["name", "name:abc", "na me:" + "0" * 64, ":" + "0" * 64, "name:" + "g" * 64]
 )
 def test_a_file_that_is_wrong_at_the_start(file: Path, text: str) -> None:
-    """At the start a file that cannot be read in full is an error."""
+    """At the start, a file that cannot be read in full is an error."""
     _write(file, text)
     with pytest.raises(KeysInvalid, match="line 1"):
         KeyRing(file)
@@ -83,7 +86,10 @@ def test_a_file_that_is_wrong_at_the_start(file: Path, text: str) -> None:
 
 
 def test_the_tool_makes_a_line(file: Path) -> None:
-    """`hash-key NAME` turns a key on standard input into its line; bad names and short keys are refused."""
+    """`hash-key NAME` reads a key from standard input and prints its line for the file.
+
+    Bad names and short keys are refused.
+    """
 
     def run(name: str, key: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "frontend", "hash-key", name]

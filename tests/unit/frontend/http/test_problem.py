@@ -1,4 +1,4 @@
-"""The error codes of the interface, and where they are written down."""
+"""The error codes of the interface, and the README's table of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def _tree(root: type[ServiceError]) -> set[type[ServiceError]]:
 
 
 def test_the_readme_names_every_error() -> None:
-    """Its table has a row for each code that is answered and no other, with the status."""
+    """The README's table has a row for each error code, with its status, and no other row."""
     rows = re.findall(r"^\| `([a-z_]+)` \| (\d{3})[ ,]", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
     assert {code: int(status) for code, status in rows} == {row.code: row.status for row in KINDS.values()}
 
 
 def test_every_error_has_a_row_or_is_a_defect_on_purpose() -> None:
-    """Whatever a package raises is in the table by itself or by a base; only these few are answered 500."""
+    """Every error class has a code of its own or of a base class.
+
+    Only the few classes named here are answered 500.
+    """
     for package in pkgutil.iter_modules(frontend.__path__, "frontend."):
         if package.ispkg:
             importlib.import_module(f"{package.name}.errors")
@@ -35,12 +38,12 @@ def test_every_error_has_a_row_or_is_a_defect_on_purpose() -> None:
     defects = {error.__name__ for error in ours if kind(error.__new__(error)).code == "internal"}
     assert defects == {
         *("ServiceError", "ImageError", "TritonError", "ScoringError", "HttpError"),
-        *("DecoderStopped", "Rejected", "Internal"),
+        *("DecoderStopped", "Rejected"),
     }
 
 
 def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
-    """Each package's own words become one of the codes, by the class or its nearest base."""
+    """Each package's errors become error codes, by their class or its nearest base class."""
     expected = [
         (Unreachable("x"), 503, "model_unavailable"),
         (NotReady("x"), 503, "model_unavailable"),
@@ -56,7 +59,10 @@ def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
 
 
 def test_only_the_public_side_is_written() -> None:
-    """The body has `detail`, never `internal`; a time to come back becomes Retry-After, rounded up."""
+    """The body has `detail` and never `internal`.
+
+    `retry_after_s` becomes the header Retry-After, rounded up.
+    """
     answer = problem(NotReady("public words", internal="private words", retry_after_s=1.2), "abc")
     body = json.loads(bytes(answer.body))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")

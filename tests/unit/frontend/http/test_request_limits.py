@@ -1,4 +1,4 @@
-"""Bodies within their limits, defects within their frame, and clients that go away."""
+"""Limits on bodies, the answer to a defect, and clients that go away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """One request as a server would pass it on; messages come as they are put."""
+    """One request as a server would pass it on; it receives the messages that the test puts."""
 
     def __init__(self, *messages: Message, method: str = "POST", **headers: str) -> None:
         self.scope: Scope = {
@@ -57,7 +57,7 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 class Reader:
-    """An application that reads the body and answers, or does what it is told before."""
+    """An application that reads the body, calls `then` if there is one, and answers 200."""
 
     def __init__(self, then: Any = None) -> None:
         self._then = then
@@ -88,7 +88,10 @@ def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[Acc
 
 
 async def test_a_body_at_its_limit_and_above() -> None:
-    """100 of 100 bytes pass; a longer body is 413 by its announced length, and while it is read."""
+    """A body of 100 bytes passes a limit of 100, and a longer one is answered 413.
+
+    This is decided by the announced length, and again while the body is read.
+    """
     for connection, status in (
         (Connection(_body(60, more=True), _body(40), content_length="100"), 200),
         (Connection(content_length="101"), 413),
@@ -102,7 +105,10 @@ async def test_a_body_at_its_limit_and_above() -> None:
 
 
 async def test_bodies_together_are_bounded() -> None:
-    """When the bodies held at one moment reach their limit the next one is 429, and served once they are done."""
+    """When the bodies held at one moment reach their limit, the next one is answered 429.
+
+    Once they are done, a body is accepted again.
+    """
     leave = asyncio.Event()
     reader = Reader(leave.wait)
     app, limits = _guarded(reader, one=100, together=150)
@@ -121,7 +127,10 @@ async def test_bodies_together_are_bounded() -> None:
 
 
 async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
-    """An announced body is refused before any of it arrives; one let in keeps its announced room."""
+    """An announced body without room is refused before any of it arrives.
+
+    A body that was let in keeps the room that it announced.
+    """
     leave = asyncio.Event()
     reader = Reader(leave.wait)
     app, limits = _guarded(reader, one=100, together=150)
@@ -139,7 +148,7 @@ async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
 
 
 async def test_requests_that_arrive_together_begin_one_by_one() -> None:
-    """Between the beginnings of two requests the event loop has a round for everybody else."""
+    """Between the starts of two requests, the event loop serves everything else once."""
     loop_round = 0
     begun: list[int] = []
 
@@ -163,7 +172,10 @@ async def test_requests_that_arrive_together_begin_one_by_one() -> None:
 
 
 async def test_a_client_that_goes_away_ends_its_request() -> None:
-    """The work is cancelled where it waits, its bytes are given back, and nothing is sent."""
+    """When the client goes away, its work is cancelled and nothing is sent.
+
+    Its bytes no longer count.
+    """
     reader = Reader(asyncio.Event().wait)
     app, limits = _guarded(reader)
     connection = Connection(_body(50))
@@ -176,7 +188,7 @@ async def test_a_client_that_goes_away_ends_its_request() -> None:
 
 
 async def test_a_client_that_goes_away_after_its_answer_costs_nothing() -> None:
-    """A disconnect that comes with the answer is no error, and no task is left over."""
+    """A disconnect together with the answer is no error and leaves no task behind."""
     reader = Reader()
     app, _ = _guarded(reader)
     for _ in range(20):
@@ -200,7 +212,7 @@ async def test_a_server_that_ends_cancels_its_requests() -> None:
 
 
 async def test_a_defect_is_500_and_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected exception is a problem of status 500 without its text; the log has the traceback."""
+    """An unexpected exception is answered 500 without its text; the log has the traceback."""
 
     async def fail() -> None:
         raise KeyError("inner working")

@@ -1,4 +1,4 @@
-"""What a decode worker may be made to do in the name of an image: the bytes say which."""
+"""A decode worker for tests that does what the bytes of the "image" say."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 
 from frontend.images.decode import decode_image
 from reward.contract import IMAGE_SIZE
+from reward.decoding import serve
 from reward.preprocess import PreparedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from frontend.images.decode import DecodeLimits
+    from reward.decoding import DecodeLimits
 
 
-def play(data: bytes, limits: DecodeLimits) -> PreparedImage:
-    """Do as the first word of `data` says; decode it where it is no such word."""
+def play(kind: bytes, data: bytes, limits: DecodeLimits) -> PreparedImage:
+    """Do what the first word of `data` says; decode `data` if the word is none of ours."""
     word, _, argument = data.partition(b" ")
     action = _ACTIONS.get(word)
     if action is None:
-        return decode_image(data, limits)
+        return decode_image(kind, data, limits)
     text = action(argument)
     return PreparedImage(np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8), 1, 1, str(text), "")
 
@@ -59,3 +60,6 @@ _ACTIONS: Final[dict[bytes, Callable[[bytes], object]]] = {
     b"pid": lambda _: os.getpid(),
     b"modules": lambda _: ",".join({name.partition(".")[0] for name in sys.modules}),
 }
+
+if __name__ == "__main__":
+    serve(play)

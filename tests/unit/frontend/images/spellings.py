@@ -1,10 +1,13 @@
-"""Spellings of URLs, and addresses, that a fetch must tell apart; `§` is the port of the stand-ins."""
+"""Spellings of URLs, and addresses, that a fetch must tell apart.
+
+`§` is the port of the stand-ins.
+"""
 
 from __future__ import annotations
 
 from frontend.images.addresses import Reason
 
-# Fetched: from which of the stand-ins.
+# URLs that are fetched, and the stand-in that answers each.
 SERVED = {
     "http://public.test:§/": "127.0.0.2",
     "http://PUBLIC.Test:§/": "127.0.0.2",
@@ -92,7 +95,7 @@ _FORBIDDEN_WITH_BLANKS = [
     " ",
 ]
 
-# What a name may resolve to; each is dialled through a name of its own.
+# Addresses that a name may resolve to; each is dialled through a name of its own.
 _DENIED_WORDS = """
 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.254 127.0.0.1 127.0.0.4 127.8.9.1
 168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.254 192.0.0.1 192.0.0.192
@@ -108,7 +111,7 @@ _DENIED_WORDS = """
 FORBIDDEN = [*_FORBIDDEN_WORDS.split(), *_FORBIDDEN_WITH_BLANKS]
 DENIED_ADDRESSES = _DENIED_WORDS.split()
 
-# How a host is read.
+# How each host is read.
 HOSTS = {
     # IPv4, as inet_aton and browsers read it
     "127.0.0.1": "127.0.0.1",
@@ -158,7 +161,7 @@ HOSTS = {
     "[::ffff:127.0.0.1]": "::ffff:7f00:1",
 }
 
-# No URL with one readable host, or not http(s).
+# Texts that are no http(s) URL with one readable host.
 INVALID = {
     "http://127.0.0.1\\@example.com/": Reason.URL,
     "http:\\\\127.0.0.1\\": Reason.URL,

@@ -1,4 +1,4 @@
-"""Local servers that stand in for public and private ones, and the names that lead to them."""
+"""Local servers that stand in for public and private hosts, and the names that lead to them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Net:
 
 
 class Names(AbstractResolver):
-    """Answers from the net's table."""
+    """A resolver that answers from the net's table."""
 
     def __init__(self, net: Net) -> None:
         self._net = net
@@ -112,7 +112,7 @@ class Names(AbstractResolver):
 
 
 async def _listening(net: Net) -> list[asyncio.Server]:
-    """Listen on one port of every address; another one, where somebody has it on one of them."""
+    """Listen on one port of every address; try another port if one address has it in use."""
     addresses = [address for address in (*PUBLIC, *PRIVATE) if HAS_IPV6 or ":" not in address]
     for _ in range(20):
         port, servers = 0, []

@@ -1,4 +1,4 @@
-"""What may be fetched from: addresses, spellings of hosts, the allowlist."""
+"""What may be fetched: addresses, spellings of hosts, and the allowlist."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ _DENIED = (
     "fdff:ffff::1 fe80::1 fe80::a9fe:a9fe febf::1 fec0::1 feff::1 ff00::1 ff01::1 ff02::1 ff02::fb ff05::2 "
     "ff0e::1 ff0e::8:8:8:8 2001:db8::1 2001:db8:ffff::1 3fff::1 3fff:fff::1 2001:2::1 2001:10::1 2001:20::1 "
     "2001:1::1 2001:3::1 2001:4:112::1 2001:1ff::1 "
-    # IPv6 that carries IPv4: mapped, compatible, translated, NAT64, local NAT64, 6to4, Teredo, ISATAP
+    # IPv6 that carries IPv4: mapped, compatible, translated, NAT64, local NAT64, 6to4, Teredo,
+    # ISATAP
     "::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:8.8.8.8 ::ffff:0:127.0.0.1 "
     "::127.0.0.1 ::10.0.0.1 ::8.8.8.8 64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b::169.254.169.254 "
     "64:ff9b::8.8.8.8 64:ff9b:1::10.0.0.1 64:ff9b:1:ffff::8.8.8.8 2002:7f00:1::1 2002:a00:1::1 "
@@ -72,7 +73,7 @@ def test_zone_is_denied() -> None:
 
 @given(st.ip_addresses(v=4))
 def test_embedded_ipv4_is_never_public(inner: IPv4Address) -> None:
-    """No IPv6 form that carries an IPv4 address is public, not even one that carries a public address."""
+    """An IPv6 address that carries an IPv4 address is never public, not even with a public one."""
     number = int(inner)
     forms = {
         "mapped": 0xFFFF << 32 | number,
@@ -91,13 +92,16 @@ def test_embedded_ipv4_is_never_public(inner: IPv4Address) -> None:
 
 @given(st.ip_addresses(v=4), st.integers(0, 2**64 - 1), st.integers(0, 1))
 def test_isatap_under_any_prefix(inner: IPv4Address, prefix: int, universal: int) -> None:
-    """The ISATAP mark in the interface identifier denies under every prefix."""
+    """An ISATAP mark in the interface identifier is denied under every prefix."""
     assert not is_public(IPv6Address(prefix << 64 | universal << 57 | 0x5EFE << 32 | int(inner)))
 
 
 @given(st.ip_addresses())
 def test_public_is_within_the_standard_library(address: IPv4Address | IPv6Address) -> None:
-    """Nothing is public that `ipaddress` calls private, reserved, link-local, loopback or multicast."""
+    """An address that `ipaddress` calls private, reserved or not global is never public.
+
+    The same holds for the link-local, loopback and multicast ranges.
+    """
     if is_public(address):
         assert address.is_global
         assert not address.is_multicast
@@ -107,7 +111,10 @@ def test_public_is_within_the_standard_library(address: IPv4Address | IPv6Addres
 
 @pytest.mark.parametrize(("spelling", "host"), HOSTS.items())
 def test_host_spellings(spelling: str, host: str) -> None:
-    """A host is read to the one spelling that is dialled, alone and with user name and port."""
+    """Every spelling of a host is read as the one that is dialled.
+
+    This holds for the host alone, and with a user name and a port.
+    """
     read = parse_url(f"http://{spelling}/")
     with_all = parse_url(f"http://user:secret@{spelling}:8080/")
     expected = str(ip_address(host)) if ":" in host else host
@@ -117,7 +124,10 @@ def test_host_spellings(spelling: str, host: str) -> None:
 
 @pytest.mark.parametrize(("url", "reason"), INVALID.items(), ids=[repr(url)[:40] for url in INVALID])
 def test_invalid_urls(url: str, reason: Reason) -> None:
-    """What is no http(s) URL with one readable host is refused, and the refusal repeats nothing of it."""
+    """What is no http(s) URL with one readable host is refused.
+
+    The refusal repeats nothing of the text.
+    """
     with pytest.raises(Refused) as refused:
         parse_url(url)
     assert refused.value.reason == reason
@@ -126,7 +136,7 @@ def test_invalid_urls(url: str, reason: Reason) -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_is_a_target_or_refused(text: str) -> None:
-    """Whatever the text, it becomes a target that reads back as itself, or is refused."""
+    """Any text is refused, or becomes a target whose URL reads back as the same target."""
     for candidate in (text, f"http://{text}", f"http://host/{text}"):
         try:
             target = parse_url(candidate)
@@ -138,7 +148,7 @@ def test_any_text_is_a_target_or_refused(text: str) -> None:
 
 @given(st.ip_addresses(v=4), st.data())
 def test_ipv4_in_every_base(address: IPv4Address, data: st.DataObject) -> None:
-    """One address reads the same in decimal, octal and hexadecimal, in one to four parts."""
+    """An address reads the same in decimal, octal and hexadecimal, in one to four parts."""
     split = data.draw(st.integers(0, 3))
     octets = address.packed
     numbers = [*octets[:split], int.from_bytes(octets[split:], "big")]
@@ -159,12 +169,15 @@ def test_ipv4_in_every_base(address: IPv4Address, data: st.DataObject) -> None:
     }.items(),
 )
 def test_the_path_is_kept(url: str, requested: str) -> None:
-    """Escapes and order survive as they were signed; only what HTTP cannot carry is encoded."""
+    """Escapes and their order stay as they were signed.
+
+    Only what HTTP cannot carry is encoded.
+    """
     assert parse_url(url).url == requested
 
 
 def test_redirects_are_relative_to_the_url() -> None:
-    """A Location is read like a URL, relative to the one that sent it."""
+    """A Location is read like a URL, relative to the URL that sent it."""
     base = parse_url("https://host:8443/a/b?c")
     assert parse_url("d", base=base).url == "https://host:8443/a/d"
     assert parse_url("//other/e", base=base).url == "https://other/e"
@@ -174,12 +187,15 @@ def test_redirects_are_relative_to_the_url() -> None:
 
 
 def test_default_ports() -> None:
-    """80, 443 and 8000 to 8999, and no other."""
+    """Ports 80, 443 and 8000 to 8999 are allowed, and no other."""
     assert frozenset({80, 443}) | frozenset(range(8000, 9000)) == DEFAULT_PORTS
 
 
 def test_allowlist_entries() -> None:
-    """Names, ports, addresses, CIDRs and IPv6 in brackets are told apart; names are spelled as dialled."""
+    """Names, ports, addresses, CIDRs and IPv6 in brackets are told apart.
+
+    Names are spelled as they are dialled.
+    """
     entries = parse_allow(
         "Minio.Internal, gate:9000 10.0.0.0/8\n192.168.1.5,192.168.1.5:9000 [fd00::1]:81 fd00::/8 ::1"
     )
@@ -201,13 +217,13 @@ def test_allowlist_entries() -> None:
     "entry", ["10.0.0.1/8", "a b/c", "host:0", "host:99999", "*.internal", "http://h", "h:x", "[::1"]
 )
 def test_bad_allowlist_entries(entry: str) -> None:
-    """An entry that could mean something else than it says stops the start."""
+    """An entry that could be misread stops the start."""
     with pytest.raises(ValueError, match="allowlist"):
         parse_allow(entry)
 
 
 CASES: list[tuple[Mode, str, str, str, Reason | None]] = [
-    # mode, allowlist, URL, the address the host leads to, reason
+    # mode, allowlist, URL, the address of the host, the reason of the refusal
     ("off", "gate", "http://gate/", "10.0.0.1", Reason.OFF),
     ("public", "", "http://example.com/", "93.184.216.34", None),
     ("public", "", "http://example.com:8443/", "93.184.216.34", None),
@@ -267,7 +283,10 @@ def refusal(gate: Gate, target: Target, address: str) -> Refused | None:
 
 
 def test_unlisted_names_are_not_looked_up() -> None:
-    """In allowlist mode with names only, another name is refused before any lookup could carry it out."""
+    """With only names in the allowlist, any other name is refused before it is looked up.
+
+    A lookup alone could carry information out.
+    """
     gate = Gate("allowlist", (AllowEntry("gate", None, None),))
     with pytest.raises(Refused) as refused:
         gate.admit(parse_url("http://stolen-secret.attacker.example/"))

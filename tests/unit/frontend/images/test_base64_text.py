@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.images.base64_text import Base64Text, decode_base64
-from frontend.images.errors import ImageTooLarge, ImageUndecodable
-from frontend.images.shared_bytes import Piece, SharedBytes
+from frontend.images.base64_text import decode_base64
+from reward.errors import ImageTooLarge, UndecodableImage
 
 LIMIT = 1000
 
 
-def _between_quotes(content: bytes) -> Base64Text:
-    return Base64Text(Piece(SharedBytes(content), 0, len(content)))
+def _decode(text: str) -> bytes:
+    return decode_base64(json.dumps(text)[1:-1].encode(), LIMIT)
 
 
 @given(st.binary(min_size=1, max_size=300))
 def test_every_usual_form(data: bytes) -> None:
-    """Plain, without padding, wrapped, and as a data: URI: the same bytes."""
+    """Plain, without padding, wrapped, and as a data: URI, base64 gives the same bytes."""
     plain = base64.b64encode(data).decode()
     forms = [
         plain,
@@ -32,7 +32,7 @@ def test_every_usual_form(data: bytes) -> None:
         f"data:image/png;base64,{plain}",
         f"DATA:;charset=utf-8;BASE64,{plain}",
     ]
-    assert [decode_base64(Base64Text(form), LIMIT) for form in forms] == [data] * len(forms)
+    assert [_decode(form) for form in forms] == [data] * len(forms)
 
 
 @pytest.mark.parametrize(
@@ -50,31 +50,37 @@ def test_every_usual_form(data: bytes) -> None:
     ],
 )
 def test_what_is_no_base64(text: str) -> None:
-    """Foreign characters, the URL-safe alphabet, impossible lengths and other data: URIs are undecodable."""
-    with pytest.raises(ImageUndecodable):
-        decode_base64(Base64Text(text), LIMIT)
+    """Some texts are undecodable.
+
+    These are foreign characters, the URL-safe alphabet, impossible lengths, and other data: URIs.
+    """
+    with pytest.raises(UndecodableImage):
+        _decode(text)
 
 
 def test_too_large_before_it_is_decoded() -> None:
-    """The limit is on the decoded bytes: exactly as many are accepted, one more is not."""
-    assert len(decode_base64(Base64Text(base64.b64encode(bytes(LIMIT)).decode()), LIMIT)) == LIMIT
+    """The limit is on the decoded bytes: as many as allowed are accepted, one more is not."""
+    assert len(_decode(base64.b64encode(bytes(LIMIT)).decode())) == LIMIT
     with pytest.raises(ImageTooLarge):
-        decode_base64(Base64Text(base64.b64encode(bytes(LIMIT + 1)).decode()), LIMIT)
+        _decode(base64.b64encode(bytes(LIMIT + 1)).decode())
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_answered(text: str) -> None:
-    """Whatever the text, it is bytes or undecodable."""
-    with suppress(ImageUndecodable):
-        assert isinstance(decode_base64(Base64Text(text), LIMIT), bytes)
+    """Any text gives bytes or is undecodable."""
+    with suppress(UndecodableImage):
+        assert isinstance(_decode(text), bytes)
 
 
 def test_what_stood_between_the_quotes_of_a_json_string() -> None:
-    """Bytes are read as JSON: escaped line breaks and slashes count, and what is no JSON string is undecodable."""
+    """Bytes are read as the inside of a JSON string.
+
+    So escaped line breaks and slashes are understood, and what is no JSON string is undecodable.
+    """
     wanted = b"\xff\xef\xbe\xfb\xff\xff"  # "/+++" and "////" in base64, more or less
     text = base64.b64encode(wanted).decode()
     escaped = text.replace("/", "\\/").encode() + b"\\n"
-    assert decode_base64(_between_quotes(escaped), LIMIT) == wanted
+    assert decode_base64(escaped, LIMIT) == wanted
     for wrong in (b"AA\nAA", b"AA\\xAA", b"\xff\xfe"):
-        with pytest.raises(ImageUndecodable):
-            decode_base64(_between_quotes(wrong), LIMIT)
+        with pytest.raises(UndecodableImage):
+            decode_base64(wrong, LIMIT)

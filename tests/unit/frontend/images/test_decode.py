@@ -1,4 +1,4 @@
-"""Decode workers: what they answer, and what of theirs costs whom."""
+"""The pool of decode workers: its answers, and whom a worker's trouble affects."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest_asyncio
 from PIL import Image
 
 from frontend.errors import DeadlineExceeded
-from frontend.images.base64_text import Base64Text
-from frontend.images.decode import DecodeLimits, DecodePool
+from frontend.images.decode import DecodePool
 from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
 from frontend.images.shared_bytes import Piece, SharedBytes
+from reward.decoding import DecodeLimits
+from reward.errors import RewardError
 from reward.preprocess import prepare
-from tests.unit.frontend.images.decode_work import play
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-QUICK = DecodeLimits(workers=2, task_timeout_s=3.0, memory_bytes=256 * 2**20)
+QUICK = DecodeLimits(timeout_s=3.0, memory_bytes=256 * 2**20)
+PLAY = "tests.unit.frontend.images.decode_work"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def decoder() -> AsyncIterator[DecodePool]:
-    """The pool as it is, for all images."""
+    """The ordinary pool, for tests of images."""
     async with DecodePool() as decoder:
         yield decoder
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def pool() -> AsyncIterator[DecodePool]:
-    """A pool with impatient workers, which play what they are told."""
-    async with DecodePool(QUICK, work=play) as pool:
+    """A pool whose workers have short limits and do what the bytes tell them."""
+    async with DecodePool(QUICK, module=PLAY) as pool:
         yield pool
 
 
@@ -66,12 +67,15 @@ async def pid(pool: DecodePool) -> int:
     return int((await pool.decode(b"pid", timeout_s=10)).format)
 
 
-# --- Images --------------------------------------------------------------------------------------------------
+# --- Images ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 async def test_formats(decoder: DecodePool, format: str) -> None:  # noqa: A002
-    """Every allowed format gives the pixels that `reward` prepares, its header and the digest of its bytes."""
+    """Every allowed format gives the pixels that `reward` prepares.
+
+    Size and format are the header's, and the digest is that of the file's bytes.
+    """
     data = encoded(format)
     decoded = await decoder.decode(data, timeout_s=10)
     np.testing.assert_array_equal(decoded.pixels, prepare(data).pixels)
@@ -81,7 +85,7 @@ async def test_formats(decoder: DecodePool, format: str) -> None:  # noqa: A002
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF"])
 async def test_first_frame(decoder: DecodePool, format: str) -> None:  # noqa: A002
-    """Of an animation, the first frame is scored."""
+    """The first frame of an animation is scored."""
     data = animated(format, 5, (64, 48))
     decoded = await decoder.decode(data, timeout_s=10)
     np.testing.assert_array_equal(decoded.pixels, prepare(data).pixels)
@@ -89,7 +93,7 @@ async def test_first_frame(decoder: DecodePool, format: str) -> None:  # noqa: A
 
 
 async def test_a_jpeg_with_previews_is_a_jpeg(decoder: DecodePool) -> None:
-    """A camera's JPEG with further images inside is named JPEG, and these are no frames."""
+    """A camera's JPEG with further images inside counts as JPEG; these are not frames."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48)).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
     assert (await decoder.decode(file.getvalue(), timeout_s=10)).format == "JPEG"
@@ -97,7 +101,7 @@ async def test_a_jpeg_with_previews_is_a_jpeg(decoder: DecodePool) -> None:
 
 @pytest.mark.parametrize("format", ["BMP", "TIFF", "PPM", "ICO", "JPEG2000", "PCX", "TGA"])
 async def test_other_formats(decoder: DecodePool, format: str) -> None:  # noqa: A002
-    """A format outside the list is refused by its content."""
+    """A format outside the list is refused, by the content of the file."""
     with pytest.raises(
         ImageUndecodable, match="not an image in one of the formats JPEG, PNG, WEBP, GIF, AVIF"
     ):
@@ -106,7 +110,7 @@ async def test_other_formats(decoder: DecodePool, format: str) -> None:  # noqa:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 async def test_truncated(decoder: DecodePool, format: str) -> None:  # noqa: A002
-    """A file cut short is an error, never a picture half grey."""
+    """A file that was cut short is an error, never a picture that is half grey."""
     data = encoded(format)
     for share in (0.0, 0.05, 0.5, 0.9):
         with pytest.raises(ImageUndecodable):
@@ -114,8 +118,8 @@ async def test_truncated(decoder: DecodePool, format: str) -> None:  # noqa: A00
 
 
 async def test_pixels_are_read_from_the_header() -> None:
-    """An image of more pixels than allowed is refused, one of as many is decoded."""
-    async with DecodePool(DecodeLimits(workers=1, max_pixels=240_000)) as decoder:
+    """An image with more pixels than allowed is refused; one with just as many is decoded."""
+    async with DecodePool(DecodeLimits(max_pixels=240_000), workers=1) as decoder:
         assert (await decoder.decode(encoded("PNG", (600, 400)), timeout_s=10)).width == 600
         for format in ("JPEG", "PNG", "WEBP", "GIF", "AVIF"):  # noqa: A001
             with pytest.raises(ImageTooLarge, match="240000 pixels"):
@@ -125,25 +129,28 @@ async def test_pixels_are_read_from_the_header() -> None:
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF"])
 async def test_frames_are_counted(format: str) -> None:  # noqa: A002
     """The limit holds for the pixels of all frames together."""
-    async with DecodePool(DecodeLimits(workers=1, max_pixels=300_000)) as decoder:
+    async with DecodePool(DecodeLimits(max_pixels=300_000), workers=1) as decoder:
         assert (await decoder.decode(animated(format, 4, (250, 250)), timeout_s=10)).width == 250
         with pytest.raises(ImageTooLarge, match="5 frames of 250 x 250"):
             await decoder.decode(animated(format, 5, (250, 250)), timeout_s=10)
 
 
-# --- Workers -------------------------------------------------------------------------------------------------
+# --- Workers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("word", ["spin", "nap 30", "stop"])
 async def test_a_worker_that_hangs(pool: DecodePool, word: str) -> None:
-    """Hung in C, asleep or stopped, a worker is killed at its limit, and the image told apart from the deadline."""
+    """A worker that hangs in C, sleeps or is stopped is killed at its limit.
+
+    The error is the image's own, not that of a passed deadline.
+    """
     with pytest.raises(ImageUndecodable, match=r"longer than 3 s"):
         await pool.decode(word.encode(), timeout_s=30)
     assert (await pool.decode(encoded("PNG"), timeout_s=10)).format == "PNG"
 
 
 async def test_deadline_while_decoding(pool: DecodePool) -> None:
-    """The request's own deadline, when it is the shorter, gives 504."""
+    """The request's own deadline gives 504 if it is shorter than the worker's limit."""
     with pytest.raises(DeadlineExceeded):
         await pool.decode(b"nap 30", timeout_s=0.1)
     with pytest.raises(DeadlineExceeded):
@@ -151,8 +158,11 @@ async def test_deadline_while_decoding(pool: DecodePool) -> None:
 
 
 async def test_deadline_while_waiting() -> None:
-    """Time spent waiting for a worker counts, and whoever gives up waiting is never started."""
-    async with DecodePool(DecodeLimits(workers=1, task_timeout_s=20), work=play) as pool:
+    """Waiting for a worker counts towards the deadline.
+
+    An image whose caller has given up waiting is never started.
+    """
+    async with DecodePool(DecodeLimits(timeout_s=20), workers=1, module=PLAY) as pool:
         busy = asyncio.create_task(pool.decode(b"nap 0.6", timeout_s=20))
         await asyncio.sleep(0.1)
         with pytest.raises(DeadlineExceeded):
@@ -164,7 +174,10 @@ async def test_deadline_while_waiting() -> None:
     "word", ["die 9", "die 15", "die 11", "die 6", "exit 0", "exit 1", "eat 100000000000", "eat 300000000"]
 )
 async def test_a_worker_that_dies_costs_its_own_image_only(pool: DecodePool, word: str) -> None:
-    """Killed, crashed, gone or out of memory: one answer of its code, and every other image is decoded."""
+    """A worker that is killed, crashes, exits or runs out of memory fails one image, with its code.
+
+    All other images are decoded.
+    """
     image = encoded("PNG")
     tasks = [pool.decode(word.encode() if n == 4 else image, timeout_s=20) for n in range(12)]
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -173,13 +186,16 @@ async def test_a_worker_that_dies_costs_its_own_image_only(pool: DecodePool, wor
 
 
 async def test_a_worker_killed_from_outside_is_forgiven(pool: DecodePool, tmp_path: Path) -> None:
-    """An image whose worker was killed once, perhaps for another's sake, is tried again."""
+    """An image whose worker was killed once is tried again.
+
+    The kill may have had nothing to do with the image.
+    """
     word = f"die-once {tmp_path / 'mark'}"
     assert (await pool.decode(word.encode(), timeout_s=10)).format == "second life"
 
 
 async def test_idle_workers_killed(pool: DecodePool) -> None:
-    """Workers killed while idle cost nobody anything, at once or later."""
+    """Idle workers that are killed make no image fail, neither at once nor later."""
     for pause_s in (0.0, 0.5):
         for _ in range(2):
             os.kill(await pid(pool), signal.SIGKILL)
@@ -189,11 +205,13 @@ async def test_idle_workers_killed(pool: DecodePool) -> None:
 
 
 async def test_kills_under_load() -> None:
-    """While workers are killed again and again, no image gets a wrong answer and most get the right one."""
+    """While workers are killed again and again, no image gets a wrong answer.
+
+    Most images get their right answer.
+    """
     images = {encoded("JPEG", (900 + n, 700)): 900 + n for n in range(8)}
     lost: list[bool] = []
-    limits = DecodeLimits(workers=2)
-    async with DecodePool(limits, work=play, on_worker_lost=lambda: lost.append(True)) as pool:
+    async with DecodePool(module=PLAY, on_worker_lost=lambda: lost.append(True)) as pool:
 
         async def one(data: bytes, width: int) -> bool:
             try:
@@ -214,14 +232,14 @@ async def test_kills_under_load() -> None:
 
 
 async def test_a_defect_is_not_the_images_fault(pool: DecodePool) -> None:
-    """What no decoder raises comes out as it is, for the outermost frame to call internal."""
-    with pytest.raises(KeyError):
+    """An exception that no decoder raises is an internal error, not an error of the image."""
+    with pytest.raises(RewardError, match="by a defect; see the log"):
         await pool.decode(b"defect", timeout_s=10)
 
 
 async def test_memory_bound() -> None:
-    """An image whose decoding takes more memory than allowed is too large, and its worker lives on."""
-    async with DecodePool(DecodeLimits(workers=1, memory_bytes=48 * 2**20), work=play) as pool:
+    """An image that takes too much memory to decode is too large, and its worker lives on."""
+    async with DecodePool(DecodeLimits(memory_bytes=48 * 2**20), workers=1, module=PLAY) as pool:
         before = await pid(pool)
         for mode in ("RGBA", "RGB"):
             file = io.BytesIO()
@@ -232,7 +250,10 @@ async def test_memory_bound() -> None:
 
 
 async def test_cancelled_callers(pool: DecodePool) -> None:
-    """A caller who goes away while waiting takes the image along; one whose image is in work costs no worker."""
+    """The image of a caller who leaves while waiting is never started.
+
+    A caller who leaves while the image is being decoded does not cost a worker.
+    """
     before = {await pid(pool), await pid(pool)}
     tasks = [asyncio.create_task(pool.decode(b"nap 1.5", timeout_s=20)) for _ in range(2)]
     waiting = asyncio.create_task(pool.decode(b"die 9", timeout_s=20))
@@ -247,15 +268,15 @@ async def test_cancelled_callers(pool: DecodePool) -> None:
 
 
 async def test_workers_are_light(pool: DecodePool) -> None:
-    """A worker knows Pillow and NumPy, and neither the web framework nor torch."""
+    """A worker imports Pillow and NumPy, but neither the web framework nor torch."""
     modules = (await pool.decode(b"modules", timeout_s=10)).format.split(",")
     assert {"PIL", "numpy"} <= set(modules)
     assert not {"fastapi", "starlette", "torch", "aiohttp", "uvicorn", "tritonclient"} & set(modules)
 
 
 async def test_leaving_finishes_what_runs() -> None:
-    """Leaving the pool waits for the images in work; afterwards it decodes no more."""
-    async with DecodePool(DecodeLimits(workers=2), work=play) as pool:
+    """Leaving the pool waits for the images being decoded; afterwards none is accepted."""
+    async with DecodePool(module=PLAY) as pool:
         task = asyncio.create_task(pool.decode(b"nap 0.3", timeout_s=20))
         await asyncio.sleep(0.1)
     assert (await task).format == "None"
@@ -264,29 +285,28 @@ async def test_leaving_finishes_what_runs() -> None:
 
 
 async def test_leaving_does_not_wait_for_what_nobody_waits_for() -> None:
-    """Work that goes on after a moment is ended with its worker: the service has to end in time."""
-    async with DecodePool(DecodeLimits(workers=1, task_timeout_s=600), work=play) as pool:
+    """Leaving the pool ends work that takes longer than a moment, with its worker.
+
+    The service has to end in time.
+    """
+    async with DecodePool(DecodeLimits(timeout_s=600), workers=1, module=PLAY) as pool:
         task = asyncio.create_task(pool.decode(b"nap 500", timeout_s=600))
         await asyncio.sleep(0.1)
     with pytest.raises(DecoderStopped):
         await asyncio.wait_for(task, 20)
 
 
-async def test_other_work_leaves_the_event_loop_free(decoder: DecodePool) -> None:
-    """A worker does whatever function it is given, in a process of its own, and its errors come out as they are."""
-    assert await decoder.run(os.getpid, timeout_s=10) != os.getpid()
-    with pytest.raises(ValueError, match="invalid literal"):
-        await decoder.run(int, "x", timeout_s=10)
-
-
 async def test_base64_is_decoded_by_the_worker(decoder: DecodePool) -> None:
-    """Base64, as text or as what stood in a JSON string, gives the image; too much of it is too large."""
+    """The worker decodes base64, as text or as the inside of a JSON string.
+
+    Too much base64 is too large an image.
+    """
     data = encoded("PNG")
     text = base64.b64encode(data).decode()
     content = text.replace("/", "\\/").encode()
-    for source in (Base64Text(text), Base64Text(Piece(SharedBytes(content), 0, len(content)))):
+    for source in (text, Piece(SharedBytes(content), 0, len(content))):
         assert (await decoder.decode(source, timeout_s=10)).sha256 == hashlib.sha256(data).hexdigest()
     with pytest.raises(ImageUndecodable, match="not valid base64"):
-        await decoder.decode(Base64Text("!"), timeout_s=10)
+        await decoder.decode("!", timeout_s=10)
     with pytest.raises(ImageTooLarge, match="20971520 bytes"):
-        await decoder.decode(Base64Text("A" * 28_000_000), timeout_s=30)
+        await decoder.decode("A" * 28_000_000, timeout_s=30)

@@ -1,4 +1,7 @@
-"""Where a guarded download may go, dialled against local servers that stand in for public and private ones."""
+"""Where a guarded download may go.
+
+The hosts are local servers that stand in for public and private ones.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ async def net() -> AsyncIterator[Net]:
 
 @pytest.mark.parametrize(("url", "address"), SERVED.items())
 async def test_served(net: Net, url: str, address: str) -> None:
-    """A spelling that leads to a public address is fetched from that address, and nowhere else."""
+    """A spelling of a public address is fetched from that address and from nowhere else."""
     async with fetching(net) as fetcher:
         assert await fetcher.fetch(url.replace("§", str(net.port)), timeout_s=5) == IMAGE
     assert net.connections == [address]
@@ -33,7 +36,10 @@ async def test_served(net: Net, url: str, address: str) -> None:
 
 @pytest.mark.parametrize("url", FORBIDDEN)
 async def test_forbidden(net: Net, url: str) -> None:
-    """A spelling that leads to a private address, another port or scheme, or nowhere certain is never dialled."""
+    """A spelling that leads to anything but a public host is never dialled.
+
+    That is a private address, another port or scheme, or no certain host.
+    """
     denied: list[Reason] = []
     async with fetching(net, denied=denied) as fetcher:
         with pytest.raises(ImageUrlForbidden) as error:
@@ -45,7 +51,10 @@ async def test_forbidden(net: Net, url: str) -> None:
 
 @pytest.mark.parametrize("address", DENIED_ADDRESSES)
 async def test_forbidden_through_a_name(net: Net, address: str) -> None:
-    """A name that resolves to a denied address is forbidden as the socket is made, and the address not told."""
+    """A name that resolves to a denied address is refused when the socket is made.
+
+    The answer does not tell the address.
+    """
     denied: list[Reason] = []
     net.names["name.test"] = [[address]]
     async with fetching(net, denied=denied) as fetcher:
@@ -56,15 +65,18 @@ async def test_forbidden_through_a_name(net: Net, address: str) -> None:
 
 
 def test_the_table_is_large() -> None:
-    """At least 150 addresses and spellings are dialled."""
+    """At least 250 addresses and spellings are tried."""
     assert len({*SERVED, *FORBIDDEN}) + len(set(DENIED_ADDRESSES)) >= 250
 
 
-# --- Rebinding and names with several addresses --------------------------------------------------------------
+# --- Rebinding and names with several addresses ---------------------------------------------------
 
 
 async def test_the_address_checked_is_the_address_dialled(net: Net) -> None:
-    """A name is looked up once for one connection: an answer that would change later has no window."""
+    """A name is looked up once for each connection.
+
+    The address cannot change between the check and the dial.
+    """
     net.names["rebind.test"] = [["127.0.0.2"], ["127.0.0.1"]]
     async with fetching(net) as fetcher:
         assert await fetcher.fetch(f"http://rebind.test:{net.port}/", timeout_s=5) == IMAGE
@@ -72,7 +84,7 @@ async def test_the_address_checked_is_the_address_dialled(net: Net) -> None:
 
 
 async def test_a_name_that_rebinds_is_forbidden_at_the_next_connection(net: Net) -> None:
-    """When the answer has turned private by the next connection, that one is refused."""
+    """If a name has become private by the next connection, that connection is refused."""
     net.names["rebind.test"] = [["127.0.0.2"], ["127.0.0.1"]]
     net.answers["/"] = http(IMAGE, "Connection: close")
     async with fetching(net) as fetcher:
@@ -83,7 +95,7 @@ async def test_a_name_that_rebinds_is_forbidden_at_the_next_connection(net: Net)
 
 
 async def test_a_redirect_to_itself_that_rebinds(net: Net) -> None:
-    """A redirect hop is checked like a first request, although the host was fine a moment ago."""
+    """Each redirect is checked like a first request, even if the host was fine a moment ago."""
     net.names["rebind.test"] = [["127.0.0.2"], ["127.0.0.1"]]
     net.answers["/"] = http(b"", "Location: /next", "Connection: close", status="302 Found")
     async with fetching(net) as fetcher:
@@ -96,7 +108,7 @@ async def test_a_redirect_to_itself_that_rebinds(net: Net) -> None:
     "found", [["127.0.0.1", "127.0.0.2"], ["::1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"]]
 )
 async def test_of_several_addresses_only_public_ones_are_dialled(net: Net, found: list[str]) -> None:
-    """Where a name has private and public addresses, only a public one is ever dialled."""
+    """Of a name's private and public addresses, only a public one is dialled."""
     net.names["mixed.test"] = [found]
     async with fetching(net) as fetcher:
         assert await fetcher.fetch(f"http://mixed.test:{net.port}/", timeout_s=5) == IMAGE
@@ -104,7 +116,7 @@ async def test_of_several_addresses_only_public_ones_are_dialled(net: Net, found
 
 
 async def test_all_addresses_private(net: Net) -> None:
-    """Where every address of a name is private, none is dialled, over either family."""
+    """If every address of a name is private, none is dialled, over either family."""
     net.names["mixed.test"] = [["127.0.0.1", "::1", "127.0.0.4"]]
     async with fetching(net) as fetcher:
         with pytest.raises(ImageUrlForbidden):
@@ -112,12 +124,12 @@ async def test_all_addresses_private(net: Net) -> None:
     assert net.connections == []
 
 
-# --- Redirects -----------------------------------------------------------------------------------------------
+# --- Redirects ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
 async def test_redirects_are_followed(net: Net, status: str) -> None:
-    """Three hops to public hosts, relative or absolute, end at the image."""
+    """Three redirects to public hosts, relative or absolute, lead to the image."""
     net.answers["/a"] = redirect("b", status)
     net.answers["/b"] = redirect(f"//other.test:{net.port}/c", status)
     net.answers["/c"] = redirect(f"http://public.test:{net.port}/image", status)
@@ -148,7 +160,7 @@ async def test_too_many_redirects(net: Net) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("hops", [0, 2])
 async def test_redirects_to_forbidden_places(net: Net, location: str, hops: int) -> None:
-    """Every hop is validated like a first URL: address, port, scheme and spelling."""
+    """Every redirect is checked like a first URL: address, port, scheme and spelling."""
     for hop in range(hops):
         net.answers[f"/{hop}"] = redirect(f"/{hop + 1}")
     net.answers[f"/{hops}"] = redirect(location.replace("§", str(net.port)))
@@ -159,7 +171,10 @@ async def test_redirects_to_forbidden_places(net: Net, location: str, hops: int)
 
 
 async def test_credentials_stay_with_their_origin(net: Net) -> None:
-    """User name and password go to their own origin only, not beyond a redirect to another, nor back."""
+    """User name and password are sent to their own origin only.
+
+    They are not sent after a redirect to another origin, nor after a redirect back.
+    """
     net.answers["/a"] = redirect("/b")
     net.answers["/b"] = redirect(f"http://evil:evil@other.test:{net.port}/c")
     net.answers["/c"] = redirect(f"http://public.test:{net.port}/d")
@@ -174,11 +189,14 @@ async def test_credentials_stay_with_their_origin(net: Net) -> None:
     assert not any("evil" in head for head in net.heads)
 
 
-# --- What is sent --------------------------------------------------------------------------------------------
+# --- What is sent ---------------------------------------------------------------------------------
 
 
 async def test_request_headers(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request names the service, asks for images, keeps no cookies and ignores the environment's proxy."""
+    """The request names the service, asks for images, and sends no cookies.
+
+    It ignores the proxy of the environment.
+    """
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{net.port}")
     monkeypatch.setenv("NETRC", "/dev/null")
     net.answers["/"] = http(IMAGE, "Set-Cookie: a=b; Path=/")
@@ -194,7 +212,7 @@ async def test_request_headers(net: Net, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_allowlisted_private_hosts(net: Net) -> None:
-    """The pipeline's own hosts are reached by name, by name and port, and by network."""
+    """Private hosts in the allowlist are reached by name, by name and port, and by network."""
     for allow in ("private.test", f"private.test:{net.port}", "127.0.0.0/30", "127.0.0.1"):
         async with fetching(net, allow=parse_allow(allow), mode="allowlist") as fetcher:
             assert await fetcher.fetch(f"http://private.test:{net.port}/", timeout_s=5) == IMAGE
@@ -212,7 +230,7 @@ async def test_allowlisted_ipv6(net: Net) -> None:
 
 
 async def test_off(net: Net) -> None:
-    """With fetching off, nothing is looked up or dialled."""
+    """With fetching turned off, nothing is looked up or dialled."""
     denied: list[Reason] = []
     async with fetching(net, mode="off", allow=parse_allow("public.test"), denied=denied) as fetcher:
         with pytest.raises(ImageUrlForbidden, match="turned off"):
@@ -220,11 +238,14 @@ async def test_off(net: Net) -> None:
     assert (net.lookups, net.connections, denied) == ([], [], [Reason.OFF])
 
 
-# --- Batches -------------------------------------------------------------------------------------------------
+# --- Batches --------------------------------------------------------------------------------------
 
 
 async def test_batch(net: Net) -> None:
-    """A batch is answered in its order; one URL given twice is fetched once; one that fails harms no other."""
+    """A batch is answered in its order, and one URL given twice is fetched once.
+
+    A URL that fails does not harm the others.
+    """
     net.answers["/a"] = http(b"A")
     net.answers["/b"] = http(b"B")
     net.answers["/gone"] = http(b"", status="404 Not Found")
@@ -238,7 +259,10 @@ async def test_batch(net: Net) -> None:
 
 
 async def test_batch_is_concurrent(net: Net) -> None:
-    """No candidate waits for another: each is answered only when all have asked."""
+    """The URLs of a batch are fetched together.
+
+    The host here answers only when all of them have been asked for.
+    """
     arrived = asyncio.Barrier(10)
 
     async def together(writer: asyncio.StreamWriter) -> None:
@@ -253,7 +277,10 @@ async def test_batch_is_concurrent(net: Net) -> None:
 
 
 async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
-    """Concurrent dials are decided each for its own host: an allowed one opens nothing for another."""
+    """Of concurrent downloads each is decided by its own host.
+
+    An allowed host does not open the way for another.
+    """
     net.names["gate.test"] = [["127.0.0.1"]]
     hosts = ["gate.test", "private.test"] * 8
     async with fetching(net, allow=parse_allow("gate.test")) as fetcher:
@@ -264,12 +291,15 @@ async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
 
 
 async def test_the_system_resolver() -> None:
-    """Without a resolver given, names are looked up by the system, and its answers are checked alike."""
+    """Without a resolver that was given, the system looks names up.
+
+    Its answers are checked in the same way.
+    """
     async with Fetcher(FetchPolicy()) as fetcher:
         with pytest.raises(ImageUrlForbidden):
             await fetcher.fetch("http://localhost:8080/", timeout_s=5)
 
 
 def test_detail_of_every_reason() -> None:
-    """Every reason is a plain word, fit for a metric's label."""
+    """Every reason is one plain word, fit to be a label of a metric."""
     assert all(reason.value.isalpha() for reason in Reason)

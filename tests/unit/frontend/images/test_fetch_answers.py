@@ -1,4 +1,4 @@
-"""What a guarded download makes of the answers it gets: bytes, encodings, failures, time."""
+"""What a guarded download does with the answers it gets: bytes, encodings, failures, time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ BODIES: dict[str, tuple[Answer, bytes | type[ServiceError]]] = {
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_bodies(net: Net, name: str) -> None:
-    """Bytes are counted as they arrive and as they unfold; a broken answer is the host's fault, by its code."""
+    """Bytes are counted as they arrive, and again as they are decompressed.
+
+    A broken answer is the host's fault and has a code of its own.
+    """
     answer, expected = BODIES[name]
 
     async def once(writer: asyncio.StreamWriter) -> None:
@@ -94,7 +97,7 @@ async def test_bodies(net: Net, name: str) -> None:
 
 
 async def test_an_endless_body_is_not_read_to_its_end(net: Net) -> None:
-    """The transfer stops at the limit, whatever the host goes on to send."""
+    """The transfer stops at the limit, whatever else the host sends."""
     sent = 0
 
     async def endless(writer: asyncio.StreamWriter) -> None:
@@ -113,7 +116,7 @@ async def test_an_endless_body_is_not_read_to_its_end(net: Net) -> None:
 
 
 async def test_a_bomb_is_not_unfolded(net: Net) -> None:
-    """Of a chunk that unfolds a thousandfold, no more is unfolded than may be kept."""
+    """A small chunk that decompresses to a huge one is decompressed only up to the limit."""
     net.answers["/"] = http(gzip.compress(bytes(100_000_000)), "Content-Encoding: gzip")
     async with fetching(net, max_bytes=1_000_000) as fetcher:
         tracemalloc.start()
@@ -130,7 +133,10 @@ async def test_a_bomb_is_not_unfolded(net: Net) -> None:
     "url", ["http://nowhere.test:§/", "http://refused.test:§/", "https://public.test:§/"]
 )
 async def test_unreachable(net: Net, url: str) -> None:
-    """No such name, a refused connection and a failed TLS handshake are unreachable, and tell no address."""
+    """An unknown name, a refused connection and a failed TLS handshake are unreachable.
+
+    The answer does not tell the address.
+    """
     net.names["refused.test"] = [["127.0.0.9"]]
     async with fetching(net, allow=parse_allow("127.0.0.9"), connect_timeout_s=0.5) as fetcher:
         with pytest.raises(ImageUnreachable) as error:
@@ -139,7 +145,7 @@ async def test_unreachable(net: Net, url: str) -> None:
     assert error.value.internal
 
 
-# --- Time ----------------------------------------------------------------------------------------------------
+# --- Time -----------------------------------------------------------------------------------------
 
 
 async def silent(_: asyncio.StreamWriter) -> None:
@@ -156,7 +162,10 @@ async def trickling(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize("answer", [silent, trickling])
 async def test_deadline_and_total(net: Net, answer: Answer) -> None:
-    """The request's own deadline gives 504, the policy's total 422, for silence and for a trickle."""
+    """A host that is silent or slow is given up in time.
+
+    The request's own deadline gives 504, the total limit of the policy gives 422.
+    """
     net.answers["/"] = answer
     url = f"http://public.test:{net.port}/"
     async with fetching(net, total_timeout_s=30.0) as fetcher:
@@ -168,7 +177,7 @@ async def test_deadline_and_total(net: Net, answer: Answer) -> None:
 
 
 async def test_the_deadline_spans_redirects(net: Net) -> None:
-    """One deadline holds for the whole chain, not for each hop."""
+    """One deadline holds for the whole chain of redirects, not for each."""
 
     async def slow_hop(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.3)
@@ -183,7 +192,7 @@ async def test_the_deadline_spans_redirects(net: Net) -> None:
 
 
 async def test_connect_timeout(net: Net) -> None:
-    """A host that accepts no connection in time is unreachable long before the deadline."""
+    """A host that accepts no connection in time is unreachable, long before the deadline."""
     with socket.create_server(("127.0.0.9", 0), backlog=0) as full:
         port = full.getsockname()[1]
         fillers = [socket.socket() for _ in range(4)]
@@ -198,7 +207,7 @@ async def test_connect_timeout(net: Net) -> None:
 
 
 async def test_cancelling_closes_the_connection(net: Net) -> None:
-    """A caller that goes away ends its transfer."""
+    """When the caller goes away, the transfer ends."""
     begun, gone = asyncio.Event(), asyncio.Event()
 
     async def until_gone(writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Admission: so many images at once, so many waiting, first come first served, and 429 beyond."""
+"""Admission: some images at once, some waiting, first come first served, and 429 beyond that."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _settle() -> None:
 
 
 async def test_first_come_first_served() -> None:
-    """Whoever has waited longest enters next, and as many as there is room for."""
+    """Who has waited longest enters next, and as many enter as there is room for."""
     admission = Admission(max_concurrency=2, max_queue=10)
     callers = [Caller(admission) for _ in range(5)]
     await _settle()
@@ -53,7 +53,10 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_a_batch_weighs_what_it_costs_and_is_not_overtaken() -> None:
-    """A batch waits until all its images have room; a single image that came later does not pass it."""
+    """A batch waits until all its images have room.
+
+    A single image that came later does not pass it.
+    """
     admission = Admission(max_concurrency=4, max_queue=10)
     first = Caller(admission, 2)
     batch = Caller(admission, 4)
@@ -69,7 +72,7 @@ async def test_a_batch_weighs_what_it_costs_and_is_not_overtaken() -> None:
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
-    """Beyond the queue the answer is immediate, and places are not taken."""
+    """When the queue is full, the refusal is immediate and takes no places."""
     admission = Admission(max_concurrency=1, max_queue=2)
     callers = [Caller(admission), Caller(admission, 1), Caller(admission, 1)]
     await _settle()
@@ -82,7 +85,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
 
 
 async def test_retry_after_follows_the_measured_service_time() -> None:
-    """The longer images take and the more there are, the later a refused caller is told to come back."""
+    """Retry-After grows with the time that images take and with the number of those waiting."""
     admission = Admission(max_concurrency=1, max_queue=8)
     for _ in range(30):  # the running mean forgets its first guess
         async with admission.admit(1, LONG):
@@ -102,7 +105,7 @@ async def test_retry_after_follows_the_measured_service_time() -> None:
 
 
 async def test_a_deadline_that_passes_in_the_queue() -> None:
-    """The wait ends in DeadlineExceeded at the deadline, and the place in the queue is free again."""
+    """At its deadline a waiting request gets DeadlineExceeded and leaves its place in the queue."""
     admission = Admission(max_concurrency=1, max_queue=2)
     holder = Caller(admission)
     await _settle()
@@ -114,7 +117,7 @@ async def test_a_deadline_that_passes_in_the_queue() -> None:
 
 
 async def test_a_caller_who_leaves_the_queue_lets_the_next_one_in() -> None:
-    """Cancelled while waiting, a batch at the head no longer holds up those behind it."""
+    """A batch that is cancelled at the head of the queue no longer holds up the others."""
     admission = Admission(max_concurrency=2, max_queue=10)
     holder, batch, single = Caller(admission, 1), Caller(admission, 2), Caller(admission, 1)
     await _settle()
@@ -128,7 +131,7 @@ async def test_a_caller_who_leaves_the_queue_lets_the_next_one_in() -> None:
 
 
 async def test_cancelled_in_the_moment_of_admission() -> None:
-    """Whether the cancellation comes just before its turn or just after, no place is lost or counted twice."""
+    """No place is lost or counted twice by a cancellation, just before or just after the turn."""
     for finish_first in (True, False):
         admission = Admission(max_concurrency=1, max_queue=10)
         holder, waiting, last = Caller(admission), Caller(admission), Caller(admission)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def test_what_a_score_depends_on(tmp_path: Path) -> None:
-    """Another image, other tokens, weights, preprocessing or precision is another score."""
+    """A score depends on image, tokens, weights, preprocessing and precision.
+
+    If one of them is different, the cached score is not used.
+    """
     content = manifest.read(publish_manifest(tmp_path) / NETWORK.name / "3")
     ids = tokenise(["a cat", "a dog", "A  CÄT"]).input_ids
     key = score_key("image", ids[0], content)
@@ -33,7 +36,7 @@ def test_what_a_score_depends_on(tmp_path: Path) -> None:
 
 
 def test_the_one_unused_longest_makes_room() -> None:
-    """At its limit the cache drops what was asked for longest ago."""
+    """At its limit the cache drops the entry that was not asked for for the longest time."""
     cache = ScoreCache(2 * ENTRY_BYTES)
     cache.put(b"a", 1.0)
     cache.put(b"b", 2.0)
@@ -50,7 +53,7 @@ def test_no_bytes_no_cache() -> None:
 
 
 def test_it_stays_below_its_bytes() -> None:
-    """Filled three times over, it takes no more memory than it may."""
+    """Filled three times over, the cache takes no more memory than it may."""
     max_bytes = 2**20
     tracemalloc.start()
     try:

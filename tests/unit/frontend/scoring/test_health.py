@@ -1,4 +1,4 @@
-"""What the monitor publishes, and how often it looks."""
+"""What the health monitor publishes, and how often it looks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.images.decode import DecodeLimits, decode_image
 from frontend.images.errors import DecoderStopped
 from frontend.scoring import health
 from frontend.scoring.health import Health, HealthMonitor, pause_s
 from frontend.triton.circuit import Circuit
 from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotReady
+from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
 
@@ -27,7 +27,7 @@ DEAD = (500, "Stub process 'image_reward_network_0_0' is not healthy.")
 
 
 class Pool:
-    """A decode pool that hands out one pixel, or fails."""
+    """A decode pool that returns one pixel or fails."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -38,7 +38,7 @@ class Pool:
         self.asked += 1
         if self.error is not None:
             raise self.error
-        return decode_image(source, DecodeLimits())
+        return prepare(source)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def _score(client: TritonClient, request_id: str = "somebody") -> None:
     deadline = Deadline.after(10)
     served = await client.served(deadline)
     tokens = tokenise([""])
-    pixels = decode_image(_monitor(client)._pixel, DecodeLimits()).pixels[None]
+    pixels = prepare(_monitor(client)._pixel).pixels[None]
     await client.score(
         pixels,
         tokens.input_ids,
@@ -86,7 +86,10 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def test_it_looks_by_itself_and_reading_costs_nothing(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """Nothing is ready before the first look; then whoever reads gets what was found, without an inference."""
+    """The monitor looks by itself, and nothing is ready before its first look.
+
+    Reading its result causes no inference.
+    """
     monitor = _monitor(client)
     assert not monitor.health.ready
     async with monitor:
@@ -96,7 +99,7 @@ async def test_it_looks_by_itself_and_reading_costs_nothing(
 
 
 async def test_it_names_the_part_that_fails(client: TritonClient, triton: TritonStandIn) -> None:
-    """Triton gone, the model dead and the decoder dead are told apart."""
+    """A missing Triton, a dead model and a dead decoder are told apart."""
     assert await _found(_monitor(client)) == Health()
     triton.failure = DEAD
     with pytest.raises(NotReady):
@@ -115,7 +118,10 @@ async def test_it_names_the_part_that_fails(client: TritonClient, triton: Triton
 
 
 async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, triton: TritonStandIn) -> None:
-    """While inferences are not even tried, Triton itself answers, and the model is what health names."""
+    """While the circuit is open, no inferences are tried, but Triton itself answers.
+
+    Health then names the model.
+    """
     triton.failure = DEAD
     client._inference = Circuit(open_s=60)
     for _ in range(5):
@@ -128,14 +134,17 @@ async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, trito
 
 
 async def test_busy_decode_workers_are_not_failing(client: TritonClient) -> None:
-    """A pixel that gets no worker in time says that they work."""
+    """If all workers are too busy for the monitor's pixel, the decoder counts as working."""
     pool = Pool()
     pool.error = DeadlineExceeded("the deadline passed before the image was decoded")
     assert await _found(_monitor(client, pool)) == Health()
 
 
 async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn) -> None:
-    """A look that is late while others are being scored is no failure; late and alone, it is one."""
+    """A look that is late is no failure while other requests are scored.
+
+    Without them, it is one.
+    """
     triton.held.add("")  # the look's own request has no id
     monitor = _monitor(client, timeout_s=3)
     late = asyncio.create_task(_found(monitor))
@@ -150,7 +159,10 @@ async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn
 async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """Nothing is inferred for health while requests are; the decode workers are still looked at."""
+    """While requests are scored, health infers nothing itself.
+
+    The decode workers are still looked at.
+    """
     await _score(client)
     pool = Pool()
     assert (await _found(_monitor(client, pool))).ready
@@ -160,7 +172,7 @@ async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
 async def test_a_request_that_fails_is_noticed_at_once(
     client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A good state ends with the first request that finds Triton unavailable, however long it was to last."""
+    """A good state ends with the first request that finds Triton unavailable."""
     monkeypatch.setattr(health, "_PAUSE_S", 3600.0)
     monitor = _monitor(client)
     async with monitor:
@@ -172,7 +184,10 @@ async def test_a_request_that_fails_is_noticed_at_once(
 
 
 def test_how_often_it_looks() -> None:
-    """Ready: a second, or ten times what the look took; not ready: a second, so that an end is soon seen."""
+    """The monitor waits a second after a look, so that the end of a failure is seen soon.
+
+    When all is well it waits ten times as long as the look took, if that is more.
+    """
     assert pause_s(Health(), took_s=0.0) == 1.0
     assert pause_s(Health(), took_s=0.5) == 5.0
     assert pause_s(Health(model="dead"), took_s=0.5) == 1.0
@@ -182,7 +197,7 @@ def test_how_often_it_looks() -> None:
 async def test_it_survives_its_own_defects(
     client: TritonClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unexpected exception is logged, told as a failure, and followed by another look."""
+    """An unexpected exception is logged and published as a failure; the next look follows."""
     monkeypatch.setattr(health, "_PAUSE_S", 0.01)
     pool = Pool()
     pool.error = KeyError("a defect of ours")
@@ -195,7 +210,7 @@ async def test_it_survives_its_own_defects(
 
 
 def test_what_fails_is_not_ready() -> None:
-    """Each part alone is enough."""
+    """A single failing part is enough for "not ready"."""
     assert Health().ready
     for part in ("decode", "triton", "model", "gpu"):
         assert not Health(**{part: "away"}).ready

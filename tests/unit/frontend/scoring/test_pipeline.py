@@ -1,14 +1,14 @@
-"""What of a request's work happens when, and where."""
+"""When and where the parts of a request's work happen."""
 
 from __future__ import annotations
 
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.images.decode import DecodeLimits
 from frontend.images.sources import Source
 from frontend.metrics import Metrics
 from frontend.scoring import pipeline
@@ -17,39 +17,28 @@ from frontend.scoring.cache import ScoreCache
 from frontend.scoring.errors import Overloaded, PromptInvalid
 from frontend.scoring.pipeline import Pipeline
 from frontend.triton.client import TritonClient
-from reward.tokenizer import tokenise
-from tests.unit.frontend.images.decode_work import play
+from reward.preprocess import prepare
+from reward.tokenizer import Tokens, tokenise
+from tests.pictures import photograph
 from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 MARKS = "\u0301\u0316" * 5000
 
 
-class Workers:
-    """Does in this process what is given to it, and remembers what that was."""
-
-    def __init__(self) -> None:
-        self.done: list[object] = []
-
-    async def run(self, work: Callable[..., Any], *arguments: object, timeout_s: float) -> Any:
-        del timeout_s
-        self.done.append(work)
-        return work(*arguments)
-
-
 class Loader:
-    """Hands out the same picture for every source."""
+    """A loader that returns the same picture for every source."""
 
     async def load(self, sources: list[Source], deadline: Deadline) -> list[Any]:
         del deadline
-        return [play(b"pid", DecodeLimits()) for _ in sources]
+        return [prepare(photograph("coffee")) for _ in sources]
 
 
 @asynccontextmanager
-async def _pipeline(tmp_path: Path, workers: Workers) -> AsyncIterator[Pipeline]:
+async def _pipeline(tmp_path: Path) -> AsyncIterator[Pipeline]:
     async with (
         standing_in() as triton,
         TritonClient(f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)) as client,
@@ -57,7 +46,6 @@ async def _pipeline(tmp_path: Path, workers: Workers) -> AsyncIterator[Pipeline]
         yield Pipeline(
             Admission(max_concurrency=1, max_queue=0),
             Loader(),  # type: ignore[arg-type]
-            workers,  # type: ignore[arg-type]
             client,
             ScoreCache(2**20),
             Metrics(),
@@ -68,31 +56,39 @@ async def _score(pipeline: Pipeline, prompt: str) -> Any:
     return await pipeline.score(prompt, [Source(data=b"")], deadline=Deadline.after(10), request_id="x")
 
 
-async def test_long_prompts_are_tokenised_by_a_worker(tmp_path: Path) -> None:
-    """Off the event loop, with the same tokens; a short one is not worth the way."""
-    workers = Workers()
-    async with _pipeline(tmp_path, workers) as pipeline:
-        await _score(pipeline, "a short prompt")
-        assert workers.done == []
-        result = await _score(pipeline, MARKS)
-    assert workers.done == [tokenise]
+async def test_long_prompts_are_tokenised_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long prompt is tokenised off the event loop, with the same tokens.
+
+    A short one is tokenised at once, because a thread would cost more.
+    """
+    threads: list[threading.Thread] = []
+
+    def watched(prompts: list[str]) -> Tokens:
+        threads.append(threading.current_thread())
+        return tokenise(prompts)
+
+    monkeypatch.setattr(pipeline, "tokenise", watched)
+    async with _pipeline(tmp_path) as scoring:
+        await _score(scoring, "a short prompt")
+        result = await _score(scoring, MARKS)
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
     assert result.prompt_tokens == tokenise([MARKS]).lengths[0]
 
 
 async def test_nothing_is_tokenised_before_admission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is refused for a full queue has cost no tokenising."""
-    workers = Workers()
+    """A request that is refused by a full queue has cost no tokenising."""
     monkeypatch.setattr(pipeline, "tokenise", None)
-    async with _pipeline(tmp_path, workers) as refusing, refusing._admission.admit(1, Deadline.after(10)):
+    async with _pipeline(tmp_path) as refusing, refusing._admission.admit(1, Deadline.after(10)):
         for prompt in ("short", MARKS):
             with pytest.raises(Overloaded):
                 await _score(refusing, prompt)
-    assert workers.done == []
 
 
 async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
     """A lone surrogate is the caller's fault, in a short prompt and in a long one."""
-    async with _pipeline(tmp_path, Workers()) as pipeline:
+    async with _pipeline(tmp_path) as pipeline:
         for prompt in ("\ud800", "\ud800" + "x" * 1000):
             with pytest.raises(PromptInvalid, match="prompt: "):
                 await _score(pipeline, prompt)
@@ -100,7 +96,7 @@ async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
 
 async def test_prompts_that_read_alike_share_a_score(tmp_path: Path) -> None:
     """The second of two prompts with the same tokens is answered from the cache."""
-    async with _pipeline(tmp_path, Workers()) as pipeline:
+    async with _pipeline(tmp_path) as pipeline:
         cached = [
             (await _score(pipeline, prompt)).images[0].cached for prompt in ("A cat", "a  CÄT", "a dog")
         ]

@@ -1,4 +1,4 @@
-"""A server that speaks as much of Triton's HTTP as the frontend needs, and fails as it is told."""
+"""A server that speaks as much of Triton's HTTP as the frontend needs, and fails when told to."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class TritonStandIn:
-    """What it was asked, and what it is to answer."""
+    """What the stand-in was asked, and what it will answer."""
 
     port: int = 0
     failure: tuple[int, str] | None = None
-    """Status and text of every answer to an inference."""
+    """Status and text with which every inference is answered, if it fails."""
     metadata_failure: tuple[int, str] | None = None
     asked: list[str] = field(default_factory=list)
     connections: list[object] = field(default_factory=list)
-    """Of `asked`, each of its own or the same."""
+    """The connection on which each entry of `asked` came."""
     inferences: list[dict[str, Any]] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    """Cleared, it accepts requests and answers none."""
+    """While it is cleared, requests are accepted but not answered."""
     held: set[str] = field(default_factory=set)
     """Ids of requests that are never answered."""
     reward: float = 0.5
     kind: str = "KIND_CPU"
-    """Of the network's instances."""
+    """The kind of the network's instances."""
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -73,7 +73,7 @@ def _failed(failure: tuple[int, str]) -> web.Response:
 
 @asynccontextmanager
 async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
-    """Run one on a free port, or on one that was used before."""
+    """Run a stand-in on a free port, or on one that was used before."""
     triton = TritonStandIn()
     triton.open.set()
     app = web.Application()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Time that a test moves."""
+    """A clock that the test sets."""
 
     now_s = 0.0
 
@@ -38,7 +38,7 @@ def _fail(circuit: Circuit, error: Exception | None = None) -> None:
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
-    """Three failures in a row open it; a success between them starts the count anew."""
+    """Three failures in a row open the circuit; a success between them starts a new count."""
     circuit = Circuit(max_failures=3, open_s=1, clock=Clock())
     _fail(circuit)
     _fail(circuit)
@@ -57,7 +57,10 @@ def test_it_opens_after_failures_in_a_row() -> None:
 
 
 def test_it_lets_one_attempt_through_after_a_while() -> None:
-    """Half-open, it admits one and refuses the others meanwhile; success closes it, failure opens it anew."""
+    """After a while the circuit lets one attempt through and refuses the others meanwhile.
+
+    If the attempt succeeds the circuit closes, if it fails it opens anew.
+    """
     clock = Clock()
     circuit = Circuit(max_failures=1, open_s=1, clock=clock)
     _fail(circuit)
@@ -76,7 +79,10 @@ def test_it_lets_one_attempt_through_after_a_while() -> None:
 
 @pytest.mark.parametrize("error", [QueueFull("full"), TimedOut("late"), KeyError("defect")])
 def test_other_errors_say_nothing_about_triton(error: Exception) -> None:
-    """A full queue, a deadline or a defect neither opens it nor counts, and frees a half-open one."""
+    """A full queue, a deadline or a defect does not count as a failure of Triton.
+
+    Such an error also makes room for the next attempt of a half-open circuit.
+    """
     clock = Clock()
     circuit = Circuit(max_failures=2, open_s=1, clock=clock)
     for _ in range(5):

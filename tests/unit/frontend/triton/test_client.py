@@ -1,4 +1,4 @@
-"""What the frontend sends to Triton, and what it makes of Triton's failures."""
+"""What the frontend sends to Triton, and how it reads Triton's failures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from frontend.deadline import Deadline
 from frontend.triton.circuit import Circuit
 from frontend.triton.client import ServedVersion, TritonClient
 from frontend.triton.errors import NotLoaded, NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from reward import deployment
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
 
@@ -60,7 +61,11 @@ async def _infer(
 
 
 async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn) -> None:
-    """One request for a batch: explicit version, request id, interactive priority, the rest of the deadline."""
+    """A batch is one request to Triton.
+
+    It has an explicit version, the request's id, interactive priority, and the rest of the
+    deadline.
+    """
     assert await _score(client, images=3, timeout_s=10, request_id="abc-1") == [0.5, 0.5, 0.5]
     (asked,) = triton.inferences
     assert asked["id"] == "abc-1"
@@ -70,7 +75,7 @@ async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn)
     assert (await client.served(Deadline.after(1))).version == "3"
 
 
-# Texts of Triton 2.51's answers, where they are Triton's.
+# The texts that come from Triton are those of Triton 2.51.
 UNKNOWN = "Request for unknown model: 'image_reward_network' version 3 is not at ready state"
 STUB = (
     "Failed to process the request(s) for model instance 'image_reward_network_0_0', message: "
@@ -97,7 +102,11 @@ FAILURES: list[tuple[int, str, type[ServiceError]]] = [
 async def test_failures_in_our_terms(
     client: TritonClient, triton: TritonStandIn, status: int, text: str, expected: type[ServiceError]
 ) -> None:
-    """Not there is NotLoaded, broken is NotReady, refused is Rejected, full is QueueFull, late is TimedOut."""
+    """Each failure of Triton becomes the matching error.
+
+    A model that is not there is NotLoaded, a broken one NotReady, a refused request Rejected, a
+    full queue QueueFull, and a late answer TimedOut.
+    """
     triton.failure = (status, text)
     with pytest.raises(expected) as caught:
         await _score(client)
@@ -116,7 +125,10 @@ async def test_a_score_that_is_no_number(client: TritonClient, triton: TritonSta
 
 
 async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> None:
-    """After five failures hardly any call reaches Triton; once it is back so are the scores, by themselves."""
+    """After five failures hardly any call reaches Triton.
+
+    Once Triton works again, so does scoring, without help.
+    """
     async with standing_in() as triton:
         port = triton.port
         async with _client(port, publish_manifest(tmp_path)) as client:
@@ -138,7 +150,10 @@ async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> No
 
 
 async def test_a_triton_that_is_not_there(tmp_path: Path) -> None:
-    """Connections refused are Unavailable, soon without trying; a server that starts is found."""
+    """Refused connections are Unavailable, and after a few of them no connection is tried.
+
+    A server that starts later is found.
+    """
     async with standing_in() as triton:
         port = triton.port
     async with _client(port, publish_manifest(tmp_path)) as client:
@@ -152,7 +167,7 @@ async def test_a_triton_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, triton: TritonStandIn) -> None:
-    """Each caller's own deadline holds, be it while the version is asked for or while the image is scored."""
+    """Each caller's own deadline holds, while the version is asked for and while it scores."""
     served = await client.served(Deadline.after(10))
     triton.open.clear()
     with pytest.raises(TimedOut):
@@ -164,7 +179,10 @@ async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, tri
 
 
 async def test_the_version_is_asked_for_once_for_all(client: TritonClient, triton: TritonStandIn) -> None:
-    """Fifty requests at once share one question, and one that leaves does not take it from the others."""
+    """Fifty requests at once share one question for the version.
+
+    If one of them leaves, the others still get the answer.
+    """
     triton.open.clear()
     callers = [asyncio.create_task(client.served(Deadline.after(10))) for _ in range(50)]
     await asyncio.sleep(0.05)
@@ -178,7 +196,7 @@ async def test_the_version_is_asked_for_once_for_all(client: TritonClient, trito
 
 
 async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn, tmp_path: Path) -> None:
-    """Weights that were published for other pixels are not used: no score is better than a wrong one."""
+    """Weights published for another preprocessing are not used: no score beats a wrong score."""
     repository = publish_manifest(tmp_path, preprocessing="another")
     async with _client(triton.port, repository) as client:
         with pytest.raises(Unavailable, match="another preprocessing"):
@@ -188,21 +206,18 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
 
 async def test_what_is_promised_needs_no_loaded_model(client: TritonClient, tmp_path: Path) -> None:
     """The version that will be served is the repository's word; Triton only has to be there."""
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
     promised = await client.promised(Deadline.after(10))
     assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
-    config.write_text("version_policy: { latest: { num_versions: 1 } }")
+    deployment.path(tmp_path).parent.mkdir()
+    deployment.path(tmp_path).write_text("{}")
     with pytest.raises(Unavailable, match="no version is promoted"):
         await client.promised(Deadline.after(10))
 
 
 async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
-    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+    client: TritonClient, triton: TritonStandIn
 ) -> None:
     """One that was kept alive would hang while Triton loads the model for another frontend."""
-    config = tmp_path / "image_reward_network" / "config.pbtxt"
-    config.write_text("version_policy: { specific: { versions: [ 3 ] } }")
     for _ in range(2):
         await client.promised(Deadline.after(10))
     first, second = triton.connections
@@ -212,7 +227,7 @@ async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
 async def test_a_model_that_is_not_loaded_says_nothing_against_triton(
     triton: TritonStandIn, client: TritonClient
 ) -> None:
-    """However often that is answered, the circuit stays closed: the model is woken instead."""
+    """The answer "not loaded" never opens the circuit: the model is loaded instead."""
     triton.failure = (503, UNKNOWN)
     for _ in range(20):
         with pytest.raises(NotLoaded):
@@ -223,7 +238,7 @@ async def test_a_model_that_is_not_loaded_says_nothing_against_triton(
 async def test_a_model_that_was_loaded_anew_is_asked_at_once(
     triton: TritonStandIn, client: TritonClient
 ) -> None:
-    """What failed before the load says nothing about the model that is loaded now."""
+    """After a load the model is asked at once; earlier failures do not count against it."""
     triton.failure = (500, STUB)
     for _ in range(5):
         with pytest.raises(Unavailable):
@@ -240,13 +255,16 @@ async def test_a_model_that_was_loaded_anew_is_asked_at_once(
 async def test_the_device_is_that_of_the_instances(
     client: TritonClient, triton: TritonStandIn, kind: str, device: str
 ) -> None:
-    """`gpu` where Triton runs the network on one, `cpu` otherwise."""
+    """The device is `gpu` where Triton runs the network on a GPU, and `cpu` otherwise."""
     triton.kind = kind
     assert (await client.served(Deadline.after(10))).device == device
 
 
 async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, triton: TritonStandIn) -> None:
-    """A model that failed may have been replaced: the next request asks anew which version is served."""
+    """After a failure the next request asks again which version is served.
+
+    The model may have been replaced.
+    """
     await client.served(Deadline.after(10))
     await client.served(Deadline.after(10))
     assert triton.asked.count("/v2") == 1
@@ -259,7 +277,7 @@ async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, tr
 
 
 async def test_whether_scores_were_given_lately(client: TritonClient, triton: TritonStandIn) -> None:
-    """A success counts for as long as it is asked about, and until something fails."""
+    """A success counts within the time asked about, until something fails."""
     assert not client.has_succeeded_within(60)
     await _score(client)
     assert client.has_succeeded_within(60)
@@ -271,7 +289,7 @@ async def test_whether_scores_were_given_lately(client: TritonClient, triton: Tr
 
 
 async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, triton: TritonStandIn) -> None:
-    """With inferences failing, `check` refuses, and the version may still be asked for."""
+    """While inferences fail, `check` refuses, but the version may still be asked for."""
     client.check()
     triton.failure = (500, STUB)
     for _ in range(5):

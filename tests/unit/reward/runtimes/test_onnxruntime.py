@@ -1,4 +1,4 @@
-"""A published version directory is a callable, and a damaged one says so."""
+"""A published version directory can be loaded and called; a damaged one is named."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def version(published_repository: Path) -> Path:
-    """The small network's version directory."""
+    """The version directory of the small network."""
     return published_repository / "image_reward_network" / "1"
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
 @pytest.mark.parametrize("prompt", ["", "a cat", "word " * 50])
 def test_the_graph_computes_what_torch_computes(version: Path, batch: int, prompt: str) -> None:
-    """From one image to 64, from the empty prompt to the longest."""
+    """The graph agrees with torch, from 1 image to 64 and from the empty prompt to the longest."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, 224, 224), dtype=np.uint8)
     tokens = tokenise([prompt] * batch)
     ours = runtimes.load(version).score(pixels, tokens.input_ids, tokens.attention_mask)
@@ -40,7 +40,11 @@ def test_the_graph_computes_what_torch_computes(version: Path, batch: int, promp
 
 
 def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
-    """Without a manifest, with a broken one, with one bit of a weight flipped, or with no graph in the file."""
+    """A version with a damage is refused.
+
+    The damages are no manifest or a broken one, one flipped bit in a weight, and a file without a
+    graph.
+    """
     damaged = tmp_path / "1"
     shutil.copytree(version, damaged)
     weights = bytearray((version / "network.onnx.data").read_bytes())
@@ -64,7 +68,7 @@ def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
 
 
 def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> None:
-    """A version made for another release's runtime is refused by the runtime's name."""
+    """A version made for the runtime of another release is refused by that runtime's name."""
     foreign = tmp_path / "1"
     shutil.copytree(version, foreign)
     manifest.write(dataclasses.replace(manifest.read(foreign), runtime="abacus"), foreign)
@@ -73,5 +77,5 @@ def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> 
 
 
 def test_the_cpu_count_is_at_least_one() -> None:
-    """Whatever the cgroup says."""
+    """The number of CPUs is at least 1, whatever the cgroup says."""
     assert available_cpus() >= 1

@@ -1,0 +1,317 @@
+"""Changes which version is served: promote, canary, shadow, roll back; live where Triton runs.
+
+    check, try beside    nothing has changed yet; a version that is refused here was never near a request
+    load beside          old and new are loaded, the old one answers            files: old, both loaded
+    warm up              the new one answers the fixed questions as it did in its trial
+    switch               frontends and the ensemble go over to the new one      files: new, both loaded
+    watch                failures of the new one are counted
+    drop                 the old one is unloaded once it has answered           files: new
+
+Whatever fails before the last step brings the old one back. Where this process itself is killed, the files
+say the old or the new, both are loaded, and the next command tidies up.
+"""
+
+from __future__ import annotations
+
+import compileall
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from export.checks import check
+from export.deployment_store import DeploymentStore
+from export.errors import ExportError, RegistryError, TritonFailed, TritonGone, Undone
+from export.live_switch import LiveSwitch
+from export.served_config import network_settings
+from export.trial import trial
+from reward import deployment
+from reward.deployment import Change, Deployment, Share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.registry import Registry
+    from export.running_triton import RunningTriton
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a change is made."""
+
+    who: str
+    why: str = ""
+    watch_s: float = 5.0
+    """How long a new version is watched; longer than frontends remember what is served, a second."""
+    load_timeout_s: float = 300.0
+    start_timeout_s: float = 30.0
+    """How long a Triton that is noted as running, and does not answer yet, is waited for."""
+    replace: bool = False
+    """Unload the old version before the new one is loaded, where there is no memory for both."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a change."""
+
+    stable: int
+    is_changed: bool
+    is_live: bool
+    """Whether Triton serves it by now; else it will at its next start, or when the model is loaded."""
+    says: str
+
+
+class Deployer:
+    """Changes what one model repository serves."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        triton: RunningTriton | None,
+        manner: Manner,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        on_checked: Callable[[], None] = lambda: None,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Take what is asked.
+
+        Args:
+            registry: of the model repository.
+            triton: that runs on it; None where none runs.
+            manner: how changes are made.
+            say: told what is being done, a line at a time.
+            on_checked: called when all checks are passed, and Triton is next.
+            step: told before everything that a crash could separate from what follows.
+        """
+        self._registry = registry
+        self._store = DeploymentStore(registry.repository, step=step)
+        self._triton = triton
+        self._manner = manner
+        self._say = say
+        self._on_checked = on_checked
+        self._step = step
+
+    def promote(
+        self,
+        number: int,
+        *,
+        canary: float | None = None,
+        shadow: float | None = None,
+        device: str | None = None,
+        force: bool = False,
+        is_tried: bool = False,
+    ) -> Outcome:
+        """Make a version the stable one, or the canary or the shadow beside it.
+
+        Args:
+            number: of the version.
+            canary: the share of the questions that it answers beside the stable one.
+            shadow: the share of the questions that it scores too, without answering.
+            device: `cpu` or `gpu`; None leaves it.
+            force: take a version that did not pass the gates.
+            is_tried: whether it need not be tried again where no Triton runs.
+
+        Raises:
+            RegistryError: it is not published.
+            Refused: a check failed; nothing has changed.
+            Undone: it failed in Triton, and the old one is served again.
+            Busy, CannotWrite, TritonFailed: nothing has changed.
+        """
+        self._registry.version(number)
+        with self._store.locked():
+            before = self._store.read()
+            target = _target(before, number, canary, shadow, device)
+            if before is not None and dataclasses.replace(target, history=before.history) == before:
+                return self._tidy(before)
+            check(self._registry.directory(number), below_gates=force)
+            action = "canary" if canary is not None else "shadow" if shadow is not None else "promote"
+            return self._change(before, target, number, action, is_tried=is_tried)
+
+    def rollback(self) -> Outcome:
+        """Undo the last change: end a canary and a shadow, or else serve what was served before.
+
+        Raises:
+            RegistryError: there is nothing to go back to.
+            Refused, Undone, Busy, CannotWrite, TritonFailed: as of `promote`.
+        """
+        with self._store.locked():
+            before = self._store.read()
+            if before is None:
+                raise RegistryError(f"nothing is published in {self._registry.repository}")
+            number = before.stable
+            if before.canary is None and before.shadow is None:
+                earlier = earlier_stable(before)
+                if earlier is None:
+                    raise RegistryError("no other version was served before the present one")
+                number = earlier
+                check(self._registry.directory(number), below_gates=True)
+            target = dataclasses.replace(before, stable=number, canary=None, shadow=None)
+            return self._change(before, target, number, "rollback", is_tried=True)
+
+    def keep(self) -> None:
+        """Write down what is served where nobody has said so yet, so that a newer version does not take its place."""
+        with self._store.locked():
+            content = self._store.read()
+            if content is not None and not self._store.is_written(content):
+                self._store.write(content)
+
+    def prune(self, keep: int) -> list[int]:
+        """Remove the oldest versions but the newest `keep`; return their numbers.
+
+        What is served, loaded, or would be rolled back to stays.
+
+        Raises:
+            Busy, CannotWrite, TritonFailed: some may have been removed; each is there whole or not at all.
+        """
+        with self._store.locked():
+            content = self._store.read()
+            published = deployment.published(self._registry.repository)
+            protected = set(published[max(0, len(published) - keep) :])
+            if content is not None:
+                protected |= {*content.versions, earlier_stable(content) or content.stable}
+            if self._triton is not None and self._triton.is_up():
+                protected |= self._triton.loaded()
+            removed = [number for number in published if number not in protected]
+            for number in removed:
+                self._registry.remove(number)
+            return removed
+
+    def _change(
+        self, before: Deployment | None, target: Deployment, number: int, action: str, *, is_tried: bool
+    ) -> Outcome:
+        stable = None if before is None else before.stable
+        history = (*target.history, self._entry(action, stable, number, self._manner.why))
+        target = dataclasses.replace(target, history=history)
+        self._compile(target.versions)
+        triton = self._triton
+        is_up = triton is not None and triton.wait_until_up(self._manner.start_timeout_s)
+        is_live = triton is not None and is_up and bool(triton.loaded())
+        if triton is None or before is None or not is_live:
+            if not is_tried:
+                self._try(target, number)
+            self._store.write(target)
+            when = "when the model is next loaded" if is_up else "from the next start of Triton"
+            missing = "the model is not loaded" if is_up else "no Triton runs"
+            return Outcome(target.stable, True, False, f"{_said(target)} {when}: {missing}")
+        return self._change_live(triton, before, target, number)
+
+    def _change_live(
+        self, triton: RunningTriton, before: Deployment, target: Deployment, number: int
+    ) -> Outcome:
+        manner, switch = self._manner, self._switch(triton)
+        has_room = number not in before.versions and not manner.replace
+        expected = self._try(target, number) if has_room else None
+        self._on_checked()
+        try:
+            if manner.replace:
+                switch.replace(target, number)
+            else:
+                switch.go_over(before, target, number=number, expected=expected)
+            switch.watch(number, watch_s=manner.watch_s)
+        except (ExportError, KeyboardInterrupt) as error:
+            raise self._undone(triton, before, number, error) from error
+        says = _said(target)
+        try:
+            switch.drop(target)
+        except TritonGone as error:
+            return Outcome(target.stable, True, False, f"{says} from the next start of Triton: {error}")
+        except TritonFailed as error:
+            return Outcome(target.stable, True, True, f"{says}; the old one is loaded still: {error}")
+        return Outcome(target.stable, True, True, says)
+
+    def _undone(
+        self, triton: RunningTriton, before: Deployment, number: int, error: BaseException
+    ) -> ExportError:
+        """Have the old version served again; return what there is to be said."""
+        reason = str(error) or "interrupted"
+        entry = self._entry("failed", before.stable, number, reason)
+        content = dataclasses.replace(before, history=(*before.history, entry))
+        if isinstance(error, TritonGone):
+            triton.wait_until_up(self._manner.start_timeout_s)
+        try:
+            self._switch(triton).settle(content)
+        except TritonFailed as failure:
+            self._store.write(content)
+            return Undone(
+                f"{reason}; version {before.stable} is served from the next start of Triton: {failure}"
+            )
+        return Undone(f"{reason}; version {before.stable} is served as before")
+
+    def _tidy(self, content: Deployment) -> Outcome:
+        """Bring files and Triton to what is said to be served, after a command that was killed."""
+        triton = self._triton
+        says = f"{_said(content)} already"
+        if triton is None or not triton.is_up() or not triton.loaded():
+            if not self._store.is_written(content):
+                self._store.write(content)
+            return Outcome(content.stable, False, False, says)
+        is_tidy = triton.loaded() == set(content.versions) and triton.scored_by() == content.stable
+        if is_tidy and self._store.is_written(content):
+            return Outcome(content.stable, False, True, says)
+        self._switch(triton).settle(content)
+        return Outcome(content.stable, False, True, f"{says}; what an earlier command had left was tidied up")
+
+    def _try(self, target: Deployment, number: int) -> list[float]:
+        self._say(f"trying version {number} in a process of its own")
+        settings = network_settings(self._registry.repository, target)
+        return trial(self._registry.directory(number), settings, timeout_s=self._manner.load_timeout_s)
+
+    def _compile(self, versions: tuple[int, ...]) -> None:
+        """Write bytecode before Triton's Python does: to Triton that is a change, and the next load loads anew."""
+        for number in versions:
+            compileall.compile_dir(self._registry.directory(number), quiet=2)
+
+    def _switch(self, triton: RunningTriton) -> LiveSwitch:
+        return LiveSwitch(triton, self._store, self._registry.repository, say=self._say, step=self._step)
+
+    def _entry(self, action: str, before: int | None, after: int, why: str) -> Change:
+        return Change(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            who=self._manner.who,
+            action=action,
+            before=before,
+            after=after,
+            why=why,
+        )
+
+
+def earlier_stable(content: Deployment) -> int | None:
+    """Return the version that was stable before the present one, by the history; None: there was none."""
+    stack: list[int] = []
+    for change in content.history:
+        if change.before in (None, change.after):
+            continue
+        if change.action == "promote":
+            stack.append(change.before)
+        elif change.action == "rollback" and stack:
+            stack.pop()
+    return stack[-1] if stack else None
+
+
+def _target(
+    before: Deployment | None, number: int, canary: float | None, shadow: float | None, device: str | None
+) -> Deployment:
+    """Return what is to be served.
+
+    Raises:
+        RegistryError: there is nothing beside which this version could be canary or shadow.
+    """
+    if canary is None and shadow is None:
+        content = dataclasses.replace(before or Deployment(number), stable=number, canary=None, shadow=None)
+    elif before is None or before.stable == number:
+        raise RegistryError(f"version {number} is the stable one, or none is: promote another one beside it")
+    elif canary is not None:
+        content = dataclasses.replace(before, canary=Share(number, canary))
+    else:
+        assert shadow is not None
+        content = dataclasses.replace(before, shadow=Share(number, shadow))
+    return content if device is None else dataclasses.replace(content, device=device)
+
+
+def _said(content: Deployment) -> str:
+    says = f"version {content.stable} is served"
+    for name, share in (("canary", content.canary), ("shadow", content.shadow)):
+        if share is not None:
+            says += f", {name} {share.version} for {share.share * 100:g} %"
+    return says

@@ -1,0 +1,146 @@
+"""Takes a running Triton from one version to another without a moment in which it serves none."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from export.errors import TritonFailed
+from export.trial import questions
+from reward import deployment
+from reward.contract import ENSEMBLE, NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from export.deployment_store import DeploymentStore
+    from export.running_triton import RunningTriton
+    from reward.deployment import Deployment
+
+MAX_FAILURE_SHARE: Final = 0.05
+"""Of the requests that a version answers while it is watched, this command's own among them."""
+
+_SAME_SCORE: Final = 0.02  # by which a version may differ from its trial: other batches, another device
+_WATCH_POLL_S: Final = 0.25
+
+
+class LiveSwitch:
+    """One running Triton, and the files that tell it what to load."""
+
+    def __init__(
+        self,
+        triton: RunningTriton,
+        store: DeploymentStore,
+        repository: Path,
+        *,
+        say: Callable[[str], None],
+        step: Callable[[str], None],
+    ) -> None:
+        self._triton = triton
+        self._store = store
+        self._repository = repository
+        self._say = say
+        self._step = step
+
+    def go_over(
+        self, before: Deployment, target: Deployment, *, number: int, expected: list[float] | None
+    ) -> None:
+        """Load what is to be served beside what is, see that it answers, and have it answer from now on.
+
+        Args:
+            before: what is served.
+            target: what is to be served.
+            number: of the version that is new, or comes back.
+            expected: what it answered to the fixed questions in its trial; None where it was not tried.
+
+        Raises:
+            TritonFailed, CannotWrite: what is served may be the old or the new.
+        """
+        both = self.published({*before.versions, *target.versions})
+        # One that was deleted by hand is not loaded again, and cannot be said to be served meanwhile.
+        meanwhile = before if before.stable in both else target
+        self._say(f"loading version {number} beside {before.stable}")
+        self._store.write(meanwhile, loaded=both)
+        self._step("load both")
+        self._triton.load(NETWORK)
+        self._step("warm up")
+        _compare(self._triton.score(number, questions()), expected)
+        self._store.write(target, loaded=both)
+        self._step("switch the ensemble")
+        self._triton.load(ENSEMBLE)
+
+    def replace(self, target: Deployment, number: int) -> None:
+        """Unload the old version before the new one is loaded: there is no memory for both.
+
+        Raises:
+            TritonFailed, CannotWrite: nothing may be loaded.
+        """
+        self._say("unloading the old version first; requests wait")
+        self._step("unload")
+        self._triton.unload()
+        self._store.write(target)
+        self._step("load alone")
+        self._triton.load(ENSEMBLE)  # and the network with it
+        self._step("warm up")
+        self._triton.score(number, questions())
+
+    def watch(self, number: int, *, watch_s: float) -> None:
+        """Count failures for a while.
+
+        Raises:
+            TritonFailed: too many of its answers are errors.
+        """
+        self._step("watch")
+        self._say(f"watching version {number} for {watch_s:g} s")
+        one = questions()[0][:1], questions()[1][:1], questions()[2][:1]
+        start = self._triton.counts(number)
+        deadline_s = time.monotonic() + watch_s
+        while time.monotonic() < deadline_s:
+            self._triton.score(number, one)
+            now = self._triton.counts(number)
+            failures = now.failures - start.failures
+            requests = failures + now.successes - start.successes
+            if failures > MAX_FAILURE_SHARE * requests:
+                raise TritonFailed(f"version {number} failed {failures} of {requests} requests")
+            time.sleep(_WATCH_POLL_S)
+
+    def drop(self, content: Deployment) -> None:
+        """Unload what is not served any more, once it has answered what it was asked.
+
+        Raises:
+            TritonFailed: it is loaded still.
+            CannotWrite: as above; and the files have Triton load it at its next start, too.
+        """
+        self._store.write(content)
+        self._step("drop the old")
+        self._triton.load(NETWORK)
+        self._triton.wait_for(self.published(content.versions))
+
+    def settle(self, content: Deployment) -> None:
+        """Have Triton serve this, without a moment in which it serves nothing.
+
+        Raises:
+            TritonFailed, CannotWrite: something is in the way; the next command tries again.
+        """
+        self._store.write(content, loaded=self.published({*content.versions, *self._triton.loaded()}))
+        self._triton.load(NETWORK)
+        self._triton.load(ENSEMBLE)
+        self.drop(content)
+
+    def published(self, versions: Iterable[int]) -> list[int]:
+        """Return those of these versions that are there: one may have been deleted by hand."""
+        return sorted(set(versions) & set(deployment.published(self._repository)))
+
+
+def _compare(scores: list[float], expected: list[float] | None) -> None:
+    """Hold what Triton answers against the trial.
+
+    Raises:
+        TritonFailed: it is another network that answers.
+    """
+    if expected is None:
+        return
+    difference = max(abs(one - other) for one, other in zip(scores, expected, strict=True))
+    if not difference <= _SAME_SCORE:
+        raise TritonFailed(f"in Triton it scores otherwise than in its trial, by {difference:.2g}")

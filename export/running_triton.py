@@ -1,0 +1,251 @@
+"""The Triton that runs on a model repository: where it is, what it has loaded, and its orders.
+
+Every call has a connection of its own: while a load runs, those that were kept alive hang. What Triton was
+measured to do stands in docs/decisions/gpu-keeper.md and docs/decisions/what-is-served.md.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from export.errors import TritonFailed, TritonGone
+from reward import deployment
+from reward.contract import ENSEMBLE, NETWORK, REWARD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from reward.contract import ModelSpec
+
+_ADMIN_HEADER: Final = "triton-admin-key"
+_ASK_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many requests a version has answered, since it was loaded."""
+
+    successes: int
+    failures: int
+
+
+def find(
+    repository: Path,
+    *,
+    url: str = "",
+    admin_key_file: Path | None = None,
+    environment: Mapping[str, str],
+    load_timeout_s: float = 300.0,
+) -> RunningTriton | None:
+    """Say where the Triton of a repository is: by what is given, the environment, or its keeper's note.
+
+    Returns:
+        None where nothing says that one runs; whether it does is not asked.
+
+    Raises:
+        TritonFailed: the key's file cannot be read.
+    """
+    url = url or environment.get("AESTHETIC_TRITON_URL", "")
+    named = environment.get("AESTHETIC_TRITON_ADMIN_KEY_FILE", "")
+    key_file = admin_key_file or (Path(named) if named else None)
+    note = _note(repository)
+    if not url and note is None:
+        return None
+    try:
+        key = key_file.read_text().strip() if key_file else str((note or {}).get("admin_key", ""))
+    except OSError as error:
+        raise TritonFailed(f"{key_file}: the administration key cannot be read: {error.strerror}") from error
+    return RunningTriton(url or str((note or {})["triton_url"]), key, load_timeout_s=load_timeout_s)
+
+
+class RunningTriton:
+    """One Triton server."""
+
+    def __init__(self, url: str, admin_key: str = "", *, load_timeout_s: float = 300.0) -> None:
+        """Take its HTTP door, `host:port`, and what opens its administration."""
+        self.url = url.removeprefix("http://").rstrip("/")
+        self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
+        self._load_timeout_s = load_timeout_s
+
+    def is_up(self) -> bool:
+        """Tell whether it answers; nobody there is an answer, silence is none.
+
+        Raises:
+            TritonFailed: something holds the address and does not answer.
+        """
+        try:
+            self._ask("GET", "/v2/health/live")
+        except TritonGone:
+            return False
+        return True
+
+    def wait_until_up(self, timeout_s: float) -> bool:
+        """Wait for one that is being started; tell whether it is up."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self.is_up():
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def loaded(self) -> set[int]:
+        """Return the versions of the network that are ready."""
+        return {version for version, state in self._states().items() if state == "READY"}
+
+    def scored_by(self) -> int | None:
+        """Return the version that the ensemble scores with; None where it is not loaded.
+
+        -1, the newest, where Triton runs by its plain configuration.
+        """
+        states = {entry.get("state") for entry in self._index() if entry["name"] == ENSEMBLE.name}
+        if "READY" not in states:
+            return None
+        config = json.loads(self._ask("GET", f"/v2/models/{ENSEMBLE.name}/config"))
+        steps = config["ensemble_scheduling"]["step"]
+        return next(int(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
+
+    def load(self, model: ModelSpec) -> None:
+        """Have a model loaded as its configuration says now; what is loaded so already stays as it is.
+
+        Raises:
+            TritonFailed: it does not load; what was loaded before is so still.
+            TritonGone: Triton ended.
+        """
+        self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
+
+    def unload(self) -> None:
+        """Have the network and the ensemble unloaded, and wait until the memory is free."""
+        for model in (ENSEMBLE, NETWORK):
+            self._ask("POST", f"/v2/repository/models/{model.name}/unload")
+        self._wait_for(lambda states: not {"READY", "UNLOADING", "LOADING"} & set(states.values()))
+
+    def wait_for(self, versions: Iterable[int]) -> None:
+        """Wait until exactly these versions of the network are ready, and the others gone.
+
+        An unload is answered at once and goes on; a load meanwhile would not wait for it.
+
+        Raises:
+            TritonFailed: they are not, in the time that a load may take.
+        """
+        wanted = set(versions)
+
+        def is_so(states: dict[int, str]) -> bool:
+            ready = {version for version, state in states.items() if state == "READY"}
+            return ready == wanted and "UNLOADING" not in states.values()
+
+        self._wait_for(is_so)
+
+    def counts(self, version: int) -> Counts:
+        """Return how many requests a version has answered, and failed, since it was loaded."""
+        answer = json.loads(self._ask("GET", f"/v2/models/{NETWORK.name}/versions/{version}/stats"))
+        statistics = answer["model_stats"][0]["inference_stats"]
+        return Counts(int(statistics["success"]["count"]), int(statistics["fail"]["count"]))
+
+    def score(self, version: int, arrays: tuple[NDArray[Any], ...]) -> list[float]:
+        """Score a batch with one version: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
+
+        Raises:
+            TritonFailed: it answers with an error, or not with numbers.
+        """
+        inputs = [
+            {
+                "name": spec.name,
+                "shape": array.shape,
+                "datatype": spec.dtype,
+                "parameters": {"binary_data_size": array.nbytes},
+            }
+            for spec, array in zip(NETWORK.inputs, arrays, strict=True)
+        ]
+        header = json.dumps(
+            {"inputs": inputs, "outputs": [{"name": REWARD.name, "parameters": {"binary_data": False}}]}
+        ).encode()
+        content = self._ask(
+            "POST",
+            f"/v2/models/{NETWORK.name}/versions/{version}/infer",
+            body=header + b"".join(array.tobytes() for array in arrays),
+            headers={"Inference-Header-Content-Length": str(len(header))},
+            timeout_s=self._load_timeout_s,
+        )
+        try:
+            scores: list[float] = json.loads(content)["outputs"][0]["data"]
+        except (ValueError, KeyError) as error:
+            raise TritonFailed(f"version {version} does not answer with numbers") from error
+        if not np.isfinite(scores).all():
+            raise TritonFailed(f"version {version} gives scores that are no numbers: {scores}")
+        return scores
+
+    def _wait_for(self, is_so: Callable[[dict[int, str]], bool]) -> None:
+        deadline_s = time.monotonic() + self._load_timeout_s
+        while not is_so(states := self._states()):
+            if time.monotonic() > deadline_s:
+                raise TritonFailed(f"Triton's versions are {states} after {self._load_timeout_s:g} s")
+            time.sleep(_POLL_S)
+
+    def _states(self) -> dict[int, str]:
+        entries = [entry for entry in self._index() if entry["name"] == NETWORK.name and "version" in entry]
+        return {int(entry["version"]): entry.get("state", "") for entry in entries}
+
+    def _index(self) -> list[dict[str, Any]]:
+        index: list[dict[str, Any]] = json.loads(self._ask("POST", "/v2/repository/index"))
+        return index
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = _ASK_TIMEOUT_S,
+    ) -> bytes:
+        connection = http.client.HTTPConnection(self.url, timeout=timeout_s)
+        try:
+            connection.request(method, path, body=body, headers={**self._headers, **(headers or {})})
+            answer = connection.getresponse()
+            content = answer.read()
+        except TimeoutError as error:
+            raise TritonFailed(f"Triton at {self.url} does not answer within {timeout_s:g} s") from error
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise TritonGone(f"no Triton answers at {self.url} ({error or 'it ended'})") from error
+        except OSError as error:
+            raise TritonFailed(f"Triton at {self.url} cannot be reached: {error}") from error
+        finally:
+            connection.close()
+        if answer.status in {401, 403}:
+            raise TritonFailed(
+                f"Triton at {self.url} refuses to be administered: name its key with --admin-key-file"
+            )
+        if answer.status != http.HTTPStatus.OK:
+            raise TritonFailed(_reason(content) or f"Triton answers {path} with status {answer.status}")
+        return content
+
+
+def _note(repository: Path) -> dict[str, Any] | None:
+    """Read what whoever keeps Triton running wrote down, unless that process has ended."""
+    try:
+        note: dict[str, Any] = json.loads(deployment.running_path(repository).read_text())
+        os.kill(int(note["pid"]), 0)
+    except PermissionError:
+        return note
+    except (OSError, ValueError, KeyError):
+        return None
+    return note
+
+
+def _reason(content: bytes) -> str:
+    """Return the first line of Triton's own error; after it comes a traceback."""
+    try:
+        return str(json.loads(content)["error"]).strip().partition("\n")[0]
+    except (ValueError, KeyError, TypeError):
+        return ""
