@@ -27,14 +27,15 @@ _PAGE: Final = """<!doctype html>
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data: https: http:; style-src 'unsafe-inline'">
 <meta name="referrer" content="no-referrer"><title>{prompt}</title><style>
-:root {{ color-scheme: light dark; --edge: #8884; --good: #2a7; --dim: #888; }}
+:root {{ color-scheme: light dark; --edge: #8884; --good: #183; --dim: #616161; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --good: #5c8; --dim: #aaa; }} }}
 body {{ font: 16px/1.45 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} header p {{ color: var(--dim); margin: .25rem 0 1.5rem; }}
 ol {{ list-style: none; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
 li {{ border: 1px solid var(--edge); border-radius: .6rem; overflow: hidden; }}
 li.best {{ border-color: var(--good); box-shadow: 0 0 0 1px var(--good); }}
-li.below {{ opacity: .6; }}
+li.below img {{ opacity: .4; }}
 img {{ width: 100%; height: 15rem; object-fit: contain; background: #8881; display: block; }}
 div {{ padding: .6rem .8rem; }} b {{ font-size: 1.25rem; font-variant-numeric: tabular-nums; }}
 small {{ color: var(--dim); display: block; overflow-wrap: anywhere; }}
@@ -69,12 +70,14 @@ def write_report(path: Path, table: Table, min_score: float | None) -> None:
 
 
 def _picture(item: Input, rank: int, raw: float, normalized: float, min_score: float | None) -> str:
-    kind = "below" if min_score is not None and raw < min_score else "best" if rank == 1 else ""
+    is_below = min_score is not None and raw < min_score
+    kind = "below" if is_below else "best" if rank == 1 else ""
+    below = f"; below {min_score:g}" if is_below else ""
     return (
         f'<li class="{kind}"><img src="{escape(_source(item.image))}" alt="{escape(item.name)}" loading="lazy">'
         f"<div><b>{rank}. &nbsp; {raw:+.3f}</b>"
         f'<meter value="{normalized:.4f}" aria-label="normalized score">{normalized:.3f}</meter>'
-        f"<small>{escape(item.name)}</small></div></li>"
+        f"<small>{escape(item.name)}{below}</small></div></li>"
     )
 
 
