@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from imajin_aesthetic_client import (
     errors,
 )
 from imajin_aesthetic_client.images import file_bytes, source
+from imajin_aesthetic_client.triton import RowsFailed, Scores
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
@@ -95,7 +97,9 @@ def test_a_key_that_no_header_can_hold_is_not_repeated() -> None:
         assert "sesame" not in repr(client) + repr(client.connection)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8006", "ftp://host", "http://", "http://host/?x=1"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8006", "ftp://host", "http://", "http://host/?x=1", "http://user:pw@host"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     """At once, not with the first call."""
     with pytest.raises(ValueError, match="base_url"):
@@ -156,6 +160,17 @@ def test_a_cancelled_call_ends_at_once(trickle: str) -> None:
         return scope.cancelled_caught
 
     assert anyio.run(main)
+
+
+def test_errors_travel_between_processes() -> None:
+    """With everything that they tell, as a trainer's workers need it."""
+    error = errors.error_of("overloaded", "too many", status=429, retryable=True, retry_after_s=2.0)
+    rows = RowsFailed(Scores(np.array([1.0, np.nan], np.float32), {1: error}))
+    for sent in (error, rows):
+        received = pickle.loads(pickle.dumps(sent))
+        assert (type(received), str(received)) == (type(sent), str(sent))
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+    assert str(rows) == "overloaded: 1 of 2 rows failed; row 1: too many"
 
 
 def test_waits_stay_within_their_bounds() -> None:

@@ -81,6 +81,7 @@ test("an aborted call rejects with the signal's reason, before, during and betwe
 test("what cannot be sent is refused when the client is made", () => {
   assert.throws(() => new api.AestheticClient({ baseUrl: "ftp://host" }), TypeError);
   assert.throws(() => new api.AestheticClient({ baseUrl: "host:8006" }), TypeError);
+  assert.throws(() => new api.AestheticClient({ baseUrl: "http://user:pw@host" }), TypeError);
   assert.throws(
     () => new api.AestheticClient({ baseUrl, apiKey: "sesame\n" }),
     (error) => error instanceof TypeError && !error.message.includes("sesame"),

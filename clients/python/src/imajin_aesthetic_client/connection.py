@@ -28,7 +28,8 @@ class Connection:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        has_more = parts.query or parts.fragment or "@" in parts.netloc
+        if parts.scheme not in {"http", "https"} or not parts.hostname or has_more:
             raise ValueError("base_url must be of the form http(s)://host[:port][/path]")
         if self.api_key is not None and not _KEY.fullmatch(self.api_key):
             raise ValueError("api_key has characters that no header can hold")  # and is not repeated here

@@ -58,7 +58,7 @@ class AestheticError(Exception):
         request_id: str | None = None,
         failed: Sequence[FailedCandidate] = (),
     ) -> None:
-        super().__init__(f"{code}: {detail}")
+        super().__init__(detail)
         self.code = code
         self.detail = detail
         self.status = status
@@ -66,6 +66,9 @@ class AestheticError(Exception):
         self.retry_after_s = retry_after_s
         self.request_id = request_id
         self.failed = tuple(failed)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
 
 
 class InvalidRequest(AestheticError):

@@ -73,6 +73,9 @@ class RowsFailed(AestheticError):
         )
         self.scores = scores
 
+    def __reduce__(self) -> tuple[type[RowsFailed], tuple[Scores]]:
+        return RowsFailed, (self.scores,)
+
 
 class TritonScorer:
     """Scores any number of rows, several requests at a time; threads may share it.

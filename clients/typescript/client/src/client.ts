@@ -56,6 +56,7 @@ interface Call {
 
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MAX_TIMEOUT_MS = 999_999_999;
+const MAX_TIMER_MS = 2 ** 31 - 1; // a longer one would fire at once
 
 /** Every method rejects with an `AestheticError` (errors.ts has the tree) where there is no answer. */
 export class AestheticClient {
@@ -68,7 +69,7 @@ export class AestheticClient {
 
   constructor(options: ClientOptions) {
     const url = new URL(options.baseUrl);
-    if (!/^https?:$/.test(url.protocol) || url.search || url.hash) {
+    if (!/^https?:$/.test(url.protocol) || url.search || url.hash || url.username) {
       throw new TypeError("baseUrl must be of the form http(s)://host[:port][/path]");
     }
     if (options.apiKey !== undefined && !/^[!-~]+$/.test(options.apiKey)) {
@@ -135,7 +136,7 @@ export class AestheticClient {
   ): Promise<Reply | AestheticError> {
     const ending = new AbortController();
     const abort = () => ending.abort();
-    const timer = setTimeout(abort, remainingMs);
+    const timer = setTimeout(abort, Math.min(remainingMs, MAX_TIMER_MS));
     signal?.addEventListener("abort", abort, { once: true });
     try {
       const response = await this.#fetch(this.baseUrl + call.path, {

@@ -13,6 +13,7 @@ export const REAL_CLOCK: Clock = {
   random: () => Math.random(),
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
       const end = () => {
         clearTimeout(timer);
         reject(signal?.reason);
