@@ -22,7 +22,8 @@ help: ## say what there is
 
 ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
-# Status 3: a checkpoint must be exported first. Only then the tools for it are installed, torch among them.
+# Status 3: a checkpoint must be exported first. Only then the tools for it are installed, torch
+# among them.
 up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say with what (docs/weights.md)
 	@$(ENSURE); status=$$?; \
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \

@@ -1,1 +1,1 @@
-"""The demonstration model: a small network of the same architecture that learned from drawn scenes."""
+"""The demonstration model: a small network of ImageReward's architecture, for drawn scenes."""

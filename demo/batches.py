@@ -1,8 +1,9 @@
-"""What one step of the training sees: groups of four pictures and eight prompts, and what fits what.
+"""What one step of the training sees: groups of pictures and prompts, and what fits what.
 
-Of the four, one is what the first prompts say, one is the same but damaged, and two differ in one attribute.
-Of the eight, two say the first picture, two say the differing ones, two say something that is on none of
-them, and two belong to another group: easy to tell, which is what the network learns first.
+Of the four, one is what the first prompts say, one is the same but damaged, and two differ in one
+attribute. Of the eight, two say the first picture, two say the differing ones, two say something
+that is on none of them, and two belong to another group: easy to tell, which is what the network
+learns first.
 
 Shapes: G groups, I = 4 pictures, P = 8 prompts, T prompt tokens, N = patches of one picture.
 """
@@ -17,7 +18,7 @@ import torch
 
 from demo.damage import KINDS, damage
 from demo.render import Drawing, draw
-from demo.scenes import COLOURS, POSITIONS, SHAPES, SIZES, attributes, changes, fits, sample
+from demo.scenes import COLOURS, COUNTS, POSITIONS, SHAPES, SIZES, attributes, changes, fits, sample
 from demo.wording import omit, word
 from reward.contract import IMAGE_SIZE
 from reward.tokenizer import tokenise
@@ -34,6 +35,15 @@ PROMPTS: Final = 8
 UNKNOWN: Final = -100
 """Marks a label that is not to be learned; torch's own number for it."""
 
+NAMED: Final = {
+    "colour": 1 + len(COLOURS),
+    "shape": 1 + len(SHAPES),
+    "size": 2 + len(SIZES),  # the last is neither small nor large
+    "position": 1 + len(POSITIONS),
+    "count": 1 + len(COUNTS),
+}
+"""Of what stands at a patch: the number of classes, 0 for nothing."""
+
 _HARDNESS: Final = {"colour": 0.5, "shape": 3.0, "size": 0.8, "position": 3.0, "count": 1.5, "relation": 2.0}
 _DAMAGED: Final = 0.2  # of the differing pictures
 
@@ -48,11 +58,7 @@ class _Tensors:
 class Labels(_Tensors):
     """What the auxiliary heads are to name."""
 
-    colours: Tensor  # (G * I, N) int64, 0 where nothing stands
-    shapes: Tensor  # (G * I, N) int64, 0 where nothing stands
-    sizes: Tensor  # (G * I, N) int64, 0 where nothing stands, 3 for neither small nor large
-    positions: Tensor  # (G * I, N) int64, 0 where nothing stands, unknown where not one thing stands
-    counts: Tensor  # (G * I, N) int64, 0 where nothing stands
+    standing: Tensor  # (len(NAMED), G * I, N) int64: classes, 0 where nothing stands, or unknown
     damage: Tensor  # (G * I,) int64, 0 for none
     covered: Tensor  # (G * I, N, 16) float32, how much of each of 4 x 4 parts things cover, or unknown
 
@@ -140,23 +146,26 @@ def _labels(pictures: list[_Picture], patch_size: int) -> Labels:
     covered = np.stack([picture.drawing.covered for picture in pictures])
     covered = covered.reshape(-1, side, 4, part, side, 4, part).mean((3, 6)).transpose(0, 1, 3, 2, 4)
     covered = covered.reshape(len(pictures), side, side, 16)
-    grids = np.zeros((5, len(pictures), side, side), np.int64)
+    grids = np.zeros((len(NAMED), len(pictures), side, side), np.int64)
     for index, picture in enumerate(pictures):
         if picture.damage == "crop":  # things do not stand where they were drawn
             grids[:, index] = UNKNOWN
             covered[index] = UNKNOWN
             continue
+        position = picture.scene.position
         for item in picture.drawing.placed:
             distance = np.hypot(centres[None, :] - item.x, centres[:, None] - item.y)
             corner = (covered[index].mean(-1) > 0.5) & (distance < 1.25 * item.radius)
             inside = (distance < item.radius + patch_size * 0.1) | corner
-            grids[0, index][inside] = 1 + COLOURS.index(item.thing.colour)
-            grids[1, index][inside] = 1 + SHAPES.index(item.thing.shape)
-            grids[2, index][inside] = 1 + (*SIZES, None).index(item.thing.size)
-            position = picture.scene.position
-            grids[3, index][inside] = 1 + POSITIONS.index(position) if position else UNKNOWN
-            grids[4, index][inside] = len(picture.drawing.placed)
+            grids[:, index, inside] = np.array(
+                [
+                    1 + COLOURS.index(item.thing.colour),
+                    1 + SHAPES.index(item.thing.shape),
+                    1 + (*SIZES, None).index(item.thing.size),
+                    1 + POSITIONS.index(position) if position else UNKNOWN,
+                    len(picture.drawing.placed),
+                ]
+            )[:, None]
     kinds = [0 if picture.damage is None else 1 + KINDS.index(picture.damage) for picture in pictures]
-    colours, shapes, sizes, positions, counts = torch.from_numpy(grids).flatten(2)
     covered_parts = torch.from_numpy(covered).flatten(1, 2)
-    return Labels(colours, shapes, sizes, positions, counts, torch.tensor(kinds), covered_parts)
+    return Labels(torch.from_numpy(grids).flatten(2), torch.tensor(kinds), covered_parts)

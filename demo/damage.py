@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]  # (224, 224, 3)
 
 
-def damage(drawing: Drawing, rng: Generator, kind: str | None = None) -> NDArray[np.uint8]:
-    """Damage a drawing visibly, in a random way where no kind is given."""
-    kind = kind or str(rng.choice(KINDS))
+def damage(drawing: Drawing, rng: Generator, kind: str) -> NDArray[np.uint8]:
+    """Damage a drawing visibly, in one of the ways of `KINDS`."""
     return _DAMAGES[kind](drawing, rng)
 
 

@@ -1,15 +1,17 @@
 """The held-out test: pairs of pictures of which one is better, for prompts never trained on.
 
-Every prompt names a look (colour and shape) that no training picture or prompt had; with one thing in a
-place, its size and position in the better picture are such a combination too, of which the prompt may leave
-out one. A pair differs in one attribute, or in damage alone. The set is code and a seed: the same pairs everywhere.
+Every prompt names a look (colour and shape) that no training picture or prompt had; with one thing
+in a place, its size and position in the better picture are such a combination too, of which the
+prompt may leave out one. A pair differs in one attribute, or in damage alone. The set is code and a
+seed: the same pairs everywhere.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from demo.scenes import Scene
     from reward.network import RewardNetwork
 
-    Rewards = Callable[[list[NDArray[np.uint8]], list[str]], NDArray[np.float32]]
-    """(224, 224, 3) pictures and one prompt each -> one reward each."""
+    Scorer = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+    """(B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1), as `Runtime.score`."""
 
 TESTED: Final = (*ATTRIBUTES, "damage")
 HELD_OUT_SEED: Final = 20_261_122
@@ -88,16 +91,18 @@ def pairs(seed: int, number: int, *, held_out: bool = True) -> Iterator[Pair]:
             yield _pair(attribute, rng, held_out=held_out)
 
 
-def evaluate(rewards: Rewards, tested: Iterable[Pair]) -> Report:
+def evaluate(score: Scorer, tested: Iterable[Pair]) -> Report:
     """Count how often the better picture of each pair gets the higher reward."""
     right: dict[str, int] = defaultdict(int)
     total: dict[str, int] = defaultdict(int)
     seen: list[NDArray[np.float32]] = []
-    for chunk in _chunks(tested):
-        pictures = [picture for pair in chunk for picture in (pair.better, pair.worse)]
-        scores = rewards(pictures, [pair.prompt for pair in chunk for _ in range(2)]).reshape(-1, 2)
-        seen.append(scores)
-        for pair, (better, worse) in zip(chunk, scores, strict=True):
+    left = iter(tested)
+    while chunk := list(islice(left, _CHUNK)):
+        pictures = np.stack([picture for pair in chunk for picture in (pair.better, pair.worse)])
+        tokens = tokenise([pair.prompt for pair in chunk for _ in range(2)])
+        rewards = score(pictures.transpose(0, 3, 1, 2), tokens.input_ids, tokens.attention_mask)
+        seen.append(rewards)
+        for pair, (better, worse) in zip(chunk, rewards.reshape(-1, 2), strict=True):
             for key in (pair.attribute, f"{pair.attribute} / {pair.group}"):
                 total[key] += 1
                 right[key] += bool(better > worse)
@@ -106,18 +111,14 @@ def evaluate(rewards: Rewards, tested: Iterable[Pair]) -> Report:
     return Report(accuracies, float(everything.mean()), float(everything.std()))
 
 
-def rewards_of(network: RewardNetwork) -> Rewards:
-    """Score through the network as the service does: fp32, prompts cut to the longest of the batch."""
+def in_torch(network: RewardNetwork) -> Scorer:
+    """Score through the network itself, wherever it is."""
     device = network.head.weight.device
 
-    def score(pictures: list[NDArray[np.uint8]], prompts: list[str]) -> NDArray[np.float32]:
-        tokens = tokenise(prompts)
-        length = int(tokens.lengths.max())
-        pixels = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2))
-        ids, mask = (torch.from_numpy(x[:, :length]) for x in (tokens.input_ids, tokens.attention_mask))
+    def score(*arrays: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            rewards = network(pixels.to(device), ids.to(device), mask.to(device))
-        scores: NDArray[np.float32] = rewards[:, 0].cpu().numpy()
+            rewards: Tensor = network(*(torch.from_numpy(array).to(device) for array in arrays))
+        scores: NDArray[np.float32] = rewards.cpu().numpy()
         return scores
 
     return score
@@ -150,14 +151,3 @@ def _damaged_pair(scene: Scene, rng: Generator) -> Pair:
     kind = str(rng.choice(KINDS))
     worse = damage(drawing, rng, kind)
     return Pair("damage", kind, word(omit(scene, rng), rng), drawing.pixels, worse)
-
-
-def _chunks(tested: Iterable[Pair]) -> Iterator[list[Pair]]:
-    chunk: list[Pair] = []
-    for pair in tested:
-        chunk.append(pair)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -36,43 +35,35 @@ _DAMAGED: Final = 3
 _SEED: Final = 3
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One picture for a prompt, and in what it departs from it: nothing, damage or an attribute."""
-
-    pixels: NDArray[np.uint8]  # (224, 224, 3)
-    departs: str | None
-
-
-def candidates(scene: Scene, rng: Generator) -> list[Candidate]:
-    """Draw ten candidates: the first fits, three are the same but damaged, six differ in an attribute."""
-    style = str(rng.choice(STYLES))
-    drawing = draw(scene, rng, style)
-    made = [Candidate(drawing.pixels, None)]
-    kinds = [str(kind) for kind in rng.permutation(KINDS)[:_DAMAGED]]
-    made += [Candidate(damage(drawing, rng, kind), kind) for kind in kinds]
-    names, drawn = attributes(scene), [scene]
-    for index in range(_CANDIDATES - len(made)):
-        name = names[index % len(names)]
-        others = [other for other in changes(scene, name, allow_held_out=True) if other not in drawn]
-        other = others[int(rng.integers(len(others)))]
-        drawn.append(other)
-        made.append(Candidate(draw(other, rng, style).pixels, name))
-    return made
-
-
 def write(out: Path) -> None:
     """Write the pictures as JPEG, shuffled, and `examples.json` to say which is which."""
     out.mkdir(parents=True, exist_ok=True)
     index = []
     for number, (prompt, scene) in enumerate(SCENES.items(), start=1):
         rng = np.random.default_rng([_SEED, number])
-        made = candidates(scene, rng)
+        made = _candidates(scene, rng)
         entries = []
         for place, chosen in enumerate(rng.permutation(len(made)), start=1):
             name = f"{number}-{place:02}.jpg"
-            Image.fromarray(made[chosen].pixels).save(out / name, quality=90)
-            entries.append({"file": name, "departs": made[chosen].departs})
+            pixels, departs = made[chosen]
+            Image.fromarray(pixels).save(out / name, quality=90)
+            entries.append({"file": name, "departs": departs})
         fitting = next(entry["file"] for entry in entries if entry["departs"] is None)
         index.append({"prompt": prompt, "fitting": fitting, "candidates": entries})
     (out / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _candidates(scene: Scene, rng: Generator) -> list[tuple[NDArray[np.uint8], str | None]]:
+    """Draw ten: the first fits, three are the same but damaged, six differ in an attribute."""
+    style = str(rng.choice(STYLES))
+    drawing = draw(scene, rng, style)
+    made: list[tuple[NDArray[np.uint8], str | None]] = [(drawing.pixels, None)]
+    made += [(damage(drawing, rng, str(kind)), str(kind)) for kind in rng.permutation(KINDS)[:_DAMAGED]]
+    names, drawn = attributes(scene), [scene]
+    for index in range(_CANDIDATES - len(made)):
+        name = names[index % len(names)]
+        others = [other for other in changes(scene, name, allow_held_out=True) if other not in drawn]
+        other = others[int(rng.integers(len(others)))]
+        drawn.append(other)
+        made.append((draw(other, rng, style).pixels, name))
+    return made

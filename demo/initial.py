@@ -1,9 +1,9 @@
-"""The network before its first step: torch's own initialisation, and heads that already look at neighbours.
+"""The network before its first step: torch's initialisation, and heads that look at neighbours.
 
-A vision transformer has to find out which patches lie side by side before it can tell a star from a ring,
-and on few pictures it does not. So a part of the width is set aside for places, as sines of row and column,
-and the heads of the first layers start out looking one or two patches to each side, as a convolution does
-(after d'Ascoli et al. 2021, ConViT). Training may change all of it.
+A vision transformer has to find out which patches lie side by side before it can tell a star from a
+ring, and on few pictures it does not. So a part of the width is set aside for places, as sines of
+row and column, and the heads of the first layers start out looking one or two patches to each side,
+as a convolution does (after d'Ascoli et al. 2021, ConViT). Training may change all of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and the auxiliary naming.
+"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and naming.
 
-The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1) over all ranked pairs of a group's pictures, per
-prompt. Alone it barely moves from a random start; the other two are scaffolding and gone after training.
+The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1) over all ranked pairs of a group's
+pictures, per prompt. Alone it barely moves from a random start; the other two are scaffolding and
+gone after training.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from demo.batches import UNKNOWN
+from demo.batches import NAMED, UNKNOWN
 from demo.damage import KINDS
-from demo.scenes import COLOURS, COUNTS, POSITIONS, SHAPES, SIZES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,36 +26,25 @@ _COVERED_WEIGHT: Final = 8.0  # most parts are far from any edge and easy
 
 
 class NamingHeads(nn.Module):
-    """Name what stands at every patch and which parts of it are covered, and the damage of the whole."""
+    """Name what stands at every patch, which parts of it are covered, and the whole's damage."""
 
     def __init__(self, image_width: int) -> None:
         super().__init__()
-        self.colour = nn.Linear(image_width, 1 + len(COLOURS))
-        self.shape = nn.Linear(image_width, 1 + len(SHAPES))
-        self.size = nn.Linear(image_width, 2 + len(SIZES))
+        self.standing = nn.ModuleList(nn.Linear(image_width, classes) for classes in NAMED.values())
         self.damage = nn.Linear(image_width, 1 + len(KINDS))
-        self.position = nn.Linear(image_width, 1 + len(POSITIONS))
-        self.count = nn.Linear(image_width, 1 + len(COUNTS))
         self.covered = nn.Linear(image_width, 16)
 
     def losses(self, image: Tensor, labels: Labels) -> dict[str, Tensor]:
         """Return the cross-entropy of each; `image` is (B, N, D)."""
         whole, patches = image[:, 0].float(), image[:, 1:].float()
-        heads = {
-            "colour": (self.colour, labels.colours),
-            "shape": (self.shape, labels.shapes),
-            "size": (self.size, labels.sizes),
-            "position": (self.position, labels.positions),
-            "count": (self.count, labels.counts),
-        }
         known = labels.covered != UNKNOWN
         covered = F.binary_cross_entropy_with_logits(self.covered(patches)[known], labels.covered[known])
         losses = {
             "damage": F.cross_entropy(self.damage(whole), labels.damage),
             "covered": _COVERED_WEIGHT * covered,
         }
-        for name, (head, wanted) in heads.items():
-            weight = torch.ones(head.out_features, device=image.device)
+        for (name, classes), head, wanted in zip(NAMED.items(), self.standing, labels.standing, strict=True):
+            weight = torch.ones(classes, device=image.device)
             weight[0] = _GROUND_WEIGHT
             logits = head(patches).flatten(0, 1)  # (B * (N - 1), classes)
             losses[name] = F.cross_entropy(logits, wanted.flatten(), weight, ignore_index=UNKNOWN)

@@ -1,4 +1,4 @@
-"""Scenes -> pictures in five styles (flat, outlined, shaded, hatched, sketched) on four kinds of ground."""
+"""Scenes -> pictures, in five styles on four kinds of ground."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo.layout import place
-from demo.outlines import outline
 from reward.contract import IMAGE_SIZE
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from demo.scenes import Scene
 
     Canvas = NDArray[np.float32]  # (224, 224, 3), 0 to 255
+    Polygon = NDArray[np.float64]  # (points, 2): x to the right, y down; within the unit circle
 
 STYLES: Final = ("flat", "outlined", "shaded", "hatched", "sketched")
 GROUNDS: Final = ("plain", "gradient", "clouds", "stripes")
@@ -125,7 +125,7 @@ def _mask(item: Placed, corner: tuple[int, int], size: int, *, rough: bool, rng:
     angle = rng.uniform(-0.17, 0.17)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     centre = np.array([item.x - corner[0], item.y - corner[1]])
-    for polygon, value in zip(outline(item.thing.shape), (255, 0), strict=True):
+    for polygon, value in zip(_OUTLINES[item.thing.shape], (255, 0), strict=True):
         if polygon is None:
             continue
         for _ in range(2 if rough and value else 1):
@@ -153,3 +153,42 @@ def _blend(
     part = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
     region = canvas[y0:y1, x0:x1]
     region += alpha[part] * (fill[part] - region)
+
+
+def _circle(radius: float = 1.0, x: float = 0.0) -> Polygon:
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.stack([x + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+
+
+def _regular(points: int, inner: float | None = None) -> Polygon:
+    total = points if inner is None else 2 * points
+    angles = np.linspace(0, 2 * np.pi, total, endpoint=False) - np.pi / 2
+    radii = np.where(np.arange(total) % 2 == 0, 1.0, 1.0 if inner is None else inner)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+def _cross() -> Polygon:
+    a, b = 0.3, 0.95
+    points = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
+    points += [(-x, -y) for x, y in points]
+    return np.array(points)
+
+
+def _heart() -> Polygon:
+    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x / 17, (y - 2.5) / 17], axis=1)
+
+
+_OUTLINES: Final[dict[str, tuple[Polygon, Polygon | None]]] = {
+    "circle": (_circle(), None),
+    "square": (np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.84, None),
+    "triangle": (_regular(3) * 1.1 + np.array([0.0, 0.18]), None),
+    "star": (_regular(5, inner=0.42) * 1.05, None),
+    "cross": (_cross(), None),
+    "ring": (_circle(), _circle(0.58)),
+    "heart": (_heart(), None),
+    "moon": (_circle(), _circle(0.85, x=0.5)),
+}
+"""The polygon of each shape, and of its hole, if it has one."""

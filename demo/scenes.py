@@ -1,7 +1,8 @@
 """What a scene is: things with a colour, a shape and a size, how many, where, and how they stand.
 
-A scene with gaps (`None`) is a description: it says something of some attributes and nothing of others.
-Some combinations are held out: no training picture and no training prompt ever contains one.
+A scene with gaps (`None`) is a description: it says something of some attributes and nothing of
+others. Some combinations are held out: no training picture and no training prompt ever contains
+one.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def attributes(scene: Scene) -> tuple[str, ...]:
 
 
 def changes(scene: Scene, attribute: str, *, allow_held_out: bool = False) -> list[Scene]:
-    """List the scenes that differ in one attribute, of one thing where there are two; perhaps none."""
+    """List the scenes that differ in one attribute, of one thing where there are two."""
     looks_differ = (
         changed
         for changed in _changes(scene, attribute)

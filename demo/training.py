@@ -1,9 +1,9 @@
-"""Train the demonstration model from nothing: seeded, resumable, in several processes, on CPUs or a GPU.
+"""Train the demonstration model from nothing: seeded, resumable, in several processes.
 
-Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on one GPU;
-gradients are averaged over the workers every step.
-What a worker draws depends on seed, step, rank and the number of groups alone, so a resumed run goes on as
-if never stopped; another number of workers or groups is another run.
+Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on
+one GPU; gradients are averaged over the workers every step. What a worker draws depends on seed,
+step, rank and the number of groups alone, so a resumed run goes on as if never stopped; another
+number of workers or groups is another run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,9 +23,8 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 from demo.batches import make
-from demo.errors import RunRefused
-from demo.evaluate import evaluate, pairs, rewards_of
-from demo.forward import read_images, score
+from demo.errors import DemoError
+from demo.evaluate import evaluate, in_torch, pairs
 from demo.initial import build
 from demo.objective import rank
 from reward.network import Dimensions, RewardNetwork
@@ -78,31 +78,32 @@ class Plan:
 
 
 def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -> RewardNetwork:
-    """Train and return the network, not yet calibrated and on the CPU; `out` keeps the state and a log.
+    """Train and return the network, not yet calibrated; `out` keeps the state and a log.
 
     Raises:
-        RunRefused: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
+        DemoError: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
             torch has no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise RunRefused(f"torch {torch.__version__} finds no CUDA device here: leave out --device cuda")
+        raise DemoError(f"torch {torch.__version__} finds no CUDA device here: leave out --device cuda")
     out.mkdir(parents=True, exist_ok=True)
     if (out / STATE_NAME).exists():
         if not resume:
-            raise RunRefused(f"{out} holds a run: go on with it (--resume), or name another folder")
+            raise DemoError(f"{out} holds a run: go on with it (--resume), or name another folder")
         _check_same_plan(out, plan)
-    # glibc gives large blocks back to the system at once, and page faults then cost half of the time.
+    # glibc gives large blocks back to the system at once, and page faults then cost half of the
+    # time.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
     os.environ |= {"MALLOC_TOP_PAD_": str(64 << 20), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as meeting:
         spawn(_work, (out, plan, device, f"file://{meeting}/store"), nprocs=plan.workers)  # type: ignore[no-untyped-call]
-    return load_state(out, plan.dimensions)
+    return load_network(read_state(out))
 
 
-def load_state(out: Path, dimensions: Dimensions = DIMENSIONS) -> RewardNetwork:
-    """Load the network of a run as it was last saved."""
-    network = RewardNetwork(dimensions)
-    network.load_state_dict(read_state(out)["network"])
+def load_network(state: dict[str, Any]) -> RewardNetwork:
+    """Build the network of a run as it was last saved."""
+    network = RewardNetwork(Dimensions(**state["plan"]["dimensions"]))
+    network.load_state_dict(state["network"])
     return network.eval()
 
 
@@ -120,7 +121,7 @@ def _check_same_plan(out: Path, plan: Plan) -> None:
         differing.append("steps")
     if differing:
         was, now = (", ".join(f"{name} {of[name]}" for name in differing) for of in (begun, asked))
-        raise RunRefused(f"{out} holds a run with {was}, not {now}: only steps can change, and only grow")
+        raise DemoError(f"{out} holds a run with {was}, not {now}: only steps can change, and only grow")
 
 
 class Trainer:
@@ -177,24 +178,26 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        dtype = torch.bfloat16 if self.plan.bfloat16 else torch.float32
-        groups, pictures, _ = batch.fit.shape
-        image = read_images(self.network.image_encoder, batch.pixels, dtype)
-        ids, mask = (x.repeat_interleave(pictures, dim=0) for x in (batch.input_ids, batch.attention_mask))
-        rewards = score(self.network, image, ids, mask).view(groups, pictures, -1)
+        groups, pictures, prompts = batch.fit.shape
+        # Every picture is scored against every prompt of its group, and read only once for all of
+        # them.
+        ids, mask = (
+            x.repeat_interleave(pictures, dim=0).flatten(0, 1)
+            for x in (batch.input_ids, batch.attention_mask)
+        )
+        with torch.autocast(self.device.type, torch.bfloat16) if self.plan.bfloat16 else nullcontext():
+            image = self.network.image_encoder(batch.pixels)
+            text = self.network.text_encoder(ids, mask, image.repeat_interleave(prompts, dim=0))
+        rewards = self.network.head(text[:, 0].float()).view(groups, pictures, prompts)
         ranking = rank(rewards, batch.fit, batch.labels.damage.view(groups, pictures) > 0)
         return ranking | self.heads.losses(image, batch.labels)
 
     def _average_gradients(self) -> None:
-        if self.plan.workers == 1:
-            return
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = flat.cpu()  # where every build of gloo adds
-        dist.all_reduce(flat)
-        flat /= self.plan.workers
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for parameter in self.parameters:
+            if parameter.grad is not None and self.plan.workers > 1:
+                gradient = parameter.grad.cpu()  # where every build of gloo adds
+                dist.all_reduce(gradient)
+                parameter.grad.copy_(gradient / self.plan.workers)
 
 
 def pace(step: int, plan: Plan) -> float:
@@ -232,7 +235,7 @@ def _work(rank: int, out: Path, plan: Plan, device: str, meeting: str) -> None:
 
 def _test(network: RewardNetwork) -> dict[str, float]:
     """Measure on scenes of trained combinations, not on the held-out test."""
-    report = evaluate(rewards_of(network), pairs(_DEV_SEED, 60, held_out=False))
+    report = evaluate(in_torch(network), pairs(_DEV_SEED, 60, held_out=False))
     return {key: round(value.share, 3) for key, value in report.accuracies.items() if "/" not in key}
 
 

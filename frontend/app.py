@@ -13,9 +13,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend.gpu import memory
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import GpuLedger, ModelBossLedger, load_ledger
+from frontend.gpu.ledger import load_ledger, measured_mb
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
@@ -35,7 +34,7 @@ from frontend.scoring.health import HealthMonitor
 from frontend.scoring.pipeline import Pipeline
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
-from model_boss import Ledger, LedgerOptions, OnOutage
+from model_boss import GpuLedger, Ledger, LedgerOptions, Nvml, OnOutage
 from reward.decoding import DecodeLimits
 
 if TYPE_CHECKING:
@@ -143,8 +142,9 @@ async def _open_keeper(
     if settings.gpu_ledger is not None:
         ledger: GpuLedger = load_ledger(settings.gpu_ledger, settings.gpu)
     elif settings.redis_url is not None:
-        terms = LedgerOptions(prefix=settings.model_boss_prefix, ttl_s=settings.model_boss_ttl_s)
-        ledger = ModelBossLedger(Ledger.connect(settings.redis_url.get_secret_value(), terms), settings.gpu)
+        prefix, ttl_s = settings.model_boss_prefix, settings.model_boss_ttl_s
+        terms = LedgerOptions(prefix=prefix, ttl_s=ttl_s, meter=Nvml())
+        ledger = Ledger(settings.redis_url.get_secret_value(), terms)
     else:
         return None
     key = settings.triton_admin_key
@@ -159,7 +159,7 @@ async def _open_keeper(
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=ledger.ttl_s,
         priority=settings.gpu_priority,
-        vram_mb=lambda: settings.vram_mb or memory.measured_mb(settings.model_repository),
+        vram_mb=lambda: settings.vram_mb or measured_mb(settings.model_repository),
         wait_s=settings.gpu_wait_s,
         idle_release_s=settings.idle_release_s,
         fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,

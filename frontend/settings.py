@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from frontend.images.addresses import Mode, parse_allow
 from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority
 from model_boss.claim import MAX_MB, MAX_PRIORITY
-from model_boss.keys import Keys
 from model_boss.options import MAX_TTL_S
+from model_boss.protocol import Keys
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     def _is_a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         try:
             if value is not None:
-                Ledger.connect(value.get_secret_value())  # which does not connect yet
+                Ledger(value.get_secret_value())  # which does not connect yet
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
         return value

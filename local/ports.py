@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from itertools import islice
+from contextlib import suppress
 from typing import Final
 
-# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection of
-# somebody else may take a port that was found free before it is used.
+# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection
+# of somebody else may take a port that was found free before it is used.
 _RANGE: Final = range(10_000, 20_000)
 
 
@@ -19,19 +19,11 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: there are not so many.
     """
-    free = (port for port in random.sample(_RANGE, len(_RANGE)) if _is_free(port))
-    found = list(islice(free, count))
-    if len(found) < count:
-        raise OSError(errno.EADDRINUSE, f"there are not {count} free ports")
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
+    found: list[int] = []
+    for port in random.sample(_RANGE, len(_RANGE)):
+        with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise
-    return True
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(errno.EADDRINUSE, f"there are not {count} free ports")

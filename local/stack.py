@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import re
 import secrets
 import signal
@@ -10,24 +11,24 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
 from local.console import complain, say
-from local.errors import NothingPublished, PortTaken, StartFailed
+from local.errors import LocalError
 from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
-from local.stubs import DeadStubs
 from local.supervised import Supervised, keep_running
 from local.tritonserver import Ports
-from local.watchdog import Watchdog
-from reward import manifest
+from local.watchdog import has_dead_stub, watch
+from reward import deployment
 from reward.contract import MODELS, NETWORK, PREPROCESS
+from reward.errors import VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 _POLL_S: Final = 0.2
@@ -69,7 +70,7 @@ class Stack:
         self._host = _reachable(settings.host)
         self.url = f"http://{self._host}:{settings.port}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
-        self._admin_key = secrets.token_urlsafe(24)  # for the frontend alone, where it loads and unloads
+        self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
         if settings.ledger is not None:
             self.ledger = OwnLedger(
@@ -95,22 +96,23 @@ class Stack:
             asyncio.get_running_loop().add_signal_handler(number, lambda: this.cancelling() or this.cancel())
         with suppress(asyncio.CancelledError):
             async with self.running(), asyncio.TaskGroup() as group:
-                say(self._addresses())
-                for part in self._parts:
-                    keep = partial(part.keep_alive, complain)
-                    group.create_task(keep_running(f"the supervision of {part.name}", keep, complain))
-                if self.ledger is not None:
-                    group.create_task(keep_running("the ledger's reminder", self.ledger.keep_told, complain))
-                watchdog = Watchdog(
+                say("\n".join(self._addresses()))
+                watchdog = partial(
+                    watch,
                     self.triton,
                     self.frontend,
-                    self.url,
+                    f"{self.url}/health/ready",
                     complain,
                     unready_limit_s=self.settings.unready_limit_s,
                     start_limit_s=self.settings.ready_timeout_s,
                 )
-                for watch in (watchdog.watch_stubs, watchdog.watch_readiness):
-                    group.create_task(keep_running("the watchdog", watch, complain))
+                work = {"the watchdog": watchdog}
+                for part in self._parts:
+                    work[f"the supervision of {part.name}"] = partial(part.keep_alive, complain)
+                if self.ledger is not None:
+                    work["the ledger's reminder"] = partial(self.ledger.keep_told)
+                for name, never_ends in work.items():
+                    group.create_task(keep_running(name, never_ends, complain))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -121,10 +123,10 @@ class Stack:
         """
         _check_published(self.settings.repository)
         _check_ports(self.settings)
-        tritonserver.remove_regions(self.server_id)  # of a stack that was killed; nobody listens on its ports
+        # Of a stack that was killed: nobody listens on its ports.
+        tritonserver.remove_regions(self.server_id)
         tritonserver.check_shared_memory()
-        if self._redis_url is not None:
-            tritonserver.compile_models(self.settings.repository)
+        compile_models(self.settings.repository)
         started_s = time.monotonic()
         async with AsyncExitStack() as stack:
             for part in self._parts:
@@ -170,48 +172,56 @@ class Stack:
         if self.ledger is not None:
             environment["AESTHETIC_GPU"] = self.ledger.gpu
         command = [sys.executable, "-m", "frontend"]
-        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first request
-        # would have the model loaded.
+        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first
+        # request would have the model loaded.
         is_ready = partial(_is_200, f"{self.url}/health/ready")
         return Supervised("the frontend", command, environment, settings.frontend_log, is_ready=is_ready)
 
     async def _wait_for(self, part: Supervised, started_s: float) -> None:
-        stubs = DeadStubs()
         while not await part.is_ready():
-            if stubs.are_there(self.triton.pid):  # Triton would wait for it without an end
-                reason = _last_words(self._triton_log)
-                raise StartFailed(f"Triton's Python process died at its start: {reason}")
+            if await has_dead_stub(self.triton, pause_s=_POLL_S):  # Triton would wait on
+                raise LocalError(f"Triton's Python process died at its start: {_reason(self._triton_log)}")
             for each in self._parts:
                 if each.exit_status is not None:
                     at_once = f" at once (status {each.exit_status})" if each is part else ""
-                    raise StartFailed(f"{each.name} ended{at_once}: {_last_error(each.log)}")
+                    raise LocalError(f"{each.name} ended{at_once}: {_reason(each.log)}")
             if time.monotonic() - started_s > self.settings.ready_timeout_s:
-                raise StartFailed(
+                raise LocalError(
                     f"{part.name} is not ready after {self.settings.ready_timeout_s:g} s; "
                     f"see {part.log or self._triton_log}"
                 )
-            await asyncio.sleep(_POLL_S)
 
-    def _addresses(self) -> str:
+    def _addresses(self) -> Iterator[str]:
         host, ports = self._host, self.settings.triton
-        lines = [
-            f"REST      {self.url}  (documentation: /docs)",
-            f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}",
-        ]
+        yield f"REST      {self.url}  (documentation: /docs)"
+        yield f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}"
         if self.ledger is not None:
-            lines += [
-                f"Ledger    redis://{self.ledger.address}, with its password in {self.ledger.url_file}",
-                f"          {self.ledger.gpu}: {self.ledger.origin}",
-                f"          MODEL_BOSS_REDIS_URL=$(cat {self.ledger.url_file}) python -m model_boss status",
-            ]
-        lines += [f"Log       {self._triton_log}", f"Ctrl-C ends {'all' if self.ledger else 'both'}."]
-        return "\n".join(lines)
+            file = self.ledger.url_file
+            yield f"Ledger    redis://{self.ledger.address}, with its password in {file}"
+            yield f"          {self.ledger.gpu}: {self.ledger.origin}"
+            yield f"          MODEL_BOSS_REDIS_URL=$(cat {file}) python -m model_boss status"
+        yield f"Log       {self._triton_log}"
+        yield f"Ctrl-C ends {'all' if self.ledger else 'both'}."
+
+
+def compile_models(repository: Path) -> None:
+    """Write the bytecode of every version's `model.py` before Triton loads it.
+
+    Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that
+    is a change of the model: the next call to load it would load it anew beside the first, in twice
+    the memory.
+    """
+    # Where it may not write, Triton may not either.
+    compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
 def _check_published(repository: Path) -> None:
-    versions = (repository / NETWORK.name).glob("*/" + manifest.FILE_NAME)
-    if not any(version.parent.name.isdecimal() for version in versions):
-        raise NothingPublished(
+    try:
+        found = deployment.published(repository)
+    except VersionError as error:
+        raise LocalError(str(error)) from error
+    if not found:
+        raise LocalError(
             f"no model is published in {repository}: run 'make up' (without a network 'make up MODEL=demo'), "
             "'make up CHECKPOINT=path/to/ImageReward.pt', "
             "or 'python -m export publish --checkpoint FILE --name NAME'"
@@ -219,12 +229,8 @@ def _check_published(repository: Path) -> None:
 
 
 def _check_ports(settings: StackSettings) -> None:
-    wanted = {
-        "--port": settings.port,
-        "--triton-http-port": settings.triton.http,
-        "--triton-grpc-port": settings.triton.grpc,
-        "--triton-metrics-port": settings.triton.metrics,
-    }
+    wanted = {f"--triton-{door}-port": port for door, port in asdict(settings.triton).items()}
+    wanted["--port"] = settings.port
     if settings.ledger is not None:
         wanted["--redis-port"] = settings.ledger.port
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -234,7 +240,7 @@ def _check_ports(settings: StackSettings) -> None:
             try:
                 probe.bind((settings.host, port))
             except OSError as error:
-                raise PortTaken(
+                raise LocalError(
                     f"{settings.host}:{port} cannot be used ({error.strerror}); choose another with {option}"
                 ) from error
 
@@ -250,23 +256,16 @@ async def _is_200(url: str) -> bool:
     return status == 200
 
 
-def _last_error(log: Path | None) -> str:
-    """Return why Triton did not load a model by its log, else the last error or line."""
+def _reason(log: Path | None) -> str:
+    """Return the most telling line of the log of a server that failed."""
     if log is None:
         return "see its messages above"
-    lines = log.read_text(errors="replace").splitlines()
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E", "error")) and _HARMLESS not in line]
-    loading = [line for line in errors if "failed to load" in line]
-    line = (loading[:1] or errors[-1:] or lines[-1:] or ["it wrote nothing"])[0]
+    not_loaded = [line for line in errors if "failed to load" in line]
+    others = [line for line in lines if not _OF_TRITON.match(line)]
+    line = (not_loaded[:1] or errors[-1:] or others[-1:] or ["it gave no reason"])[0]
     message = line.split("] ", 1)[-1].strip('" ')
     # Triton writes line ends as "\\n"; what follows this one is a traceback.
     message = message.partition(r"\n\nAt:")[0]
     return f"{message} (log: {log})"
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line that is not Triton's own: a dying model's, its stub's, or the dynamic loader's."""
-    lines = log.read_text(errors="replace").splitlines()
-    words = [line for line in lines if line.strip() and not _OF_TRITON.match(line)]
-    words = [line for line in words if line.startswith("error: ")] or words
-    return f"{words[-1].strip()} (log: {log})" if words else f"it wrote nothing; see {log}"

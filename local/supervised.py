@@ -74,15 +74,11 @@ class Supervised:
                 self._end_group()
                 if time.monotonic() - self.started_s > _HEALTHY_AFTER_S:
                     delay_s = _FIRST_DELAY_S
-                report(f"{self.name} ended ({_describe(status)}); it is started again in {delay_s:g} s")
+                how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+                report(f"{self.name} ended ({how}); it is started again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _MAX_DELAY_S)
             await self.start()
-
-    def kill(self) -> None:
-        """End the process by force; `keep_alive` starts it again."""
-        if self.pid is not None:
-            self._kill_group()
 
     async def stop(self) -> None:
         """End the process and everything that it started; by force after a grace period."""
@@ -92,20 +88,21 @@ class Supervised:
             with suppress(ProcessLookupError, TimeoutError):
                 self._process.terminate()
                 await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
-            self._kill_group()
+            self.kill()
             await self._process.wait()
         finally:
             self._end_group()
 
+    def kill(self) -> None:
+        """End the process and everything that it started by force; `keep_alive` starts it again."""
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def _end_group(self) -> None:
-        self._kill_group()  # a server's helpers do not outlive it
+        self.kill()  # a server's helpers do not outlive it
         self._process = None  # its id may be another's from now on
         self.clean_up()
-
-    def _kill_group(self) -> None:
-        assert self._process is not None
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 async def keep_running(
@@ -124,10 +121,6 @@ async def keep_running(
             reason = repr(error)
         report(f"{name} stopped unexpectedly ({reason}); it goes on in {pause_s:g} s")
         await asyncio.sleep(pause_s)
-
-
-def _describe(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
 def _end_with_parent() -> None:

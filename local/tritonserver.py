@@ -1,12 +1,12 @@
 """Where a tritonserver is, and how it is started for this service.
 
-The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary and its
-Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is taken.
+The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary
+and its Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is
+taken.
 """
 
 from __future__ import annotations
 
-import compileall
 import hashlib
 import os
 import shlex
@@ -14,21 +14,21 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from local.errors import NotInstalled
-from reward.contract import MODELS, NETWORK
+from local.errors import LocalError
+from reward.contract import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reward.contract import ModelSpec
 
-# Loading a model runs its code, and shared memory is another way into the process: only who knows the
-# administration key may. Statistics, metadata and inference stay open.
+# Loading a model runs its code, and shared memory is another way into the process: only who knows
+# the administration key may. Statistics, metadata and inference stay open.
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
 ADMIN_HEADER: Final = "triton-admin-key"
 
@@ -80,34 +80,18 @@ class TritonServer:
             "model-control-mode": "explicit",
             "strict-readiness": "true",
             "exit-timeout-secs": 20,
-            "http-address": host,
-            "http-port": ports.http,
-            "grpc-address": host,
-            "grpc-port": ports.grpc,
-            "metrics-address": host,
-            "metrics-port": ports.metrics,
             "allow-gpu-metrics": "false",
             "backend-config": f"python,shm-region-prefix-name={region_prefix(server_id)}",
             "http-restricted-api": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
+        for door, port in asdict(ports).items():
+            options |= {f"{door}-address": host, f"{door}-port": port}
         if self.backends is not None:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
-
-
-def _for_a_shell(path: Path) -> str:
-    """Return a path that needs no quotes: Triton starts stubs by a line for bash, unquoted.
-
-    Raises:
-        NotInstalled: there is a space, or the like, even in the path from the current directory.
-    """
-    for spelling in (str(path), os.path.relpath(path)):
-        if shlex.quote(spelling) == spelling:
-            return spelling
-    raise NotInstalled(f"Triton cannot start its Python processes in {path}: use a path without spaces")
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
@@ -116,7 +100,7 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
     The wheel's Python backend is laid out in `directory` as Triton wants it.
 
     Raises:
-        NotInstalled: there is none, or its Python backend does not start with this Python.
+        LocalError: there is none, or its Python backend does not start with this Python.
     """
     # The Python backend's stub takes its packages from the first `python3` on PATH: ours.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -125,7 +109,7 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
         return _of_wheel(Path(spec.origin).parent / "tritonserver", directory, path)
     binary = shutil.which("tritonserver")
     if binary is None:
-        raise NotInstalled(
+        raise LocalError(
             "no tritonserver: install the extra 'triton' (pip install '.[triton]', Linux on x86-64) "
             "or put a tritonserver on PATH"
         )
@@ -133,7 +117,7 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
 
 
 def region_prefix(server_id: str) -> str:
-    """Return what the names of this server's regions of shared memory, and no other's, begin with."""
+    """Return what the names of this server's regions of shared memory begin with."""
     return f"imajin_{hashlib.sha256(server_id.encode()).hexdigest()[:16]}_"
 
 
@@ -147,58 +131,54 @@ def check_shared_memory(directory: Path = SHARED_MEMORY, *, min_mib: int = SHARE
     """Refuse to go on where Triton's Python processes would fail one after another.
 
     Raises:
-        NotInstalled: too little shared memory is free.
+        LocalError: too little shared memory is free.
     """
     state = os.statvfs(directory)
     free_mib = state.f_bavail * state.f_frsize // 2**20
     if free_mib < min_mib:
-        raise NotInstalled(
+        raise LocalError(
             f"{directory} has {free_mib} MiB free and Triton needs {min_mib}: remove what others left there, "
             "or give a container more (docker run --shm-size=1g)"
         )
-
-
-def compile_models(repository: Path) -> None:
-    """Write the bytecode of the network's `model.py` before Triton loads it.
-
-    Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that is a
-    change of the model: the next call to load it would load it anew beside the first, in twice the memory.
-    """
-    # Where it may not write, Triton may not either.
-    compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
 def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        raise NotInstalled(f"the nvidia-pytriton wheel has no Python backend for Python {version}")
+        raise LocalError(f"the nvidia-pytriton wheel has no Python backend for Python {version}")
     backend = directory / "backends" / "python"
     shutil.rmtree(backend, ignore_errors=True)
     backend.mkdir(parents=True)
-    for file in [*(wheel / "backends" / "python").iterdir(), stub]:
-        if file.is_file():
-            (backend / file.name).symlink_to(file)
+    for file in filter(Path.is_file, [*(wheel / "backends" / "python").iterdir(), stub]):
+        (backend / file.name).symlink_to(file)
     libraries = [
         sysconfig.get_config_var("LIBDIR"),
         str(Path(sys.base_prefix) / "lib"),
         str(wheel.parents[1] / "nvidia_pytriton.libs"),
     ]
     environment = {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
-    _check_stub(stub, environment)
-    return TritonServer(wheel / "bin" / "tritonserver", backends=backend.parent, environment=environment)
-
-
-def _check_stub(stub: Path, environment: dict[str, str]) -> None:
-    """Start the stub without arguments: it says so and ends, unless it cannot even be loaded."""
+    # Without arguments the stub says so and ends, unless it cannot even be loaded.
     trial = subprocess.run(  # noqa: S603 - of the wheel
         [stub], env=environment, capture_output=True, text=True, errors="replace", check=False
     )
     if trial.returncode == _NOT_LOADED:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
         reason = trial.stderr.strip().rpartition(": error ")[2]
-        raise NotInstalled(
+        raise LocalError(
             f"Triton's Python backend does not start with this Python: {reason}; "
             f"install it (Debian, Ubuntu: apt-get install libpython{version}), or let 'make' choose a Python: "
             "make clean, then the same command again"
         )
+    return TritonServer(wheel / "bin" / "tritonserver", backends=backend.parent, environment=environment)
+
+
+def _for_a_shell(path: Path) -> str:
+    """Return a path that needs no quotes: Triton starts stubs by a line for bash, unquoted.
+
+    Raises:
+        LocalError: there is a space, or the like, even in the path from the current directory.
+    """
+    for spelling in (str(path), os.path.relpath(path)):
+        if shlex.quote(spelling) == spelling:
+            return spelling
+    raise LocalError(f"Triton cannot start its Python processes in {path}: use a path without spaces")

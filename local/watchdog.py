@@ -1,9 +1,10 @@
 """What `keep_alive` cannot see: a process that lives and does not work.
 
-A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring shows
-at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail meanwhile: the one that
-fails when the limit is reached is ended. The clock stands still while only the ledger of GPU memory is away,
-which is nobody's fault, and while the part that fails is being started.
+A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring
+shows at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail
+meanwhile: the one that fails when the limit is reached is ended. The clock stands still while only
+the ledger of GPU memory is away, which is nobody's fault, and while the part that fails is being
+started.
 """
 
 from __future__ import annotations
@@ -11,93 +12,97 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from local.http_call import http_call
-from local.stubs import DeadStubs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from local.supervised import Supervised
 
-_TIMEOUT_S: Final = 10.0
-"""The frontend answers from memory; on a busy machine, too, that takes no longer."""
 NOTHING_KNOWN: Final = "nothing is known yet"
 """What a frontend says of a part before its first look: no word against that part."""
+
+_TIMEOUT_S: Final = 10.0
+"""The frontend answers from memory; on a busy machine, too, that takes no longer."""
 _OLDEST_NEWS_S: Final = 15.0
-"""While all is well the frontend looks seldom: so long "ready" may be about a Triton that is gone."""
+"""While all is well the frontend looks seldom: so long "ready" may be about a Triton of before."""
+
 _OF_TRITON: Final = frozenset({"triton", "model"})
 _OF_FRONTEND: Final = frozenset({"decode", "frontend"})
 
+# The stub, of whose name the kernel keeps 15 characters, or the shell that could not start it.
+_STUBS: Final = ("triton_python_backend_stub"[:15], "bash")
 
-@dataclass(eq=False)
-class Watchdog:
-    """Kills what does not work; `Supervised.keep_alive` starts it again. Made once all have worked."""
 
-    triton: Supervised
-    frontend: Supervised
-    url: str
-    """Of the frontend."""
-    report: Callable[[str], None]
-    unready_limit_s: float
-    start_limit_s: float
-    """So long a process that was started again may take until it works."""
-    stub_poll_s: float = 1.0
-    ready_poll_s: float = 5.0
-    _looked_s: float = field(default_factory=time.monotonic, init=False)
-    _worked_s: float = field(default_factory=time.monotonic, init=False)
-    """What was started before has worked."""
-    _unready_s: float = field(default=0.0, init=False)
+async def watch(
+    triton: Supervised,
+    frontend: Supervised,
+    health_url: str,
+    report: Callable[[str], None],
+    *,
+    unready_limit_s: float,
+    start_limit_s: float,
+    poll_s: float = 1.0,
+) -> None:
+    """End what does not work, until cancelled: `Supervised.keep_alive` starts it again.
 
-    async def watch_stubs(self) -> None:
-        """End Triton when a Python stub of it has died, until cancelled."""
-        stubs = DeadStubs()
-        while True:
-            await asyncio.sleep(self.stub_poll_s)
-            if stubs.are_there(self.triton.pid):
-                self._end(self.triton, "a Python stub of Triton's died")
+    A process that was started again may take `start_limit_s` until it works. Begun once all have
+    worked.
+    """
+    looked_s = worked_s = time.monotonic()  # what was started before `worked_s` has worked
+    unready_s = 0.0
+    while True:
+        if await has_dead_stub(triton, pause_s=poll_s):
+            report("a Python stub of Triton's died: Triton is ended")
+            triton.kill()
+        since_s, looked_s = looked_s, time.monotonic()
+        failing = _failing_parts(*await asyncio.to_thread(http_call, health_url, timeout_s=_TIMEOUT_S))
+        if not failing:
+            unready_s = 0.0
+            worked_s = max(worked_s, looked_s - _OLDEST_NEWS_S)
+        culprit = triton if failing & _OF_TRITON else frontend if failing & _OF_FRONTEND else None
+        if culprit is None or culprit.pid is None:
+            continue
+        if culprit.started_s > worked_s and looked_s - culprit.started_s < start_limit_s:
+            continue
+        # At most what a look takes: this process itself may have been stopped.
+        unready_s += min(looked_s - since_s, poll_s + _TIMEOUT_S)
+        if unready_s > unready_limit_s:
+            report(f"{culprit.name} lives but is not ready after {unready_s:.0f} s: it is ended")
+            culprit.kill()
+            unready_s = 0.0
 
-    async def watch_readiness(self) -> None:
-        """End what fails when the service has been unready for the limit, until cancelled."""
-        while True:
-            await asyncio.sleep(self.ready_poll_s)
-            since_s, self._looked_s = self._looked_s, time.monotonic()
-            health_url = f"{self.url}/health/ready"
-            failing = _failing_parts(*await asyncio.to_thread(http_call, health_url, timeout_s=_TIMEOUT_S))
-            if not failing:
-                self._unready_s = 0.0
-                self._worked_s = max(self._worked_s, self._looked_s - _OLDEST_NEWS_S)
-                continue
-            culprit = self._find_culprit(failing)
-            if culprit is None or self._is_starting(culprit):
-                continue
-            # At most what a look takes: this process itself may have been stopped.
-            self._unready_s += min(self._looked_s - since_s, self.ready_poll_s + _TIMEOUT_S)
-            if self._unready_s > self.unready_limit_s:
-                self._end(culprit, f"{culprit.name} lives but is not ready after {self._unready_s:.0f} s")
-                self._unready_s = 0.0
 
-    def _find_culprit(self, failing: frozenset[str]) -> Supervised | None:
-        if failing & _OF_TRITON:
-            return self.triton
-        return self.frontend if failing & _OF_FRONTEND else None
+async def has_dead_stub(triton: Supervised, *, pause_s: float) -> bool:
+    """Look twice for a Python process of Triton's that died: Triton 2.51 does not start it again.
 
-    def _is_starting(self, part: Supervised) -> bool:
-        """Tell whether it is not there, or has not worked yet and may be loading its model."""
-        if part.pid is None:
-            return True
-        age_s = self._looked_s - part.started_s
-        return part.started_s > self._worked_s and age_s < self.start_limit_s
+    It runs each Python model in such a process, the stub. When one is dead it says that it is
+    ready, and fails every request. Those that it ends itself it buries: only those that stay count.
+    """
+    first = dead_stubs(triton.pid)
+    await asyncio.sleep(pause_s)
+    return bool(first & dead_stubs(triton.pid))
 
-    def _end(self, part: Supervised, reason: str) -> None:
-        self.report(f"{reason}: {part.name} is ended")
-        part.kill()
+
+def dead_stubs(triton: int | None) -> set[int]:
+    """Find the children of a Triton that died and were not waited for: they stay as zombies."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            head, _, rest = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
+        except OSError:
+            continue  # it ended meanwhile
+        state, parent = rest.split()[:2]
+        if state == "Z" and int(parent) == triton and head.partition("(")[2] in _STUBS:
+            found.add(int(entry.name))
+    return found
 
 
 def _failing_parts(status: int, body: bytes) -> frozenset[str]:
-    """Read what keeps the service from being ready; the frontend itself, where no answer says so."""
+    """Read what keeps the service from being ready: the frontend, where no answer says so."""
     if status == 200:
         return frozenset()
     try:

@@ -1,60 +1,50 @@
 """model-boss: services that share GPUs ask a ledger in Redis before they load a model.
 
-Read `claim` first, then `ledger` (one method for each script) and `lease` (what a holder uses). The
-protocol itself is in `scripts/`, for every other language too; `docs/model-boss.md` explains it.
+Read `claim` first, then `ledger` (one method for each script), `tenure` (what a process may rely
+on, and for how long) and `lease` (what a holder uses). The protocol itself is in `scripts/`, for
+every other language too; `docs/model-boss.md` explains it.
 """
 
 from model_boss.claim import (
-    Answer,
     Capacity,
     Claim,
+    GpuLedger,
     Granted,
     Held,
     Phase,
     Priority,
-    Renewal,
     Waiting,
     WaitReason,
 )
-from model_boss.clock import Term
 from model_boss.errors import (
-    CapacityUnknown,
-    ClaimConflict,
     ClaimRefused,
-    ClaimTooLarge,
     InvalidClaim,
     InvalidUrl,
     LeaseLost,
     LedgerUnavailable,
     ModelBossError,
     NotGranted,
-    TtlMismatch,
 )
-from model_boss.gauge import Gauge
 from model_boss.lease import Ending, Lease
 from model_boss.ledger import Ledger
 from model_boss.memory import DeviceMemory, Meter, Nvml
-from model_boss.options import LeaseOptions, LedgerOptions, OnOutage
-from model_boss.table import Row, Table, render
+from model_boss.options import LedgerOptions, OnOutage
+from model_boss.table import Row, Table
+from model_boss.tenure import Standing, Tenure
 
 __all__ = [
-    "Answer",
     "Capacity",
-    "CapacityUnknown",
     "Claim",
-    "ClaimConflict",
     "ClaimRefused",
-    "ClaimTooLarge",
     "DeviceMemory",
     "Ending",
-    "Gauge",
+    "GpuLedger",
     "Granted",
     "Held",
     "InvalidClaim",
     "InvalidUrl",
     "Lease",
     "LeaseLost",
-    "LeaseOptions",
     "Ledger",
     "LedgerOptions",
     "LedgerUnavailable",
@@ -65,12 +55,10 @@ __all__ = [
     "OnOutage",
     "Phase",
     "Priority",
-    "Renewal",
     "Row",
+    "Standing",
     "Table",
-    "Term",
-    "TtlMismatch",
+    "Tenure",
     "WaitReason",
     "Waiting",
-    "render",
 ]

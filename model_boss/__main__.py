@@ -1,7 +1,7 @@
 """`python -m model_boss status | run | capacity`: the ledger from a shell.
 
-Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there (nor was
-it when the wait of `run` ended), 75 not granted in time.
+Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there
+(nor was it when the wait of `run` ended), 75 not granted in time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import uuid
-from typing import Final
+from typing import Any, Final
 
 from model_boss.claim import Capacity, Claim, Priority
 from model_boss.command import run_command
@@ -21,7 +21,7 @@ from model_boss.errors import LedgerUnavailable, ModelBossError, NotGranted
 from model_boss.lease import Lease
 from model_boss.ledger import Ledger
 from model_boss.memory import Nvml
-from model_boss.options import LeaseOptions, LedgerOptions, OnOutage
+from model_boss.options import LedgerOptions
 from model_boss.table import render
 
 _UNAVAILABLE: Final = 69  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h
@@ -72,17 +72,13 @@ async def _run(parsed: argparse.Namespace) -> int:
         vram_mb=parsed.vram_mb,
         priority=Priority.parse(parsed.priority),
     )
-    on_outage = OnOutage.FAIL_OPEN if parsed.fail_open else OnOutage.FAIL_CLOSED
-    options = LeaseOptions(
-        on_outage=on_outage, meter=Nvml(), margin_mb=parsed.margin_mb, is_always_in_use=True
-    )
-    async with _ledger(parsed) as ledger:
+    async with _ledger(parsed, meter=Nvml(), margin_mb=parsed.margin_mb) as ledger:
         return await run_command(
-            Lease(ledger, claim, options),
+            Lease(ledger, claim, fail_open=parsed.fail_open, is_always_in_use=True),
             parsed.command,
             wait_s=parsed.wait_s,
             grace_s=parsed.grace_s,
-            lost_grace_s=min(parsed.grace_s, options.safety_of(parsed.ttl_s)),
+            lost_grace_s=min(parsed.grace_s, parsed.ttl_s / 10),
         )
 
 
@@ -100,8 +96,8 @@ async def _capacity(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _ledger(parsed: argparse.Namespace) -> Ledger:
-    return Ledger.connect(parsed.redis_url, LedgerOptions(prefix=parsed.prefix, ttl_s=parsed.ttl_s))
+def _ledger(parsed: argparse.Namespace, **more: Any) -> Ledger:  # noqa: ANN401 - of `LedgerOptions`
+    return Ledger(parsed.redis_url, LedgerOptions(prefix=parsed.prefix, ttl_s=parsed.ttl_s, **more))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--fail-open", action="store_true", help="go on when Redis is gone: a GPU of one's own")
     run.add_argument(
-        "--margin-mb", type=int, default=LeaseOptions.margin_mb, help="where no capacity is set yet"
+        "--margin-mb", type=int, default=LedgerOptions.margin_mb, help="where no capacity is set yet"
     )
     run.add_argument("--lease-id", help="default: a new one")
     run.add_argument("--owner", help="default: host and process id")

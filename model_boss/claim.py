@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from model_boss.errors import InvalidClaim
 
@@ -19,14 +19,6 @@ class Phase(StrEnum):
     RESERVED = "reserved"
     ACTIVE = "active"
     YIELDING = "yielding"
-
-
-class Answer(StrEnum):
-    """What the ledger says to a holder."""
-
-    OK = "ok"
-    YIELD = "yield"
-    LOST = "lost"
 
 
 class Priority(IntEnum):
@@ -57,7 +49,7 @@ class WaitReason(StrEnum):
     """Why a claim has to wait."""
 
     GRACE = "grace"
-    """The ledger has just begun and grants nothing until its former holders had time to come back."""
+    """The ledger has just begun: its former holders are given time to come back."""
     QUEUE = "queue"
     """Others stand before it."""
     MEMORY = "memory"
@@ -77,7 +69,7 @@ class Claim:
     priority: int = Priority.NORMAL
     """0 to 1000; the higher is the more urgent."""
     holder: str = ""
-    """The name of this process, where several ask for one lease: one of them holds it, the others stand by."""
+    """The name of this process, where several ask for one lease: one holds it, the others stand by."""
 
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
@@ -102,15 +94,19 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Granted:
-    """The memory is set aside, under this fencing token."""
+    """The memory is set aside for this process, under this fencing token."""
 
     fence: int
-    phase: Phase
-    """`RESERVED`; or another, where the same owner holds the lease already and has the model loaded."""
-    used_mb: int | None
-    """What was committed; `None` where nothing was."""
-    capacity: Capacity | None
+    phase: Phase = Phase.RESERVED
+    """Or another, where the lease was held before and the model is loaded."""
+    used_mb: int | None = None
+    """What was committed; `None` where nothing was, or where it was forgotten."""
+    vram_mb: int | None = None
+    """How much is set aside, where another process of the lease claimed another size first."""
+    capacity: Capacity | None = None
     """What the ledger knew when it granted; a holder brings it along after a restart of Redis."""
+    others_stand_by: bool = False
+    """Another process asked for this very lease lately."""
 
 
 @dataclass(frozen=True)
@@ -119,30 +115,50 @@ class Held:
 
     holder: str
     fence: int
-    phase: Phase
-
-    def __str__(self) -> str:
-        return f"held by {self.holder}"
 
 
 @dataclass(frozen=True)
 class Waiting:
     """The claim stands in the queue; `position` counts from 0."""
 
-    position: int
-    reason: WaitReason
-
-    def __str__(self) -> str:
-        return f"{self.reason}, position {self.position}"
+    position: int = 0
+    reason: WaitReason = WaitReason.MEMORY
 
 
-@dataclass(frozen=True)
-class Renewal:
-    """The ledger's answer to a heartbeat; the rest is `None` where the lease is lost."""
+class GpuLedger(Protocol):
+    """Whoever gives out a GPU's memory: `Ledger`, or another coordinator behind an adapter.
 
-    answer: Answer
-    phase: Phase | None
-    used_mb: int | None
-    """What was committed; `None` where nothing was, or was forgotten."""
-    wanted_s: float
-    """For so long it counts yet that another process asked for this very lease; 0: none did."""
+    Every call answers or fails within seconds, and may be repeated; every one may raise
+    `LedgerUnavailable`. A lease that is not renewed for `ttl_s` ends. Another process of the same
+    lease may follow after two thirds of that, or when the holder hands over: under a new fence,
+    without freeing the memory. `None` for a grant: the lease is not this process's any more.
+    """
+
+    @property
+    def ttl_s(self) -> float:
+        """How long a lease lasts after a heartbeat."""
+
+    async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
+        """Ask for the lease, or keep its place in the queue; who holds it is granted it again.
+
+        Raises:
+            ClaimRefused: waiting would not help.
+        """
+
+    async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
+        """Say that the model is loaded, and how much it was measured to use."""
+
+    async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
+        """Hold the lease for `ttl_s` from now; `in_use`: since the last call."""
+
+    async def release(self, claim: Claim, fence: int) -> object:
+        """Give the memory back, which is free; fence 0: leave the queue."""
+
+    async def hand_over(self, claim: Claim, fence: int) -> object:
+        """Let the next process that asks follow at once."""
+
+    async def room_mb(self, gpu: str) -> int | None:
+        """Return how much this GPU may give at most; `None`: nobody has said."""
+
+    async def aclose(self) -> None:
+        """Close what is open."""

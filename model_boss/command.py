@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from model_boss import guard
 from model_boss.lease import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from model_boss.lease import Lease
 
 _LOG: Final = logging.getLogger("model_boss")
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _FORWARDED: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -35,13 +36,14 @@ async def run_command(
 ) -> int:
     """Wait for the lease, run the command, give the lease back; return the shell's exit status.
 
-    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it gets
-    SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it leaves
-    behind in its group is killed, because the memory is given back.
+    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it
+    gets SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it
+    leaves behind in its group is killed, because the memory is given back.
 
     Raises:
         NotGranted, ClaimRefused: the command was not started.
     """
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
     async with lease:
         fence = await _granted(lease, wait_s)
         if fence is None:
@@ -52,11 +54,18 @@ async def run_command(
             "MODEL_BOSS_LEASE": claim.lease_id,
             "MODEL_BOSS_FENCE": str(fence),
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-S", str(Path(guard.__file__)), str(os.getpid()), *command),
-            process_group=0,
-            env=environment,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                process_group=0,
+                env=environment,
+                preexec_fn=partial(_die_with, os.getpid(), prctl),
+            )
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "not found" if is_missing else error.strerror
+            print(f"model_boss: {command[0]}: {reason}", file=sys.stderr)  # noqa: T201
+            return 127 if is_missing else 126
         loop = asyncio.get_running_loop()
         for number in _FORWARDED:
             loop.add_signal_handler(number, _signal_group, process.pid, number)
@@ -69,6 +78,14 @@ async def run_command(
             for number in _FORWARDED:
                 loop.remove_signal_handler(number)
     return status if status >= 0 else 128 - status
+
+
+def _die_with(keeper: int, prctl: Callable[[int, int], int] | None) -> None:
+    """Have the kernel kill the command when its keeper dies, since nobody renews its lease then."""
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != keeper:  # it died before the kernel was told
+        os._exit(128 + signal.SIGKILL)
 
 
 async def _granted(lease: Lease, wait_s: float | None) -> int | None:

@@ -6,9 +6,10 @@
     redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/db][?option=value]
     rediss+sentinel://...                                     the same over TLS
 
-The first three are redis-py's own, with its options (`ssl_ca_certs`, `ssl_certfile`, ...). The other two
-are read here: user and password are those of the Redis servers, and `sentinel_username` and
-`sentinel_password` among the options those of the Sentinels.
+The first three are redis-py's own, with its options (`ssl_ca_certs`, `ssl_certfile`, ...). Of the
+other two the hosts and the service are read here, and the rest by redis-py likewise: user and
+password are those of the Redis servers, and `sentinel_username` and `sentinel_password` among the
+options those of the Sentinels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SENTINEL_PORT: Final = 26379
-# Not `urlsplit`: it refuses a bracketed address that does not begin the host, as the second of a list does not.
 _SENTINEL_URL: Final = re.compile(
-    r"(?P<scheme>rediss?\+sentinel)://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?",
-    re.DOTALL,
+    r"(?P<scheme>rediss?)\+sentinel://(?P<credentials>[^/?#]*@)?(?P<hosts>[^/?#@]+)"
+    r"/(?P<service>[^/?#]+)(?P<db>/\d+)?/?(?P<query>\?[^#]*)?"
 )
 
 
@@ -91,45 +91,23 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     """
     parts = _SENTINEL_URL.fullmatch(url)
     if parts is None:
-        scheme = url.partition("://")[0]
-        raise InvalidUrl(f"{scheme}:// is not one of redis+sentinel://, rediss+sentinel://")
-    credentials, _, hosts = parts["netloc"].rpartition("@")
-    service, _, db = parts["path"].strip("/").partition("/")
-    if not hosts or not service:
-        raise InvalidUrl(
-            "a Sentinel URL names its hosts and its service: redis+sentinel://host:26379/service"
-        )
-    if db and not db.isdecimal():
-        raise InvalidUrl(f"the database of a Sentinel URL is a number, not {db!r}")
+        form = "redis+sentinel://host:26379[,host...]/service[/db], or rediss+sentinel://"
+        raise InvalidUrl(f"a Sentinel URL names its hosts and its service: {form}")
+    scheme, credentials, db, query = (parts[name] or "" for name in ("scheme", "credentials", "db", "query"))
     try:
-        # redis-py reads the options, under the types it wants them in.
-        options = dict(parse_url(f"redis://?{parts['query'] or ''}"))
-    except ValueError as error:
+        sentinels = tuple(_address(host) for host in parts["hosts"].split(","))
+        options = dict(parse_url(f"{scheme}://{credentials}{db}{query}"))
+    except (ValueError, KeyError) as error:
         raise InvalidUrl(str(error)) from error
-    user, _, password = credentials.partition(":")
-    sentinel_options = {
-        name.removeprefix("sentinel_"): options.pop(name)
-        for name in list(options)
-        if name.startswith("sentinel_")
-    }
+    options.pop("connection_class", None)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if parts["scheme"] == "rediss+sentinel":
+    if scheme == "rediss":
         tls["ssl"] = True
-    options |= tls
-    for name, value in (("username", user), ("password", password), ("db", db)):
-        if value:
-            options[name] = int(value) if name == "db" else unquote(value)
-    return SentinelUrl(
-        tuple(_address(host) for host in hosts.split(",")), unquote(service), options, tls | sentinel_options
-    )
+    own = {name: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
+    sentinel_options = {name.removeprefix("sentinel_"): value for name, value in own.items()}
+    return SentinelUrl(sentinels, unquote(parts["service"]), options | tls, tls | sentinel_options)
 
 
 def _address(host: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{host}")
-        name, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidUrl(f"{host!r} is not host:port") from error
-    if not name:
-        raise InvalidUrl(f"{host!r} is not host:port")
-    return name, port or SENTINEL_PORT
+    parts = parse_url(f"redis://{host}")
+    return parts["host"], parts.get("port", SENTINEL_PORT)

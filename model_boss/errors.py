@@ -5,10 +5,6 @@ ModelBossError
 ├── InvalidUrl              a Redis URL of a kind that is not supported
 ├── LedgerUnavailable       Redis cannot be reached, refuses, or did not answer in time
 ├── ClaimRefused            the ledger answers, and will not grant this claim however long it waits
-│   ├── ClaimConflict       the lease id is in use by another owner, or for another size or priority
-│   ├── ClaimTooLarge       more memory than this GPU can ever give
-│   ├── CapacityUnknown     nobody has said how much memory this GPU has
-│   └── TtlMismatch         the ledger runs with another time to live
 ├── NotGranted              the wait ended before the claim was granted
 └── LeaseLost               the lease is no longer this holder's
 """
@@ -32,22 +28,6 @@ class LedgerUnavailable(ModelBossError):
 
 class ClaimRefused(ModelBossError):
     """The ledger will not grant this claim however long it waits."""
-
-
-class ClaimConflict(ClaimRefused):
-    """The lease id is in use by another owner, or for another size or priority."""
-
-
-class ClaimTooLarge(ClaimRefused):
-    """The claim is for more memory than this GPU can ever give."""
-
-
-class CapacityUnknown(ClaimRefused):
-    """Nobody has said how much memory this GPU has."""
-
-
-class TtlMismatch(ClaimRefused):
-    """The ledger runs with another time to live than this client."""
 
 
 class NotGranted(ModelBossError):

@@ -1,33 +1,29 @@
 """The ledger in Redis: one method for each script, each a single atomic step.
 
-    async with Ledger.connect("redis://localhost") as ledger:
-        answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl", vram_mb=9000))
+    async with Ledger("redis://localhost") as ledger:
+        answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl",
+        vram_mb=9000))
 
-Nothing here waits, repeats or remembers: that is `Lease`. Every method may raise `LedgerUnavailable`, at
-the latest after `LedgerOptions.timeout_s`, and every one may be called again when it did.
+Nothing here waits or repeats: that is `Lease`. Every method may raise `LedgerUnavailable`, and
+every one may be called again when it did. With a meter among its options, the ledger is told how
+much memory everybody uses: before a claim, with heartbeats, and after a release.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
-from model_boss.claim import Answer, Capacity, Claim, Granted, Held, Phase, Renewal, Waiting, WaitReason
+from model_boss.claim import Capacity, Claim, Granted, Held, Phase, Waiting, WaitReason
 from model_boss.connection import Connection
-from model_boss.errors import (
-    CapacityUnknown,
-    ClaimConflict,
-    ClaimRefused,
-    ClaimTooLarge,
-    LedgerUnavailable,
-    TtlMismatch,
-)
-from model_boss.keys import Keys, gpu_of
+from model_boss.errors import ClaimRefused, LedgerUnavailable
 from model_boss.options import LedgerOptions
 from model_boss.protocol import (
-    CANCEL,
     CAPACITY,
     COMMIT,
     HAND_OVER,
@@ -35,45 +31,42 @@ from model_boss.protocol import (
     RENEW,
     RESERVE,
     STATUS,
-    YIELD,
+    Keys,
     Script,
     compose,
 )
 from model_boss.table import Table, read_table
+from model_boss.tenure import now_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from types import TracebackType
 
-    from model_boss.memory import Meter
-    from model_boss.protocol import Text
+    from redis.commands.core import AsyncScript
 
+_LOG: Final = logging.getLogger("model_boss")
 _Reply = TypeVar("_Reply")
 
 
 class Ledger:
     """The leases of all GPUs that one Redis keeps account of."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        options: LedgerOptions | None = None,
-        composed: Callable[[Script], Text] = compose,
-    ) -> None:
-        """Use `connect`, unless the scripts are to be composed in another way, as tests do."""
-        self.options = options or LedgerOptions()
-        self._connection = connection
-        self._composed = composed
-
-    @classmethod
-    def connect(cls, url: str, options: LedgerOptions | None = None) -> Self:
-        """Open a ledger; the first call connects.
+    def __init__(self, url: str, options: LedgerOptions | None = None) -> None:
+        """Prepare; the first call connects.
 
         Raises:
             InvalidUrl: of a kind that `connection` does not read.
         """
-        options = options or LedgerOptions()
-        return cls(Connection(url, options.timeout_s), options)
+        self.options = options or LedgerOptions()
+        self._connection = Connection(url, self.options.timeout_s)
+        self._scripts: dict[Script, AsyncScript] = {}
+        self._meter = self.options.meter
+        self._measure_at_s: dict[str, float] = {}
+
+    @property
+    def ttl_s(self) -> float:
+        """Return the time to live of every lease."""
+        return self.options.ttl_s
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,8 +84,9 @@ class Ledger:
         """Claim memory, or keep the claim's place in the queue. Idempotent by lease id and holder.
 
         Raises:
-            ClaimRefused: waiting would not help; the subclass says why.
+            ClaimRefused: waiting would not help.
         """
+        await self.measure(claim.gpu)  # what was released since would look foreign
         word, *rest = await self._call(
             RESERVE,
             claim.gpu,
@@ -105,80 +99,83 @@ class Ledger:
             ttl_ms=self.options.ttl_ms,
         )
         if word == "granted":
-            fence, phase, used_mb, total_mb, margin_mb = rest
+            fence, phase, used_mb, vram_mb, total_mb, margin_mb = rest
             capacity = Capacity(total_mb, margin_mb) if total_mb else None
-            return Granted(fence, Phase(phase), _or_none(used_mb), capacity)
+            return Granted(fence, Phase(phase), _or_none(used_mb), vram_mb, capacity)
         if word == "held":
-            return Held(rest[0], rest[1], Phase(rest[2]))
+            return Held(rest[0], rest[1])
         if word == "waiting":
             return Waiting(rest[0], WaitReason(rest[1]))
         raise self._refusal(word, rest, claim)
 
-    async def renew(
-        self,
-        claim: Claim,
-        fence: int,
-        *,
-        phase: Phase,
-        in_use: bool = False,
-        used_mb: int | None = None,
-        capacity: Capacity | None = None,
-    ) -> Renewal:
-        """Hold the lease for one more time to live.
+    async def renew(self, claim: Claim, granted: Granted, *, in_use: bool = False) -> Granted | None:
+        """Hold the lease for one more time to live; where Redis forgot it, it is admitted again.
 
         Args:
             claim: as it was granted.
-            fence: the token it was granted under.
+            granted: the ledger's last answer; `None` of this call: the lease is lost.
             in_use: since the last call; a lease that is not used for a time to live counts as idle.
-            phase: as the holder knows it; this and what follows admits it again where Redis forgot it.
-            used_mb: as committed; `None` while nothing is.
-            capacity: as granted.
 
         Raises:
-            TtlMismatch: the ledger runs with another time to live.
+            ClaimRefused: the ledger runs with another time to live.
         """
+        capacity = granted.capacity
         word, *rest = await self._call(
             RENEW,
             claim.gpu,
             lease_id=claim.lease_id,
             owner=claim.owner,
             holder=claim.holder,
-            fence=fence,
+            fence=granted.fence,
             ttl_ms=self.options.ttl_ms,
             in_use=int(in_use),
             model=claim.model,
-            vram_mb=claim.vram_mb,
+            vram_mb=_size(claim, granted),
             priority=int(claim.priority),
-            phase=phase,
-            used_mb=_or_empty(used_mb),
+            phase=granted.phase,
+            used_mb=_or_empty(granted.used_mb),
             total_mb=capacity.total_mb if capacity else "",
             margin_mb=capacity.margin_mb if capacity else "",
         )
         if word == "ttl_mismatch":
             raise self._refusal(word, rest, claim)
-        if not rest:
-            return Renewal(Answer(word), None, None, 0)
-        return Renewal(Answer(word), Phase(rest[0]), _or_none(rest[1]), rest[2] / 1000)
+        if word == "lost":
+            return None
+        if now_s() >= self._measure_at_s.get(claim.gpu, 0.0):
+            await self._measure_after(claim.gpu)
+        phase, used_mb, wanted_ms = rest
+        return replace(granted, phase=Phase(phase), used_mb=_or_none(used_mb), others_stand_by=wanted_ms > 0)
 
-    async def commit(self, claim: Claim, fence: int, used_mb: int | None = None) -> Answer:
-        """Say that the memory is in use now, and how much of it if that was measured."""
-        return await self._fenced(COMMIT, claim, fence, used_mb=_or_empty(used_mb))
+    async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
+        """Say that the memory is in use now, and how much if that was measured; `None`: lost."""
+        word = await self._fenced(COMMIT, claim, granted.fence, used_mb=_or_empty(used_mb))
+        if word == "lost":
+            return None
+        phase = Phase.YIELDING if word == "yield" else Phase.ACTIVE
+        return replace(granted, phase=phase, used_mb=_size(claim, granted) if used_mb is None else used_mb)
 
-    async def hand_over(self, claim: Claim, fence: int) -> Answer:
-        """Let the next process that asks for this lease hold it, at once and without freeing the memory."""
-        return await self._fenced(HAND_OVER, claim, fence)
+    async def hand_over(self, claim: Claim, fence: int) -> bool:
+        """Let the next process that asks for this lease hold it at once; the memory stays set aside."""
+        return await self._fenced(HAND_OVER, claim, fence) == "ok"
 
-    async def release(self, claim: Claim, fence: int) -> Answer:
-        """Give the memory back, once it is unloaded; `LOST` where it was no longer held."""
-        return await self._fenced(RELEASE, claim, fence)
+    async def release(self, claim: Claim, fence: int = 0) -> bool:
+        """Give the memory back, once it is unloaded, or without a fence leave the queue.
 
-    async def cancel(self, claim: Claim) -> Answer:
-        """Leave the queue; `LOST` where the claim does not wait, or no longer."""
-        return Answer((await self._call(CANCEL, claim.gpu, lease_id=claim.lease_id, owner=claim.owner))[0])
+        Returns:
+            Whether the lease was held under this fence, or waited.
+        """
+        answer = await self._fenced(RELEASE, claim, fence)
+        if fence:
+            await self._measure_after(claim.gpu)
+        return answer == "ok"
 
-    async def ask_to_yield(self, gpu: str, lease_id: str) -> Answer:
-        """Ask a holder for its memory, whatever its priority; `LOST` where nobody holds that lease."""
-        return Answer((await self._call(YIELD, gpu, lease_id=lease_id))[0])
+    async def room_mb(self, gpu: str) -> int | None:
+        """Return how much this GPU may give at most; `None` where nobody has said or measures it."""
+        table = await self.table(gpu)
+        if table.total_mb is not None:
+            return table.total_mb - (table.margin_mb or 0)
+        capacity = await self.measure(gpu)
+        return None if capacity is None else capacity.total_mb - capacity.margin_mb
 
     async def table(self, gpu: str) -> Table:
         """Report what is held of this GPU, and who waits."""
@@ -186,66 +183,71 @@ class Ledger:
         return read_table(gpu, now_ms, ledger, leases)
 
     async def gpus(self) -> list[str]:
-        """Find the GPUs that this ledger has ever heard of. Reads the names of all keys: a tool's call."""
+        """Find the GPUs of this ledger. Reads the names of all keys: a tool's call."""
         pattern = f"{self.options.prefix}:{{*}}:"
         keys = [
             key
             for name in ("capacity", "epoch")
             for key in await self._in_time(self._matching(pattern + name))
         ]
-        return sorted({gpu_of(key) for key in keys})
+        return sorted({key[key.index("{") + 1 : key.index("}")] for key in keys})
 
     async def set_capacity(self, gpu: str, capacity: Capacity) -> None:
         """Set by hand how much memory a GPU has."""
         await self._set_capacity(gpu, capacity, measured=0, used_mb="", measured_at_ms="")
 
-    async def measure(self, gpu: str, meter: Meter, margin_mb: int) -> Capacity | None:
-        """Measure the GPU and tell the ledger how much everybody uses of it.
+    async def measure(self, gpu: str) -> Capacity | None:
+        """Measure the GPU, if there is a meter, and tell the ledger how much everybody uses of it.
 
-        A total and a margin that are set already stay as they are.
+        A total and a margin that are set already stay as they are. A meter that hangs is not asked
+        again.
 
         Returns:
-            What the ledger goes by; `None` where the meter cannot see this GPU.
-
-        Raises:
-            TimeoutError: the meter hangs.
+            What the ledger goes by; `None` where no meter can see this GPU.
         """
+        if self._meter is None:
+            return None
+        self._measure_at_s[gpu] = now_s() + self.ttl_s / 3
         # A lease that is loaded after this time is not subtracted from what the meter reads.
         measured_at_ms = (await self.table(gpu)).now_ms
-        async with asyncio.timeout(self.options.timeout_s):
-            memory = await asyncio.to_thread(meter.read, gpu)
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                memory = await asyncio.to_thread(self._meter.read, gpu)
+        except TimeoutError:  # its thread cannot be stopped; start no more of them
+            _LOG.warning("gpu %s is measured no more: the driver hangs", gpu)
+            self._meter = None
+            return None
         if memory is None:
             return None
-        capacity = Capacity(memory.total_mb, min(margin_mb, memory.total_mb))
+        capacity = Capacity(memory.total_mb, min(self.options.margin_mb, memory.total_mb))
         return await self._set_capacity(
             gpu, capacity, measured=1, used_mb=memory.used_mb, measured_at_ms=measured_at_ms
         )
+
+    async def _measure_after(self, gpu: str) -> None:
+        """Measure once a call has its answer, which counts whatever becomes of the measurement."""
+        with suppress(LedgerUnavailable):
+            await self.measure(gpu)
 
     async def _set_capacity(self, gpu: str, capacity: Capacity, **measurement: int | str) -> Capacity:
         total = {"total_mb": capacity.total_mb, "margin_mb": capacity.margin_mb}
         _, total_mb, margin_mb = await self._call(CAPACITY, gpu, **total, **measurement)
         return Capacity(total_mb, margin_mb)
 
-    async def _fenced(self, script: Script, claim: Claim, fence: int, **more: int | str) -> Answer:
+    async def _fenced(self, script: Script, claim: Claim, fence: int, **more: int | str) -> str:
+        """Call a script that answers one word to a lease's owner."""
         reply = await self._call(
             script, claim.gpu, lease_id=claim.lease_id, owner=claim.owner, fence=fence, **more
         )
-        return Answer(reply[0])
+        return str(reply[0])
 
     async def _call(self, script: Script, gpu: str, **arguments: int | str) -> list[Any]:
         if tuple(arguments) != script.arguments:
             raise TypeError(f"{script.name} takes {script.arguments}, not {tuple(arguments)}")
-        keys = Keys.of(self.options.prefix, gpu).ordered()
-        return await self._in_time(self._run(script, keys, tuple(arguments.values())))
-
-    async def _run(
-        self, script: Script, keys: tuple[str, ...], arguments: tuple[int | str, ...]
-    ) -> list[Any]:
-        redis, text = self._connection.redis, self._composed(script)
-        try:
-            reply: list[Any] = await redis.evalsha(text.sha1, len(keys), *keys, *arguments)
-        except NoScriptError:  # a new server, or one that was restarted
-            reply = await redis.eval(text.lua, len(keys), *keys, *arguments)
+        if script not in self._scripts:
+            self._scripts[script] = self._connection.redis.register_script(compose(script))
+        keys = Keys.of(self.options.prefix, gpu)
+        reply: list[Any] = await self._in_time(self._scripts[script](keys, [*arguments.values()]))
         return reply
 
     async def _matching(self, pattern: str) -> list[str]:
@@ -261,13 +263,18 @@ class Ledger:
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _refusal(self, word: str, rest: list[Any], claim: Claim) -> ClaimRefused:
-        if word == "conflict":
-            return ClaimConflict(f"lease {claim.lease_id} belongs to another owner, or to another claim")
-        if word == "too_large":
-            return ClaimTooLarge(f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {rest[0]} MiB")
-        if word == "ttl_mismatch":
-            return TtlMismatch(f"the ledger of {claim.gpu} runs with {rest[0]} ms, not {self.options.ttl_ms}")
-        return CapacityUnknown(f"nobody has said how much memory {claim.gpu} has")
+        limit = rest[0] if rest else None
+        reasons = {
+            "conflict": f"lease {claim.lease_id} belongs to another owner, or to another claim",
+            "too_large": f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {limit} MiB",
+            "ttl_mismatch": f"the ledger of {claim.gpu} runs with {limit} ms, not {self.options.ttl_ms}",
+            "unknown_capacity": f"nobody has said how much memory {claim.gpu} has",
+        }
+        return ClaimRefused(reasons[word])
+
+
+def _size(claim: Claim, granted: Granted) -> int:
+    return claim.vram_mb if granted.vram_mb is None else granted.vram_mb
 
 
 def _or_empty(value: int | None) -> int | str:

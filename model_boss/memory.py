@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 _LOG: Final = logging.getLogger("model_boss")
@@ -34,10 +35,9 @@ class Nvml:
     def __init__(self, nvml: Any = None) -> None:  # noqa: ANN401 - the module `pynvml` is not typed
         """Take another module in the place of `pynvml`, for tests."""
         self._nvml = nvml
-        self._is_there: bool | None = None  # not known before the first reading
 
     def read(self, gpu: str) -> DeviceMemory | None:
-        if not self._is_ready():
+        if not self._is_there:
             return None
         nvml = self._nvml
         try:
@@ -51,12 +51,8 @@ class Nvml:
         # Rounded against us: less in all, more in use.
         return DeviceMemory(memory.total // _MIB, -(-(memory.total - memory.free) // _MIB))
 
-    def _is_ready(self) -> bool:
-        if self._is_there is None:
-            self._is_there = self._start()
-        return self._is_there
-
-    def _start(self) -> bool:
+    @cached_property
+    def _is_there(self) -> bool:
         try:
             if self._nvml is None:
                 import pynvml  # noqa: PLC0415 - not every service that joins brings it

@@ -1,63 +1,66 @@
-"""The scripts of `scripts/` as this client calls them.
+"""The scripts of `scripts/` and the keys they touch, as this client calls them.
 
-A script is composed of three texts: who answers and when (`_clock.lua`), what all share (`_ledger.lua`),
-and its own. Redis 6.2 has no libraries of functions, so the client composes them before it loads them;
-the digest of the composed text is the name under which Redis keeps it.
-
-The header of each file and the table below say the same; a test holds them against each other.
+A script is composed of three texts: who answers and when (`_clock.lua`), what all share
+(`_ledger.lua`), and its own. Redis 6.2 has no libraries of functions, so the client composes them
+before it loads them.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple, Self
 
-KEYS: Final = ("capacity", "leases", "waiters", "epoch", "events")
+from model_boss.errors import InvalidClaim
+
+
+class Keys(NamedTuple):
+    """One GPU's keys as every script takes them: all in one hash slot, for a cluster's sake."""
+
+    capacity: str
+    leases: str
+    waiters: str
+    epoch: str
+    events: str
+
+    @classmethod
+    def of(cls, prefix: str, gpu: str) -> Self:
+        """Name the keys of `gpu`: a device UUID, or `host:index`.
+
+        Raises:
+            InvalidClaim: the name would not be one hash tag, or not one word.
+        """
+        if not re.fullmatch(r"[^\s{}]+", gpu):
+            raise InvalidClaim(f"{gpu!r} cannot name a GPU: no spaces, no braces, not empty")
+        if not re.fullmatch(r"[^\s{}*?\[\]\\]+", prefix):
+            raise InvalidClaim(f"{prefix!r} cannot be a prefix of keys")
+        return cls(*(f"{prefix}:{{{gpu}}}:{name}" for name in cls._fields))
 
 
 @dataclass(frozen=True)
 class Script:
-    """One Lua file: its arguments in order, and the words its replies begin with."""
+    """One Lua file, whose header names its arguments in their order."""
 
     name: str
-    arguments: tuple[str, ...]
-    replies: tuple[str, ...]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Read the names out of the header."""
+        header = re.search(r"^-- ARGV:([\w,\s-]*?)^-- Returns:", source(self.name), re.MULTILINE)
+        assert header is not None
+        return tuple(re.findall(r"\w+", header[1]))
 
 
-RESERVE: Final = Script(
-    "reserve",
-    ("lease_id", "owner", "holder", "model", "vram_mb", "priority", "ttl_ms"),
-    ("granted", "held", "waiting", "conflict", "too_large", "unknown_capacity", "ttl_mismatch"),
-)
-COMMIT: Final = Script("commit", ("lease_id", "owner", "fence", "used_mb"), ("ok", "yield", "lost"))
-RENEW: Final = Script(
-    "renew",
-    (
-        *("lease_id", "owner", "holder", "fence", "ttl_ms", "in_use"),
-        *("model", "vram_mb", "priority", "phase", "used_mb", "total_mb", "margin_mb"),
-    ),
-    ("ok", "yield", "lost", "ttl_mismatch"),
-)
-HAND_OVER: Final = Script("hand_over", ("lease_id", "owner", "fence"), ("ok", "lost"))
-YIELD: Final = Script("yield", ("lease_id",), ("ok", "lost"))
-RELEASE: Final = Script("release", ("lease_id", "owner", "fence"), ("ok", "lost"))
-CANCEL: Final = Script("cancel", ("lease_id", "owner"), ("ok", "lost"))
-STATUS: Final = Script("status", (), ("table",))
-CAPACITY: Final = Script(
-    "capacity", ("total_mb", "margin_mb", "measured", "used_mb", "measured_at_ms"), ("ok",)
-)
-SCRIPTS: Final = (RESERVE, COMMIT, RENEW, HAND_OVER, YIELD, RELEASE, CANCEL, STATUS, CAPACITY)
-
-
-@dataclass(frozen=True)
-class Text:
-    """A composed script and the digest under which Redis keeps it."""
-
-    lua: str
-    sha1: str
+RESERVE: Final = Script("reserve")
+COMMIT: Final = Script("commit")
+RENEW: Final = Script("renew")
+HAND_OVER: Final = Script("hand_over")
+RELEASE: Final = Script("release")
+STATUS: Final = Script("status")
+CAPACITY: Final = Script("capacity")
+SCRIPTS: Final = (RESERVE, COMMIT, RENEW, HAND_OVER, RELEASE, STATUS, CAPACITY)
 
 
 @cache
@@ -67,12 +70,6 @@ def source(name: str) -> str:
 
 
 @cache
-def compose(script: Script) -> Text:
+def compose(script: Script) -> str:
     """Put the three texts of a script together."""
-    return joined(source("_clock"), source("_ledger"), source(script.name))
-
-
-def joined(*texts: str) -> Text:
-    """Compose a script of these texts."""
-    lua = "\n".join(texts)
-    return Text(lua, hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest())
+    return "\n".join(source(name) for name in ("_clock", "_ledger", script.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from model_boss.claim import Phase
@@ -25,15 +25,15 @@ class Row:
     fence: int
     expires_at_ms: int
     idle_since_ms: int
-    position: int | None
+    position: int | None = None
     """In the queue, from 0; `None` for a lease that is held."""
-    holder: str
+    holder: str = ""
     """The process that holds it, where several ask for one lease; else empty."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the ledger knows of one GPU. Times are Redis's, in milliseconds; what it does not know is `None`."""
+    """What the ledger knows of one GPU, or `None`. Times are Redis's, in milliseconds."""
 
     gpu: str
     now_ms: int
@@ -111,19 +111,8 @@ def render(table: Table) -> str:
 
 
 def _row(lease: dict[str, Any]) -> Row:
-    return Row(
-        lease_id=lease["lease_id"],
-        owner=lease["owner"],
-        model=lease["model"],
-        vram_mb=lease["vram_mb"],
-        priority=lease["priority"],
-        phase=Phase(lease["phase"]),
-        fence=lease["fence"],
-        expires_at_ms=lease["expires_at_ms"],
-        idle_since_ms=lease["idle_since_ms"],
-        position=lease.get("position"),
-        holder=lease.get("holder", ""),
-    )
+    known = {field.name: lease[field.name] for field in fields(Row) if field.name in lease}
+    return Row(**known | {"phase": Phase(lease["phase"])})
 
 
 def _cells(row: Row, now_ms: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the keeper of a model does next, from what it sees: the whole policy, and no call.
 
-The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A frontend
-that only stands by goes through the same table: it is in the rows of `others'`.
+The first row that fits decides. "Loaded" is a model that Triton has ready, or has in part. A
+frontend that only stands by goes through the same table: it is in the rows of `others'`.
 
     | lease           | model in Triton | and                                        | action    |
     |-----------------|-----------------|--------------------------------------------|-----------|
@@ -33,7 +33,8 @@ that only stands by goes through the same table: it is in the rows of `others'`.
     | none of ours    | absent          | a request waits; it is time to ask         | reserve   |
     | else            |                 |                                            | wait      |
 
-What is loading or unloading without us (a crash left it behind, another frontend does it) is waited for.
+What is loading or unloading without us (a crash left it behind, another frontend does it) is waited
+for.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from enum import StrEnum
 from typing import Final
 
 from frontend.triton.state import ModelState as Model
+from model_boss import Standing
 
 
 class Action(StrEnum):
@@ -55,30 +57,6 @@ class Action(StrEnum):
     UNLOAD = "unload"
     RELEASE = "release"
     HAND_OVER = "hand over"
-
-
-class Standing(StrEnum):
-    """How the lease of the model's memory stands, for this frontend."""
-
-    NONE = "none"
-    """Nothing was asked yet, or nothing is known any more."""
-    OTHERS = "others'"
-    """Another frontend of the same Triton holds it: this one stands by."""
-    QUEUED = "queued"
-    """Memory was asked for, and others have it."""
-    SETTLING = "settling"
-    """The ledger has just begun: who held a lease may not have come back yet."""
-    REFUSED = "refused"
-    RESERVED = "reserved"
-    COMMITTED = "committed"
-    YIELDING = "yielding"
-    """Ours, and somebody asks for the memory."""
-    DOUBTFUL = "doubtful"
-    """Ours; but the ledger was silent for so long that another frontend may hold it."""
-    UNPROTECTED = "unprotected"
-    """Over by our own clock, and gone on without (`fail_open`)."""
-    LOST = "lost"
-    """Over by our own clock (`fail_closed`)."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Observes, decides, carries out, and observes again: the one place that moves the model.
 
-A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever state
-a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
+A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever
+state a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from frontend.errors import DeadlineExceeded
-from frontend.gpu.decide import Action, Decision, Observation, Standing, decide, is_over
+from frontend.gpu.decide import Action, Decision, Observation, decide, is_over
 from frontend.gpu.errors import GpuUnavailable
-from frontend.gpu.ledger import Claim
 from frontend.triton import calls
 from frontend.triton.errors import TimedOut, Unavailable
 from frontend.triton.state import ModelState
+from model_boss import Claim, Standing
 from reward.contract import NETWORK
 
 if TYPE_CHECKING:
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
     from frontend.errors import ServiceError
     from frontend.gpu.keeper import KeeperOptions
-    from frontend.gpu.tenure import Tenure
     from frontend.metrics import Metrics
     from frontend.triton.model_control import ModelControl
+    from model_boss import Tenure
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
 _LOOK_S: Final = 1.0
 _URGENT_LOOK_S: Final = 0.1
 _AGAIN_S: Final = 1.0
 _DEFAULT_SERVER_ID: Final = "triton"
+_OWNER: Final = "imajin-aesthetic"
 
 
 class Driver:
@@ -199,7 +200,8 @@ class Driver:
         if server_id == _DEFAULT_SERVER_ID:
             _LOG.warning("Triton runs under its default id: two of them on one GPU would share one lease")
         options = self._options
-        return Claim(server_id, options.holder, NETWORK.name, options.vram_mb(), options.priority)
+        vram_mb, priority = options.vram_mb(), options.priority
+        return Claim(options.gpu, server_id, _OWNER, NETWORK.name, vram_mb, priority, options.holder)
 
     async def _load(self) -> None:
         _LOG.info("lease %s: model loading", self._lease_id)

@@ -1,7 +1,7 @@
 """The door to the model on a shared GPU: wake it, and see where it stands.
 
-Every frontend has a `Keeper`; the ledger elects one of them to drive the model of their Triton, and the
-others stand by, through the very same steps (`decide`).
+Every frontend has a `Keeper`; the ledger elects one of them to drive the model of their Triton, and
+the others stand by, through the very same steps (`decide`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.decide import Action, Standing
+from frontend.gpu.decide import Action
 from frontend.gpu.driver import Driver
-from frontend.gpu.errors import GpuUnavailable, LedgerUnavailable
-from frontend.gpu.tenure import Tenure
+from frontend.gpu.errors import GpuUnavailable
 from frontend.triton.errors import NotLoaded, Unavailable
 from frontend.triton.state import ModelState
+from model_boss import LedgerUnavailable, Standing, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from frontend.deadline import Deadline
     from frontend.gpu.decide import Decision, Observation
-    from frontend.gpu.ledger import GpuLedger
     from frontend.metrics import Metrics
     from frontend.triton.model_control import ModelControl
+    from model_boss import GpuLedger
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
 _FAILURE_KEPT_S: Final = 1.0
@@ -122,6 +122,7 @@ class Keeper:
         on_loaded: Callable[[], None],
     ) -> None:
         """Prepare; `on_loaded` is called whenever the model may be another one than before."""
+        self.coordination = options.coordination
         self._ledger = ledger
         self._options = options
         self._metrics = metrics
@@ -167,11 +168,6 @@ class Keeper:
     def state(self) -> State:
         """Return where the model stands."""
         return self._state
-
-    @property
-    def coordination(self) -> str:
-        """Return whose ledger it is."""
-        return self._options.coordination
 
     @property
     def is_ready(self) -> bool:
@@ -248,7 +244,7 @@ class Keeper:
             return trouble.detail
         try:
             claimed_mb = self._options.vram_mb()
-            room_mb = (await self._ledger.table()).room_mb
+            room_mb = await self._ledger.room_mb(self._options.gpu)
         except Unavailable as error:
             return error.detail
         except LedgerUnavailable:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.gpu.errors import GpuError
+from frontend.gpu.errors import GpuUnavailable
 from frontend.http import errors as http
 from frontend.http.schemas import Problem
 from frontend.images import errors as images
@@ -53,7 +53,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     images.ImageUnreachable: Kind(422, "image_unreachable", "The image cannot be fetched"),
     scoring.PromptInvalid: _INVALID,
     scoring.Overloaded: _OVERLOADED,
-    GpuError: _GPU,
+    GpuUnavailable: _GPU,
     triton.Unavailable: _MODEL,
     triton.QueueFull: _OVERLOADED,
     triton.TimedOut: _DEADLINE,

@@ -1,9 +1,9 @@
-"""Triton's explicit model control: the network and the ensemble over it, loaded and unloaded as one.
+"""Triton's explicit model control: network and ensemble, loaded and unloaded as one.
 
-What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls here:
-loading the ensemble loads the network with it; an unload returns at once and goes on; a load called
-meanwhile does not wait for it, and has two instances in memory; and while a load runs, connections that were
-kept alive hang, so that every call has one of its own.
+What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls
+here: loading the ensemble loads the network with it; an unload returns at once and goes on; a load
+called meanwhile does not wait for it, and has two instances in memory; and while a load runs,
+connections that were kept alive hang, so that every call has one of its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class ModelControl:
             await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
 
     async def unload(self) -> None:
-        """Unload both and return when their memory is free; what is not loaded is no error, nor a Triton that ended.
+        """Unload both and return when their memory is free.
+
+        What is not loaded is no error, nor a Triton that ended.
 
         Raises:
             Unavailable: Triton does not answer, or does not let go: the model may still be loaded.
@@ -122,7 +124,7 @@ class ModelControl:
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
     ) -> T:
-        """Await calls on a connection of their own; any refusal means that the model cannot be had."""
+        """Await calls on a connection of their own; a refusal means that the model cannot be had."""
         try:
             async with self._connected() as client:
                 return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))

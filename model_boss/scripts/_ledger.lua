@@ -1,9 +1,9 @@
--- What every script shares, composed before it by the client (Redis 6.2 has no libraries of functions).
--- Expired leases are swept by the same text whichever script is called, so that no caller ever
--- decides over a lease that has ended.
+-- What every script shares, composed before it by the client (Redis 6.2 has no libraries of
+-- functions). Expired leases are swept by the same text whichever script is called, so that no
+-- caller ever decides over a lease that has ended.
 --
--- A lease is a JSON object in the hash LEASES; a waiter is a lease in phase 'waiting' that stands in
--- WAITERS too. Both end at `expires_at_ms` unless somebody speaks for them.
+-- A lease is a JSON object in the hash LEASES; a waiter is a lease in phase 'waiting' that stands
+-- in WAITERS too. Both end at `expires_at_ms` unless somebody speaks for them.
 
 local CAPACITY, LEASES, WAITERS, EPOCH, EVENTS = unpack(KEYS)
 local NOW = now_ms()
@@ -55,8 +55,8 @@ local function numbers(key, fields)
   return result
 end
 
--- Read the epoch; begin one where there is none, or where another server process answers than the one
--- that began it: that one may have taken the last grants with it. Returns nil where none is and
+-- Read the epoch; begin one where there is none, or where another server process answers than the
+-- one that began it: that one may have taken the last grants with it. Returns nil where none is and
 -- `ttl_ms` is not known.
 local function open_epoch(ttl_ms)
   local epoch = numbers(EPOCH, {'started_at_ms', 'grace_until_ms', 'first_fence', 'fence', 'ttl_ms'})
@@ -101,9 +101,9 @@ local function held_mb(live)
   return sum
 end
 
--- Memory that was in use outside the ledger when the GPU was last measured; 0 where that was a time to
--- live ago. A lease accounts for its own memory only if it was loaded before the measurement, unless
--- `at_best`: then each accounts for all that it may use.
+-- Memory that was in use outside the ledger when the GPU was last measured; 0 where that was a time
+-- to live ago. A lease accounts for its own memory only if it was loaded before the measurement,
+-- unless `at_best`: then each accounts for all that it may use.
 local function foreign_mb(capacity, live, ttl_ms, at_best)
   local measured_at_ms = capacity.measured_at_ms
   if not measured_at_ms or NOW - measured_at_ms >= ttl_ms then return 0 end
@@ -130,8 +130,8 @@ local function committed_mb(lease)
   return lease.used_mb or ''
 end
 
--- Live for one more time to live; after two missed heartbeats (of one every third) another process of the
--- same lease may follow this one.
+-- Live for one more time to live; after two missed heartbeats (of one every third) another process
+-- of the same lease may follow this one.
 local function extend(lease, ttl_ms)
   lease.expires_at_ms, lease.follow_at_ms = NOW + ttl_ms, NOW + math.ceil(2 * ttl_ms / 3)
 end

@@ -1,8 +1,9 @@
 -- Say how much memory the GPU has, and how much of it was measured to be in use by everybody.
 --
--- By hand (`measured` = 0) the total and the margin are set. Whoever measures (`measured` = 1) sets them
--- only where nobody has, so that a limit set by hand stays. `used_mb` is '' where nothing was measured;
--- `measured_at_ms` is the ledger's time, from an answer received before the measurement began.
+-- By hand (`measured` = 0) the total and the margin are set. Whoever measures (`measured` = 1) sets
+-- them only where nobody has, so that a limit set by hand stays. `used_mb` is '' where nothing was
+-- measured; `measured_at_ms` is the ledger's time, from an answer received before the measurement
+-- began.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: total_mb, margin_mb, measured, used_mb, measured_at_ms

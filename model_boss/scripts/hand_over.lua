@@ -1,7 +1,8 @@
--- Let another process of the same lease follow at once: this one ends. The memory stays set aside meanwhile.
+-- Let another process of the same lease follow at once: this one ends. The memory stays set aside
+-- meanwhile.
 --
--- The next that asks by `reserve` holds the lease under a new fence. If nobody does, the lease expires at its
--- time; whoever handed it over may ask again, too.
+-- The next that asks by `reserve` holds the lease under a new fence. If nobody does, the lease
+-- expires at its time; whoever handed it over may ask again, too.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, fence

@@ -1,12 +1,13 @@
 -- Live on for one more time to live; hear whether somebody asks for the memory.
 --
--- `in_use` = 1: the lease was used since the last call. One that is not used for a time to live counts
--- as idle. `wanted_ms` of the answer: for so long it counts yet that another process asked for this very
--- lease; 0 where none did.
+-- `in_use` = 1: the lease was used since the last call. One that is not used for a time to live
+-- counts as idle. `wanted_ms` of the answer: for so long it counts yet that another process asked
+-- for this very lease; 0 where none did.
 --
--- In the grace of a new epoch a former holder is admitted again: Redis lost its lease, but the memory is
--- still in use. `holder` and everything after `in_use` is what the holder remembers, and is read only then.
--- `used_mb` is '' until it has committed; `total_mb` and `margin_mb` stand in where the capacity was lost.
+-- In the grace of a new epoch a former holder is admitted again: Redis lost its lease, but the
+-- memory is still in use. `holder` and everything after `in_use` is what the holder remembers, and
+-- is read only then. `used_mb` is '' until it has committed; `total_mb` and `margin_mb` stand in
+-- where the capacity was lost.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, fence, ttl_ms, in_use,

@@ -1,20 +1,23 @@
 -- Set memory aside for a lease, or stand in the queue for it. Idempotent by lease id and holder.
 --
--- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A first that
--- does not fit asks just enough holders to yield. Asking again keeps a waiter in the queue.
+-- Granted to the first of the queue alone, by priority, then by ticket, and only if it fits. A
+-- first that does not fit asks just enough holders to yield. Asking again keeps a waiter in the
+-- queue.
 --
--- Several processes of one owner may ask for one lease; `holder` is the name of the one that asks. While the
--- lease's holder is heard of, the others are told `held`, and the holder hears that they asked. Where it
--- missed two heartbeats, or handed the lease over, the next that asks follows it: under a new fence, with the
--- same memory, which is free at no moment. In the grace nobody follows: who holds may have been forgotten.
+-- Several processes of one owner may ask for one lease; `holder` is the name of the one that asks.
+-- While the lease's holder is heard of, the others are told `held`, and the holder hears that they
+-- asked. Where it missed two heartbeats, or handed the lease over, the next that asks follows it:
+-- under a new fence, with the same memory, which is free at no moment. In the grace nobody follows:
+-- who holds may have been forgotten. The size and priority that the first of them claimed stand for
+-- all.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, model, vram_mb, priority, ttl_ms
 -- Returns:
---   granted, fence, phase, used_mb, total_mb, margin_mb
---   held, holder, fence, phase
+--   granted, fence, phase, used_mb, vram_mb, total_mb, margin_mb
+--   held, holder, fence
 --   waiting, position, reason (grace, queue or memory)
---   conflict                  the id is in use by another owner, or for another size or priority
+--   conflict                  the id is another owner's, or without a holder another claim's
 --   too_large, room_mb        more than this GPU can ever give
 --   unknown_capacity          nobody has said how much memory this GPU has
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live
@@ -72,21 +75,27 @@ local function ask_to_yield(live, epoch, missing_mb)
   end
 end
 
+local function granted(lease, capacity)
+  local total_mb, margin_mb = capacity.total_mb or 0, capacity.margin_mb or 0
+  return {'granted', lease.fence, lease.phase, committed_mb(lease), lease.vram_mb, total_mb, margin_mb}
+end
+
 local live = sweep()
 local epoch = open_epoch(ttl_ms)
-if not same_ttl(epoch, ttl_ms, live) then return {'ttl_mismatch', epoch.ttl_ms} end
-
-local lease, capacity = live[lease_id], read_capacity()
-if lease and (lease.owner ~= owner or lease.vram_mb ~= vram_mb or lease.priority ~= priority) then
-  return {'conflict'}
+local lease, capacity, in_grace = live[lease_id], read_capacity(), NOW < epoch.grace_until_ms
+if lease then
+  local is_other = holder == '' and (lease.vram_mb ~= vram_mb or lease.priority ~= priority)
+  if lease.owner ~= owner or is_other then return {'conflict'} end
+  vram_mb, priority = lease.vram_mb, lease.priority
 end
-local in_grace = NOW < epoch.grace_until_ms
-if lease and lease.phase ~= 'waiting' then
-  if lease.holder ~= holder and (in_grace or NOW < lease.follow_at_ms) then
-    lease.wanted_until_ms = NOW + ttl_ms
-    save(lease_id, lease)
-    return {'held', lease.holder, lease.fence, lease.phase}
-  end
+local is_held = lease and lease.phase ~= 'waiting'
+if is_held and lease.holder ~= holder and (in_grace or NOW < lease.follow_at_ms) then
+  lease.wanted_until_ms = NOW + ttl_ms
+  save(lease_id, lease)
+  return {'held', lease.holder, lease.fence}
+end
+if not same_ttl(epoch, ttl_ms, live) then return {'ttl_mismatch', epoch.ttl_ms} end
+if is_held then
   if in_grace then return {'waiting', 0, 'grace'} end
   if lease.holder ~= holder then
     lease.holder, lease.model, lease.wanted_until_ms = holder, model, nil
@@ -95,7 +104,7 @@ if lease and lease.phase ~= 'waiting' then
   end
   extend(lease, ttl_ms)
   save(lease_id, lease)
-  return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb or 0, capacity.margin_mb or 0}
+  return granted(lease, capacity)
 end
 
 if not capacity.total_mb and not in_grace then
@@ -132,4 +141,4 @@ lease.phase, lease.holder, lease.fence = 'reserved', holder, redis.call('HINCRBY
 extend(lease, ttl_ms)
 save(lease_id, lease)
 record('granted', lease_id, lease)
-return {'granted', lease.fence, lease.phase, committed_mb(lease), capacity.total_mb, capacity.margin_mb}
+return granted(lease, capacity)

@@ -6,8 +6,8 @@
 --   table, now_ms, ledger, lease...
 --
 -- `ledger` is a JSON object with what is known of: total_mb, margin_mb, used_mb, measured_at_ms,
--- foreign_mb, held_mb, started_at_ms, grace_until_ms, first_fence, fence, ttl_ms. Each `lease` is one
--- too, with its `lease_id` and, for a waiter, its `position` from 0.
+-- foreign_mb, held_mb, started_at_ms, grace_until_ms, first_fence, fence, ttl_ms. Each `lease` is
+-- one too, with its `lease_id` and, for a waiter, its `position` from 0.
 
 local live = sweep()
 local epoch, capacity = open_epoch(nil) or {}, read_capacity()

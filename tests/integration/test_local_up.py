@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from local.errors import StartFailed
+from local.errors import LocalError
 from local.ports import free_ports
 from local.stack import Stack, StackSettings
 from local.tritonserver import SHARED_MEMORY, Ports, region_prefix
@@ -178,7 +178,7 @@ async def test_a_stub_that_dies_at_its_start(published_repository: Path, tmp_pat
     stub.unlink()
     shutil.copy(shutil.which("cat") or "cat", stub)  # it knows none of the names that it is given
     with pytest.raises(
-        StartFailed, match=r"process died at its start: .*: No such file or directory \(log: .*triton\.log\)"
+        LocalError, match=r"process died at its start: .*: No such file or directory \(log: .*triton\.log\)"
     ):
         async with stack.running():
             pytest.fail("a stack without a stub is ready")

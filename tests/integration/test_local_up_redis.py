@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from local.ports import free_ports
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 from tests.integration.model_boss.servers import RedisServer
 from tests.integration.stack import RunningStack, processes
 from tests.pictures import photograph

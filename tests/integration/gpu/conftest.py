@@ -34,7 +34,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 async def ledger(redis: RedisServer) -> AsyncIterator[Ledger]:
     """A ledger that began long ago: a new one grants nothing for a time to live."""
-    async with Ledger.connect(redis.url, LedgerOptions(ttl_s=TTL_S)) as ledger:
+    async with Ledger(redis.url, LedgerOptions(ttl_s=TTL_S)) as ledger:
         await begin(ledger, redis)
         yield ledger
 

@@ -7,17 +7,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from frontend.triton.state import ModelState
-from model_boss import Claim, Lease, LeaseOptions, Ledger
-from model_boss.keys import Keys
+from model_boss import Claim, Lease, Ledger
+from model_boss.protocol import Keys
 from tests.integration.gpu.shared_gpu import CAPACITY, GPU
 from tests.integration.gpu.stand_in_triton import SERVER_ID, StandInFrontend, StandInTriton
 
 if TYPE_CHECKING:
     import pytest
 
-    from frontend.gpu.decide import Standing
     from frontend.gpu.keeper import State
-    from model_boss import Row
+    from model_boss import Row, Standing
     from tests.integration.model_boss.servers import RedisServer
 
 
@@ -38,7 +37,7 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
     await ledger.set_capacity(GPU, CAPACITY)
     claim = Claim(GPU, "first", "first", "first", 1)
     await ledger.reserve(claim)
-    await ledger.cancel(claim)
+    await ledger.release(claim)
     with redis.client() as client:
         client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
 
@@ -46,7 +45,7 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
 def other_service(ledger: Ledger, *, priority: int = 900, is_always_in_use: bool = False) -> Lease:
     """Another service, that asks for so much that both do not fit; in use, it gives way to nobody as urgent."""
     claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", 3000, 500 if is_always_in_use else priority)
-    return Lease(ledger, claim, LeaseOptions(is_always_in_use=is_always_in_use))
+    return Lease(ledger, claim, is_always_in_use=is_always_in_use)
 
 
 async def our_lease(ledger: Ledger) -> Row | None:

@@ -19,7 +19,7 @@ from PIL import Image
 from local import tritonserver
 from local.ports import free_ports
 from model_boss import Capacity, Claim, Lease, Ledger, LedgerOptions
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 from reward.contract import NETWORK, PREPROCESS
 from tests.integration.model_boss.servers import RedisServer
 
@@ -144,7 +144,7 @@ class SharedGpu:
 
     async def __aenter__(self) -> Self:
         self.redis.start()
-        self.ledger = Ledger.connect(self.redis.url, LedgerOptions(ttl_s=TTL_S))
+        self.ledger = Ledger(self.redis.url, LedgerOptions(ttl_s=TTL_S))
         await self.ledger.set_capacity(GPU, CAPACITY)
         await self._end_grace()
         await self.start_triton()
@@ -162,7 +162,7 @@ class SharedGpu:
         """Make the ledger one that began long ago: a new one grants nothing for a time to live."""
         claim = Claim(GPU, "first", "first", "first", 1)
         await self.ledger.reserve(claim)
-        await self.ledger.cancel(claim)
+        await self.ledger.release(claim)
         with self.redis.client() as client:
             client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import ModelBossLedger
 from frontend.metrics import Metrics
 from frontend.triton.errors import NotLoaded, Unavailable
 from frontend.triton.model_control import ModelControl
@@ -16,7 +15,7 @@ from model_boss import Ledger, LedgerOptions
 from tests.integration.gpu.shared_gpu import CLAIMED_MB, GPU, TTL_S
 
 if TYPE_CHECKING:
-    from frontend.gpu.ledger import GpuLedger
+    from model_boss import GpuLedger
 
 SERVER_ID: Final = "triton-stand-in"
 
@@ -132,7 +131,7 @@ class StandInFrontend(Keeper):
         self.triton = triton
         self.control = StandInControl(triton)
         if isinstance(ledger, str):
-            ledger = ModelBossLedger(Ledger.connect(ledger, LedgerOptions(ttl_s=ttl_s)), GPU)
+            ledger = Ledger(ledger, LedgerOptions(ttl_s=ttl_s))
         vram_mb = settings.pop("vram_mb", CLAIMED_MB)
         assert isinstance(vram_mb, int)
         values: dict[str, object] = {

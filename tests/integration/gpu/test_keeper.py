@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frontend.gpu.decide import Standing
 from frontend.gpu.errors import GpuUnavailable
 from frontend.gpu.keeper import State
 from frontend.triton.state import ModelState
-from model_boss import Claim, Lease, Ledger, Phase
+from model_boss import Claim, Lease, Ledger, Phase, Standing
 from tests.integration.gpu.keepers import (
     is_in,
     is_waiting,
@@ -26,7 +25,7 @@ from tests.integration.gpu.keepers import (
     watch_lease,
 )
 from tests.integration.gpu.shared_gpu import GPU, TTL_S, until
-from tests.integration.gpu.stand_in_triton import SERVER_ID, StandInFrontend, StandInTriton
+from tests.integration.gpu.stand_in_triton import StandInFrontend, StandInTriton
 
 if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer
@@ -150,8 +149,10 @@ async def test_requests_after_a_yield_load_anew_once(
     triton.unload_s = 0.3
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
-        await ledger.ask_to_yield(GPU, SERVER_ID)
-        await until(lambda: is_in(first, State.UNLOADING))
+        async with other_service(ledger) as other:
+            waiting = asyncio.ensure_future(other.wait_granted(10))
+            await until(lambda: is_in(first, State.UNLOADING))
+            waiting.cancel()
         await asyncio.gather(first.use(), second.use())
         assert (triton.loads, triton.unloads) == (2, 1)
         lease = await our_lease(ledger)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frontend.deadline import Deadline
-from frontend.gpu.decide import Standing
 from frontend.gpu.keeper import State
 from frontend.triton.errors import Unavailable
 from frontend.triton.state import ModelState
-from model_boss import Ledger, LedgerOptions, Phase
+from model_boss import Ledger, LedgerOptions, Phase, Standing
 from tests.integration.gpu.keepers import (
     begin,
     has_trouble,
@@ -41,7 +40,7 @@ async def test_an_outage_ends_before_the_memory_is_anothers(
 ) -> None:
     """Redis that swallows what it is sent costs no second after the lease's own end: the model is gone in time."""
     ttl_s = 9.0  # it has a tenth of that to be gone
-    async with Proxy(redis.port) as proxy, Ledger.connect(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger:
+    async with Proxy(redis.port) as proxy, Ledger(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         await begin(ledger, redis)
         async with (
             StandInFrontend(triton, proxy.url, ttl_s=ttl_s) as frontend,
@@ -97,7 +96,7 @@ async def test_a_new_ledger_is_given_time_to_know_the_lease_again(
     ttl_s = 15.0  # the other says again that it holds the lease up to 5 s later
     first = StandInFrontend(triton, redis.url, ttl_s=ttl_s)
     second = StandInFrontend(triton, redis.url, ttl_s=ttl_s)
-    async with Ledger.connect(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger, first:
+    async with Ledger(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger, first:
         await begin(ledger, redis)
         fence = await first.use()
         redis.kill()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from frontend.gpu.decide import Standing
 from frontend.gpu.errors import GpuUnavailable
 from frontend.gpu.ledger import load_ledger
+from model_boss import Standing
 from tests.integration.gpu.shared_gpu import GPU, until
 from tests.integration.gpu.stand_in_triton import StandInFrontend, StandInTriton
 from tests.repository import CHECKOUT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from model_boss.clock import Term
-from model_boss.options import LeaseOptions, OnOutage
+from model_boss import OnOutage
+from model_boss.tenure import lasts_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,17 +20,17 @@ class Temper:
     """What its clock counts while Redis's counts 1."""
     late: float
     """How long after that end it has stopped, in times to live: it had not looked, or had to unload."""
-    safety_s: float | None
-    """As in `LeaseOptions`, and so is the next."""
+    safety: float
+    """How much earlier than the ledger its own clock ends the lease, in times to live."""
     on_outage: OnOutage
 
 
 # A margin of a tenth makes up for a clock that is so slow and a holder so late: 0.9 / 0.95 + 0.05 < 1. Who
 # has nothing to make up for needs none, and stops in the very millisecond in which the ledger's time ends.
 TEMPERS: Final = tuple(
-    Temper(rate, late, safety_s, on_outage)
+    Temper(rate, late, safety, on_outage)
     for on_outage in OnOutage
-    for rate, late, safety_s in ((1, 0, 0), (0.95, 0.05, None), (1.05, 0, None))
+    for rate, late, safety in ((1, 0, 0), (0.95, 0.05, 0.1), (1.05, 0, 0.1))
 )
 HELD: Final = {False: 1.0, True: 2 / 3}
 """In times to live, whether others stand by or not: then one of them may follow after two missed heartbeats."""
@@ -57,7 +57,7 @@ class Believer:
     """Its lease is over, and it goes on: on a GPU of one's own."""
     ttl_ms: int = 0
     sent_at_ms: int = 0
-    _term: Term = field(default_factory=lambda: Term(0, 0))
+    _left_ms: Callable[[], float] = field(default=lambda: 0.0)
 
     def load(self, in_part: bool) -> None:
         if not self.loaded_mb:
@@ -69,15 +69,13 @@ class Believer:
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
         """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
-        safety_ms = LeaseOptions(safety_s=self.temper.safety_s).safety_of(ttl_ms)
-        held_ms = HELD[self.others_stand_by] * ttl_ms
-        self._term = Term(held_ms, safety_ms, clock=lambda: rate * (redis_ms() - late_ms))
-        self._term.begin(rate * sent_at_ms)
+        held_ms = lasts_s(ttl_ms, others_follow=self.others_stand_by, safety=self.temper.safety)
+        self._left_ms = lambda: rate * sent_at_ms + held_ms - rate * (redis_ms() - late_ms)
         self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
 
     def goes_on(self, now_ms: int) -> bool:
         """Look at its clock, and tell whether it uses its memory still."""
-        if self.is_unprotected or self._term.left_s() > 0:
+        if self.is_unprotected or self._left_ms() > 0:
             return True
         stay_ms = MIN_STAY[self.others_stand_by] * self.ttl_ms
         assert now_ms - self.sent_at_ms >= stay_ms, "invariant 6: it stopped before its time"

@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 
-from model_boss import Claim, Lease, LeaseOptions, Ledger, LedgerOptions
+from model_boss import Claim, Lease, Ledger, LedgerOptions
 from tests.integration.model_boss.turns import lease_id_of
 
 
@@ -24,14 +24,14 @@ def tell(event: str, lease_id: str, **more: float) -> None:
 async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -> None:
     """Hold this GPU as often as it is granted, until the machine's clock says `until_s`."""
     chance = random.Random(name)
-    async with Ledger.connect(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
+    async with Ledger(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         number = 0
         while time.monotonic() < until_s:
             number += 1
             vram_mb, priority = chance.choice([3, 5, 8, 11]), chance.choice([1, 1, 2])
             claim = Claim(gpu, lease_id_of(name, number, priority), name, "model", vram_mb, priority)
             tell("waits", claim.lease_id)
-            async with Lease(ledger, claim, LeaseOptions(poll_s=0.05)) as lease:
+            async with Lease(ledger, claim) as lease:
                 await lease.wait_granted(60)
                 tell("holds", claim.lease_id, vram_mb=vram_mb)
                 await asyncio.sleep(chance.uniform(0, 0.1))  # loads

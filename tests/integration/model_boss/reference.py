@@ -38,7 +38,7 @@ class ReferenceLedger:
     def held_mb(self) -> int:
         return sum(lease["vram_mb"] for lease in self._holders().values())
 
-    def reserve(  # noqa: PLR0911 - one for each answer
+    def reserve(  # noqa: C901, PLR0911 - one for each answer
         self,
         lease_id: str,
         owner: str,
@@ -50,12 +50,18 @@ class ReferenceLedger:
     ) -> Reply:
         self._sweep()
         self._open_epoch(ttl_ms)
+        lease = self.leases.get(lease_id)
+        if lease and lease["owner"] != owner:
+            return ["conflict"]
+        if lease and not holder and (lease["vram_mb"], lease["priority"]) != (vram_mb, priority):
+            return ["conflict"]
+        if lease:  # of several processes, the first said how much
+            vram_mb, priority = lease["vram_mb"], lease["priority"]
+        if lease and self._is_held_by_another(lease, holder):
+            lease["wanted_until_ms"] = self.now_ms + ttl_ms
+            return ["held", lease["holder"], lease["fence"]]
         if not self._same_ttl(ttl_ms):
             return ["ttl_mismatch", self.epoch["ttl_ms"]]
-        lease = self.leases.get(lease_id)
-        claimed = (owner, vram_mb, priority)
-        if lease and (lease["owner"], lease["vram_mb"], lease["priority"]) != claimed:
-            return ["conflict"]
         total_mb, margin_mb = self.capacity.get("total_mb"), self.capacity.get("margin_mb", 0)
         if lease and lease["phase"] != "waiting":
             return self._ask_again(lease, holder, model, ttl_ms)
@@ -85,23 +91,26 @@ class ReferenceLedger:
         self.epoch["fence"] += 1
         lease |= {"phase": "reserved", "fence": self.epoch["fence"], "holder": holder}
         self._extend(lease, ttl_ms)
-        return ["granted", lease["fence"], "reserved", "", total_mb, margin_mb]
+        return ["granted", lease["fence"], "reserved", "", vram_mb, total_mb, margin_mb]
+
+    def _is_held_by_another(self, lease: Record, holder: str) -> bool:
+        """Tell whether a process of this lease that is heard of stands before this one."""
+        if lease["phase"] == "waiting" or lease["holder"] == holder:
+            return False
+        return self._in_grace() or bool(self.now_ms < lease["follow_at_ms"])
 
     def _ask_again(self, lease: Record, holder: str, model: str, ttl_ms: int) -> Reply:
-        """Ask for a lease that is held: by this process, or by another of the same lease."""
-        is_another = lease["holder"] != holder
-        if is_another and (self._in_grace() or self.now_ms < lease["follow_at_ms"]):
-            lease["wanted_until_ms"] = self.now_ms + ttl_ms
-            return ["held", lease["holder"], lease["fence"], lease["phase"]]
+        """Ask for a lease that is held by this process, or by one that is heard of no more."""
         if self._in_grace():
             return ["waiting", 0, "grace"]
-        if is_another:
+        if lease["holder"] != holder:
             self.epoch["fence"] += 1
             lease |= {"holder": holder, "model": model, "fence": self.epoch["fence"]}
             lease.pop("wanted_until_ms", None)
         self._extend(lease, ttl_ms)
         total_mb, margin_mb = self.capacity.get("total_mb", 0), self.capacity.get("margin_mb", 0)
-        return ["granted", lease["fence"], lease["phase"], lease.get("used_mb", ""), total_mb, margin_mb]
+        held = [lease["phase"], lease.get("used_mb", ""), lease["vram_mb"]]
+        return ["granted", lease["fence"], *held, total_mb, margin_mb]
 
     def commit(self, lease_id: str, owner: str, fence: int, used_mb: int | str) -> Reply:
         lease = self._held(lease_id, owner, fence)
@@ -149,23 +158,10 @@ class ReferenceLedger:
         lease["follow_at_ms"] = self.now_ms
         return ["ok"]
 
-    def ask(self, lease_id: str) -> Reply:
-        """`yield.lua`: the word is taken in Python."""
-        self._sweep()
-        if lease_id not in self._holders():
-            return ["lost"]
-        self.leases[lease_id]["phase"] = "yielding"
-        return ["ok"]
-
     def release(self, lease_id: str, owner: str, fence: int) -> Reply:
-        if self._held(lease_id, owner, fence) is None:
-            return ["lost"]
-        self._drop(lease_id)
-        return ["ok"]
-
-    def cancel(self, lease_id: str, owner: str) -> Reply:
         self._sweep()
-        if lease_id not in self.tickets or self.leases[lease_id]["owner"] != owner:
+        lease = self.leases.get(lease_id)  # a waiter's fence is 0
+        if lease is None or (lease["owner"], lease["fence"]) != (owner, fence):
             return ["lost"]
         self._drop(lease_id)
         return ["ok"]

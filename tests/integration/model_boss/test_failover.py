@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from model_boss import Lease, LeaseOptions, Phase, Waiting, WaitReason
+from model_boss import Lease, Standing, Waiting, WaitReason
 from tests.integration.model_boss.proxy import Proxy
 from tests.integration.model_boss.servers import RedisServer
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
-
-FAST = LeaseOptions(poll_s=0.02)
 
 
 async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path) -> None:
@@ -30,7 +28,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
                     seen = await granted(ledger, claim("seen", 2))
                     await until(lambda: client.hexists("model-boss:{GPU-0}:leases", "seen") == 1)
                     replication.drops = True
-                    async with Lease(ledger, claim("missed", 16), FAST) as missed:
+                    async with Lease(ledger, claim("missed", 16)) as missed:
                         fence = await missed.wait_granted(5)
                         await missed.commit()
                         master.kill()
@@ -41,7 +39,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
                         await until(lambda: client.hexists("model-boss:{GPU-0}:leases", "missed") == 1)
                         held = {row.lease_id: row.fence for row in (await ledger.table(GPU)).leases}
                         assert held["missed"] == fence > seen
-                        assert missed.phase is Phase.ACTIVE
+                        assert missed.standing is Standing.COMMITTED
                         await asyncio.sleep(4.5)
                         assert await ledger.reserve(claim("new", 16)) == Waiting(0, WaitReason.MEMORY)
 
@@ -64,7 +62,7 @@ async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
             async with (
                 opened(url, ttl_s=6) as ledger,
-                Lease(ledger, claim("a", 18), FAST) as lease,
+                Lease(ledger, claim("a", 18)) as lease,
             ):
                 fence = await lease.wait_granted(10)
                 with replica.client() as client:

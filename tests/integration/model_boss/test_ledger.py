@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_boss import (
-    Answer,
     Capacity,
-    CapacityUnknown,
     Claim,
-    ClaimConflict,
-    ClaimTooLarge,
+    ClaimRefused,
     DeviceMemory,
     Granted,
     Held,
     Ledger,
     LedgerOptions,
     LedgerUnavailable,
+    Meter,
     Phase,
-    TtlMismatch,
     Waiting,
     WaitReason,
 )
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 from tests.integration.model_boss.servers import RedisServer
 
 if TYPE_CHECKING:
@@ -41,17 +38,25 @@ GPU = "GPU-0"
 
 @asynccontextmanager
 async def opened(
-    url: str, *, ttl_s: float = TTL_S, timeout_s: float = 2, begun: bool = True, waits_grace: bool = False
+    url: str,
+    *,
+    ttl_s: float = TTL_S,
+    timeout_s: float = 2,
+    begun: bool = True,
+    waits_grace: bool = False,
+    meter: Meter | None = None,
 ) -> AsyncIterator[Ledger]:
     """A ledger with a GPU of 20 MiB, past its first grace unless it is not to be begun.
 
     The grace is cut short unless it is to be waited for.
     """
-    async with Ledger.connect(url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s)) as ledger:
+    async with Ledger(
+        url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s, meter=meter, margin_mb=4)
+    ) as ledger:
         if begun:
             await ledger.set_capacity(GPU, Capacity(20, 2))
             await ledger.reserve(claim("first", 1))
-            await ledger.cancel(claim("first", 1))
+            await ledger.release(claim("first", 1))
             if waits_grace:
                 await asyncio.sleep(ttl_s)
             else:
@@ -79,15 +84,16 @@ async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
         fence = answer.fence
         assert (answer.phase, answer.capacity) == (Phase.RESERVED, Capacity(20, 2))
         assert await ledger.reserve(wanted) == answer
-        assert await ledger.commit(wanted, fence, used_mb=9) is Answer.OK
-        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE, in_use=True)).phase is Phase.ACTIVE
-        assert await ledger.ask_to_yield(GPU, "a") is Answer.OK
-        assert (await ledger.renew(wanted, fence, phase=Phase.ACTIVE)).answer is Answer.YIELD
-        assert await ledger.release(wanted, fence + 1) is Answer.LOST
-        assert await ledger.release(wanted, fence) is Answer.OK
-        assert await ledger.release(wanted, fence) is Answer.LOST
-        renewal = await ledger.renew(wanted, fence, phase=Phase.ACTIVE)
-        assert (renewal.answer, renewal.phase) == (Answer.LOST, None)
+        committed = await ledger.commit(wanted, answer, used_mb=9)
+        assert committed == replace(answer, phase=Phase.ACTIVE, used_mb=9)
+        assert await ledger.renew(wanted, committed, in_use=True) == committed
+        assert await ledger.reserve(claim("urgent", 10, priority=9)) == Waiting(0, WaitReason.MEMORY)
+        assert await ledger.renew(wanted, committed) == replace(committed, phase=Phase.YIELDING)
+        assert not await ledger.release(wanted, fence + 1)
+        assert await ledger.release(wanted, fence)
+        assert not await ledger.release(wanted, fence)
+        assert await ledger.renew(wanted, committed) is None
+        assert await ledger.release(claim("urgent", 10, priority=9))
         assert await granted(ledger, wanted) > fence
 
 
@@ -120,36 +126,38 @@ async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) 
         assert await ledger.reserve(claim("next", 18)) == Waiting(0, WaitReason.MEMORY)
         await asyncio.sleep(TTL_S + 0.05)
         await granted(ledger, claim("next", 18))
-        assert await ledger.commit(claim("crashed", 18), fence) is Answer.LOST
+        assert await ledger.commit(claim("crashed", 18), Granted(fence)) is None
 
 
 async def test_refusals_say_why(server: RedisServer) -> None:
     """What waiting would not help is an error of its own kind."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
-        with pytest.raises(ClaimConflict):
+        with pytest.raises(ClaimRefused, match="belongs to another owner"):
             await ledger.reserve(claim("a", 10, owner="another"))
-        with pytest.raises(ClaimTooLarge, match="GPU-0 can give 18 MiB"):
+        with pytest.raises(ClaimRefused, match="GPU-0 can give 18 MiB"):
             await ledger.reserve(claim("b", 19))
         async with opened(server.url, ttl_s=9, begun=False) as other:
-            with pytest.raises(TtlMismatch, match="runs with 2000 ms"):
+            with pytest.raises(ClaimRefused, match="runs with 2000 ms"):
                 await other.reserve(claim("b", 1))
-            with pytest.raises(TtlMismatch):
-                await other.renew(claim("a", 10), 1, phase=Phase.ACTIVE)
+            with pytest.raises(ClaimRefused, match="runs with 2000 ms"):
+                await other.renew(claim("a", 10), Granted(1))
 
 
 async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) -> None:
     """One holds it, the others hear so; the holder hears of them, and who follows has a new fence."""
     async with opened(server.url) as ledger:
         one, two = (replace(claim("a", 10), holder=name) for name in ("one", "two"))
-        fence = await granted(ledger, one)
-        assert (await ledger.renew(one, fence, phase=Phase.RESERVED)).wanted_s == 0
-        assert await ledger.reserve(two) == Held("one", fence, Phase.RESERVED)
-        assert 0 < (await ledger.renew(one, fence, phase=Phase.RESERVED)).wanted_s <= TTL_S
+        answer = await ledger.reserve(one)
+        assert isinstance(answer, Granted)
+        fence = answer.fence
+        assert await ledger.renew(one, answer) == replace(answer, others_stand_by=False)
+        assert await ledger.reserve(two) == Held("one", fence)
+        assert await ledger.renew(one, answer) == replace(answer, others_stand_by=True)
         assert (await ledger.table(GPU)).leases[0].holder == "one"
-        assert await ledger.hand_over(one, fence) is Answer.OK
+        assert await ledger.hand_over(one, fence)
         assert await granted(ledger, two) == fence + 1
-        assert (await ledger.renew(one, fence, phase=Phase.RESERVED)).answer is Answer.LOST
+        assert await ledger.renew(one, answer) is None
 
 
 async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None:
@@ -157,13 +165,13 @@ async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None
     async with opened(server.url, begun=False) as ledger:
         assert isinstance(await ledger.reserve(claim("a", 1)), Waiting)
         await asyncio.sleep(TTL_S + 0.05)
-        with pytest.raises(CapacityUnknown):
+        with pytest.raises(ClaimRefused, match="nobody has said"):
             await ledger.reserve(claim("a", 1))
         await ledger.set_capacity(GPU, Capacity(20, 2))
         await granted(ledger, claim("a", 1))
 
 
-class Meter:
+class Gauge:
     """A GPU whose use the test sets."""
 
     def __init__(self, used_mb: int | None) -> None:
@@ -176,28 +184,33 @@ class Meter:
 
 async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer) -> None:
     """A process that asks nobody makes others wait, until it is gone."""
-    async with opened(server.url) as ledger:
-        meter = Meter(used_mb=9)
-        assert await ledger.measure(GPU, meter, margin_mb=4) == Capacity(20, 2)
+    meter = Gauge(used_mb=9)
+    async with opened(server.url, meter=meter) as ledger:
+        assert await ledger.measure(GPU) == Capacity(20, 2)
         assert (await ledger.table(GPU)).foreign_mb == 9
         assert await ledger.reserve(claim("a", 10)) == Waiting(0, WaitReason.MEMORY)
         meter.used_mb = 8
-        await ledger.measure(GPU, meter, margin_mb=4)
-        fence = await granted(ledger, claim("a", 10))
-        await ledger.commit(claim("a", 10), fence, used_mb=7)
+        await ledger.measure(GPU)
+        answer = await ledger.reserve(claim("a", 10))
+        assert isinstance(answer, Granted)
+        await ledger.commit(claim("a", 10), answer, used_mb=7)
         await asyncio.sleep(0.005)  # what was loaded in the millisecond of a measurement looks foreign
         meter.used_mb = 8 + 7
-        await ledger.measure(GPU, meter, margin_mb=4)
+        await ledger.measure(GPU)
         table = await ledger.table(GPU)
         assert (table.held_mb, table.foreign_mb, table.free_mb) == (10, 8, 0)
 
 
 async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServer) -> None:
     """The first to measure sets total and margin; one that cannot see the GPU sets nothing."""
-    async with opened(server.url, begun=False) as ledger:
-        assert await ledger.measure(GPU, Meter(None), margin_mb=4) is None
+    async with opened(server.url, begun=False) as unmeasured:
+        assert await unmeasured.room_mb(GPU) is None
+    async with opened(server.url, begun=False, meter=Gauge(None)) as ledger:
+        assert await ledger.measure(GPU) is None
         assert (await ledger.table(GPU)).total_mb is None
-        assert await ledger.measure(GPU, Meter(1), margin_mb=4) == Capacity(24, 4)
+    async with opened(server.url, begun=False, meter=Gauge(1)) as ledger:
+        assert await ledger.room_mb(GPU) == 20
+        assert await ledger.measure(GPU) == Capacity(24, 4)
 
 
 async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisServer) -> None:
@@ -213,7 +226,7 @@ async def test_status_finds_the_gpus(server: RedisServer) -> None:
     async with opened(server.url) as ledger:
         await ledger.set_capacity("host:1", Capacity(5))
         other = LedgerOptions(prefix="another", ttl_s=TTL_S)
-        async with Ledger.connect(server.url, other) as elsewhere:
+        async with Ledger(server.url, other) as elsewhere:
             await elsewhere.set_capacity("host:2", Capacity(5))
             assert await elsewhere.gpus() == ["host:2"]
         assert await ledger.gpus() == [GPU, "host:1"]
@@ -230,7 +243,7 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
     """The account of `docs/model-boss.md` can do all that a holder does, and a wrong password nothing."""
     rights = (
-        "~model-boss:* +evalsha +eval +hget +hmget +hgetall +hset +hdel +hincrby "
+        "~model-boss:* +evalsha +script|load +hget +hmget +hgetall +hset +hdel +hincrby "
         "+zadd +zrem +zrank +xadd +time +info +client|setinfo +client|setname +hello +ping"
     )
     with RedisServer(tmp_path) as guarded:
@@ -240,10 +253,11 @@ async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Pa
             client.execute_command("ACL", "SETUSER", "boss", "on", ">s3cret", "-@all", *allowed.split())
             client.execute_command("ACL", "SETUSER", "default", "off")
         async with opened(f"redis://boss:s3cret@127.0.0.1:{guarded.port}") as ledger:
-            fence = await granted(ledger, claim("a", 18))
-            assert (await ledger.renew(claim("a", 18), fence, phase=Phase.RESERVED)).answer is Answer.OK
+            answer = await ledger.reserve(claim("a", 18))
+            assert isinstance(answer, Granted)
+            assert await ledger.renew(claim("a", 18), answer) == answer
             assert isinstance(await ledger.reserve(claim("b", 1)), Waiting)
-            assert await ledger.release(claim("a", 18), fence) is Answer.OK
+            assert await ledger.release(claim("a", 18), answer.fence)
             assert (await ledger.table(GPU)).held_mb == 0
             server_id = await ledger._connection.redis.hget("model-boss:{GPU-0}:epoch", "server")
             assert server_id is not None
@@ -262,4 +276,4 @@ async def test_a_cluster_runs_the_scripts(tmp_path: Path) -> None:
                 time.sleep(0.05)  # noqa: ASYNC251 - nothing else runs yet
         async with opened(node.url) as ledger:
             fence = await granted(ledger, claim("a", 18))
-            assert await ledger.release(claim("a", 18), fence) is Answer.OK
+            assert await ledger.release(claim("a", 18), fence)

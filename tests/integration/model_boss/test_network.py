@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_boss import Claim, Ending, Lease, LeaseOptions, LedgerUnavailable, NotGranted, Phase
+from model_boss import Claim, Ending, Granted, Lease, LedgerUnavailable, NotGranted
+from model_boss.tenure import now_s
 from tests.integration.model_boss.proxy import Proxy
 from tests.integration.model_boss.test_ledger import GPU, claim, granted, opened
 
@@ -23,16 +24,14 @@ TTL_S = 3.0
 TIMEOUT_S = 0.5
 LONG_TTL_S = 5.0  # of ten timeouts (seven by default): some may pass between two renewals
 SLACK_S = 10.0  # for two loaded cores; a call that hangs hangs for ever
-FAST = LeaseOptions(poll_s=0.02)
 
 CALLS: dict[str, Callable[[Ledger, Claim], Awaitable[object]]] = {
     "reserve": lambda ledger, wanted: ledger.reserve(wanted),
-    "renew": lambda ledger, wanted: ledger.renew(wanted, 1, phase=Phase.ACTIVE),
-    "commit": lambda ledger, wanted: ledger.commit(wanted, 1),
+    "renew": lambda ledger, wanted: ledger.renew(wanted, Granted(1)),
+    "commit": lambda ledger, wanted: ledger.commit(wanted, Granted(1)),
     "hand_over": lambda ledger, wanted: ledger.hand_over(wanted, 1),
     "release": lambda ledger, wanted: ledger.release(wanted, 1),
-    "cancel": lambda ledger, wanted: ledger.cancel(wanted),
-    "yield": lambda ledger, wanted: ledger.ask_to_yield(wanted.gpu, wanted.lease_id),
+    "cancel": lambda ledger, wanted: ledger.release(wanted),
     "table": lambda ledger, wanted: ledger.table(wanted.gpu),
     "gpus": lambda ledger, _: ledger.gpus(),
 }
@@ -89,7 +88,7 @@ async def test_a_lease_survives_a_bad_line(server: RedisServer) -> None:
         opened(server.url, ttl_s=LONG_TTL_S) as ledger,
         Proxy(server.port) as proxy,
         opened(proxy.url, ttl_s=LONG_TTL_S, timeout_s=TIMEOUT_S, begun=False) as troubled,
-        Lease(troubled, claim("a", 10), FAST) as lease,
+        Lease(troubled, claim("a", 10)) as lease,
     ):
         fence = await lease.wait_granted(5)
         await lease.commit()
@@ -112,7 +111,9 @@ async def test_a_holder_on_a_dead_line_stops_before_the_next_is_granted(server: 
         Proxy(server.port) as proxy,
         opened(proxy.url, ttl_s=TTL_S, timeout_s=TIMEOUT_S, begun=False) as troubled,
     ):
-        lease = Lease(troubled, claim("a", 18), LeaseOptions(poll_s=0.02, safety_s=TTL_S / 2))
+        lease = Lease(
+            troubled, claim("a", 18), clock=lambda: 2 * now_s()
+        )  # fast, so that no load here hides it
         await lease.wait_granted(5)
         lost_at_s: list[float] = []
 
@@ -122,7 +123,7 @@ async def test_a_holder_on_a_dead_line_stops_before_the_next_is_granted(server: 
 
         noting = asyncio.create_task(note_loss())
         proxy.drops = True
-        async with Lease(ledger, claim("next", 18), FAST) as following:
+        async with Lease(ledger, claim("next", 18)) as following:
             await following.wait_granted(30)
             granted_at_s = time.monotonic()
         await noting
@@ -136,7 +137,7 @@ async def test_waiting_ends_at_its_deadline_on_a_dead_line(server: RedisServer) 
         proxy.drops = True
         async with opened(proxy.url, ttl_s=TTL_S, timeout_s=TIMEOUT_S, begun=False) as troubled:
             began_at_s = time.monotonic()
-            async with Lease(troubled, claim("a", 1), FAST) as lease:
+            async with Lease(troubled, claim("a", 1)) as lease:
                 with pytest.raises(NotGranted) as caught:
                     await lease.wait_granted(2)
                 assert isinstance(caught.value.__cause__, LedgerUnavailable)

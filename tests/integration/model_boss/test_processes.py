@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from model_boss import Capacity, Ledger, LedgerOptions
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 from tests.integration.model_boss.turns import Turns
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Pa
     chance = random.Random(5)
     options = LedgerOptions(ttl_s=TTL_S)
     with own_server.client() as client:
-        async with Ledger.connect(own_server.url, options) as ledger:
+        async with Ledger(own_server.url, options) as ledger:
             await ledger.set_capacity(GPU, Capacity(TOTAL_MB, MARGIN_MB))
             observer = Observer(ledger, client)
             began_at_s = time.monotonic()

@@ -13,7 +13,7 @@ import pytest
 
 from local.ports import free_ports
 from model_boss.__main__ import main
-from model_boss.keys import Keys
+from model_boss.protocol import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from model_boss.keys import Keys
-from model_boss.protocol import Text, joined, source
+from model_boss.protocol import Keys, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +37,8 @@ return cjson.encode({
 
 
 @cache
-def compose_turned(script: Script) -> Text:
-    return joined(TURNED_CLOCK, source("_ledger"), source(script.name))
+def compose_turned(script: Script) -> str:
+    return "\n".join((TURNED_CLOCK, source("_ledger"), source(script.name)))
 
 
 @dataclass
@@ -60,7 +59,7 @@ class TurnedLedger:
         self._client = client
         self._mutated = mutated or {}
         self.keys = Keys.of("model-boss", "GPU-0")
-        self._keys = self.keys.ordered()
+        self._keys = tuple(self.keys)
         self._digests: dict[Script, str] = {}
         self._observe = client.script_load(OBSERVE)
         self.now_ms = 0
@@ -76,7 +75,7 @@ class TurnedLedger:
         """Call one script; return its reply and what the keys hold after it."""
         assert len(arguments) == len(script.arguments)
         if script not in self._digests:
-            self._digests[script] = self._client.script_load(self._compose(script).lua)
+            self._digests[script] = self._client.script_load(self._compose(script))
         pipe = self._client.pipeline(transaction=False)
         if self._turned_to != (self.now_ms, self.server):
             pipe.mset({"test:now_ms": self.now_ms, "test:server": self.server})
@@ -109,11 +108,11 @@ class TurnedLedger:
             pipe.zadd(self.keys.waiters, {lease_id: ticket - priority * 2**40})
         pipe.execute()
 
-    def _compose(self, script: Script) -> Text:
+    def _compose(self, script: Script) -> str:
         if not self._mutated:
             return compose_turned(script)
         names = ("_ledger", script.name)
-        return joined(TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names))
+        return "\n".join((TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names)))
 
 
 def _items(items: list[str] | dict[str, str]) -> list[str]:

@@ -13,7 +13,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from model_boss.protocol import (
-    CANCEL,
     CAPACITY,
     COMMIT,
     HAND_OVER,
@@ -21,7 +20,6 @@ from model_boss.protocol import (
     RENEW,
     RESERVE,
     STATUS,
-    YIELD,
 )
 from tests.integration.model_boss.believer import TEMPERS, Believer
 from tests.integration.model_boss.reference import ReferenceLedger
@@ -184,10 +182,7 @@ class World:
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
             return
-        self._call(CANCEL, self.reference.cancel(lease_of(client), owner), lease_of(client), owner)
-
-    def ask_to_yield(self, lease_id: str) -> None:
-        self._call(YIELD, self.reference.ask(lease_id), lease_id)
+        self._call(RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0)
 
     def leave(self, client: str) -> None:
         """Say nothing more; where others stand by, what is loaded is theirs."""
@@ -348,7 +343,7 @@ class World:
         return reply
 
     def _believe(self, client: str, vram_mb: int, priority: int, reply: Reply) -> None:
-        _, fence, phase, used_mb, total_mb, margin_mb = reply
+        _, fence, phase, used_mb, vram_mb, total_mb, margin_mb = reply
         believer = self._holder(client, fence)
         if believer is None:
             capacity = (total_mb, margin_mb) if total_mb else ("", "")

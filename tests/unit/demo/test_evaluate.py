@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo.evaluate import TESTED, Accuracy, Pair, calibrate, evaluate, pairs, rewards_of
+from demo.evaluate import TESTED, Accuracy, Pair, calibrate, evaluate, in_torch, pairs
 from reward.network import Dimensions, RewardNetwork
 
 TINY = Dimensions(
@@ -32,9 +32,7 @@ def test_counts_right_wrong_and_ties() -> None:
         return Pair("colour", group, "a prompt", *pictures)
 
     tested = [pair(9, 1, "one"), pair(1, 9, "one"), pair(5, 5, "counted")]
-    report = evaluate(
-        lambda pictures, _: np.array([picture[0, 0, 0] for picture in pictures], np.float32), tested
-    )
+    report = evaluate(lambda pixels, *_: pixels[:, 0, 0, :1].astype(np.float32), tested)
     assert report.accuracies == {
         "colour": Accuracy(1, 3),
         "colour / one": Accuracy(1, 2),
@@ -60,9 +58,9 @@ def test_calibrated_rewards_are_standardised() -> None:
     torch.manual_seed(0)
     network = RewardNetwork(TINY).eval()
     tested = [*pairs(4, 3)]
-    before = evaluate(rewards_of(network), tested)
+    before = evaluate(in_torch(network), tested)
     calibrate(network, before)
-    after = evaluate(rewards_of(network), tested)
+    after = evaluate(in_torch(network), tested)
     assert after.mean == pytest.approx(0, abs=1e-3)
     assert after.deviation == pytest.approx(1, abs=1e-3)
     assert after.accuracies == before.accuracies

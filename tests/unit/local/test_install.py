@@ -1,4 +1,4 @@
-"""`local/install.sh`, run by the real uv in a project of its own; whole machines are in tests/fresh."""
+"""`local/install.sh`, run by the real uv in a project of its own."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_index_that_the_user_names_and_that_does_not_answer(project: Path) ->
     [("no-such-python", "there is no such program"), ("false", "false does not run")],
 )
 def test_a_python_that_will_not_do(project: Path, named: str, why: str) -> None:
-    """A Python that the user names is taken or refused in one line; no other takes its place in silence."""
+    """A Python that the user names is taken or refused in one line; no other takes its place."""
     done = _run(project, "serve", PYTHON=named)
     assert done.returncode == 1
     needed = "Triton's Python backend needs Python 3.11 or 3.12 with its shared library"

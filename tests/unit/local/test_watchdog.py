@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frontend.scoring.health import HealthMonitor
-from local.stubs import dead_stubs
-from local.watchdog import NOTHING_KNOWN, Watchdog
+from local.watchdog import NOTHING_KNOWN, dead_stubs, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -102,23 +101,21 @@ async def _watching(
 ) -> AsyncIterator[tuple[Part, list[str]]]:
     frontend = Part("the frontend", 1_000_000_000)
     said: list[str] = []
-    watchdog = Watchdog(
+    watching = watch(
         triton,  # type: ignore[arg-type] # as much of a Supervised as it needs
         frontend,  # type: ignore[arg-type]
-        health.url,
+        f"{health.url}/health/ready",
+        said.append,
         unready_limit_s=unready_limit_s,
         start_limit_s=start_limit_s,
-        report=said.append,
-        stub_poll_s=0.05,
-        ready_poll_s=0.05,
+        poll_s=0.05,
     )
-    tasks = [asyncio.create_task(watch()) for watch in (watchdog.watch_stubs, watchdog.watch_readiness)]
+    task = asyncio.create_task(watching)
     try:
         yield frontend, said
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _until_it_worked(health: Health) -> None:
@@ -157,7 +154,7 @@ async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tu
 
 
 async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
-    """When the frontend does not say at all whether it is ready, it is the frontend that is ended."""
+    """When the frontend does not say whether it is ready, it is the frontend that is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await _until_it_worked(health)
@@ -168,7 +165,7 @@ async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
 
 @pytest.mark.parametrize("failing", [("decode",), ("decode", "gpu")])
 async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing: tuple[str, ...]) -> None:
-    """When decoding has failed for the limit, it is the frontend that is ended: decoding is its own."""
+    """When decoding has failed for the limit, the frontend is ended: decoding is its own."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
         await _until_it_worked(health)
@@ -179,7 +176,7 @@ async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing:
 
 
 async def test_a_ledger_that_is_away(health: Health) -> None:
-    """When only the GPU's ledger fails, nobody is ended: it is neither Triton's nor the frontend's fault."""
+    """When only the GPU's ledger fails, nobody is ended: it is nobody's fault."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=0.1) as (frontend, said):
         health.failing = ("gpu",)
@@ -189,7 +186,7 @@ async def test_a_ledger_that_is_away(health: Health) -> None:
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"parts": {"triton": null}}'])
 async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None:
-    """Whoever lives and cannot say what it lacks is the culprit itself; Triton is not ended for it."""
+    """Who lives and cannot say what it lacks is the culprit; Triton is not ended for it."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await _until_it_worked(health)
@@ -199,7 +196,7 @@ async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None
 
 
 async def test_culprits_that_take_turns(health: Health) -> None:
-    """Being unready has one clock: it is not set back because another part fails than a moment ago."""
+    """Being unready has one clock: that another part fails now does not set it back."""
     triton = Part("Triton", 2_000_000_000)
     health.turns = cycle([("model",), ("decode",), ("gpu",)])
     async with _watching(health, triton) as (frontend, said):
@@ -223,7 +220,7 @@ async def test_the_time_of_a_ledger_that_is_away_does_not_count(health: Health) 
 
 
 async def test_a_frontend_that_has_not_looked_yet(health: Health) -> None:
-    """What it says of Triton before its first look is no word against Triton: to look is its own part."""
+    """What it says of Triton before its first look is no word against Triton."""
     triton = Part("Triton", 2_000_000_000)
     health.failing, health.detail = ("triton",), NOTHING_KNOWN
     async with _watching(health, triton) as (frontend, _):
@@ -232,13 +229,13 @@ async def test_a_frontend_that_has_not_looked_yet(health: Health) -> None:
 
 
 async def test_the_frontend_says_so_before_its_first_look() -> None:
-    """The words by which the watchdog knows that the frontend has not looked yet are the frontend's own."""
+    """The words by which the watchdog knows that it has not looked yet are the frontend's own."""
     monitor = HealthMonitor(None, None, timeout_s=1)  # type: ignore[arg-type] # asked for nothing yet
     assert monitor.health.triton == NOTHING_KNOWN
 
 
 async def test_a_model_that_takes_long_to_load(health: Health) -> None:
-    """A process that was started again is given as long as a start may take; then it is ended, too."""
+    """A process that was started again is given the time of a start; then it is ended, too."""
     health.failing = ("model",)
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=4):
@@ -250,7 +247,7 @@ async def test_a_model_that_takes_long_to_load(health: Health) -> None:
 
 
 async def test_a_good_state_that_is_older_than_triton(health: Health) -> None:
-    """Ready at once after Triton was started again is old news: the new one may still be loading its model."""
+    """Ready at once after Triton was started again is old news: it may be loading its model."""
     triton = Part("Triton", 2_000_000_000)
     triton.started_s = time.monotonic() + 0.2
     async with _watching(health, triton, unready_limit_s=0.1):
@@ -273,7 +270,7 @@ async def test_a_process_that_is_being_started_again(health: Health) -> None:
 def children(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
-    """Two children of this process, of which the first has the name of the stub, or of the shell that starts it."""
+    """Two children of this process; the first has the name of the stub, or of its shell."""
     stub = tmp_path / str(request.param)
     shutil.copy(shutil.which("sleep") or "sleep", stub)
     found = subprocess.Popen([str(stub), "60"]), subprocess.Popen(["sleep", "60"])
@@ -281,13 +278,13 @@ def children(
     for each in found:
         each.kill()
         each.wait()
-    assert dead_stubs(os.getpid()) == frozenset()
+    assert dead_stubs(os.getpid()) == set()
 
 
 async def test_a_dead_stub_ends_its_triton_at_once(
     health: Health, children: tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]
 ) -> None:
-    """A child of Triton's that carries the stub's name and stays a zombie is a dead stub; others are not."""
+    """A child of Triton's with the stub's name that stays a zombie is a dead stub."""
     stub, other = children
     triton = Part("Triton", os.getpid())
     async with _watching(health, triton) as (_, said):

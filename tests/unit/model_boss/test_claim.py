@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model_boss import Capacity, Claim, InvalidClaim, LeaseOptions, LedgerOptions, Priority
+from model_boss import Capacity, Claim, InvalidClaim, LedgerOptions, Priority
 
 GOOD: dict[str, Any] = {
     "gpu": "GPU-0",
@@ -57,16 +57,3 @@ def test_a_priority_that_is_neither_is_refused(text: str) -> None:
     """The error says which names there are."""
     with pytest.raises(InvalidClaim, match="urgent, high, normal, low, batch, or 0 to 1000"):
         Priority.parse(text)
-
-
-def test_the_safety_margin_is_a_tenth_unless_it_is_given() -> None:
-    """The holder stops before the ledger gives its memory away."""
-    assert LeaseOptions().safety_of(15) == pytest.approx(1.5)
-    assert LeaseOptions(safety_s=0).safety_of(15) == 0
-
-
-@pytest.mark.parametrize("safety_s", [-1, 15, 16])
-def test_a_safety_margin_leaves_time_to_live(safety_s: float) -> None:
-    """One that eats the whole time to live, or gives time away, is refused."""
-    with pytest.raises(InvalidClaim, match="safety margin"):
-        LeaseOptions(safety_s=safety_s).safety_of(15)

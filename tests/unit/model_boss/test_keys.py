@@ -6,20 +6,15 @@ import pytest
 from redis.crc import key_slot
 
 from model_boss.errors import InvalidClaim
-from model_boss.keys import Keys, gpu_of
+from model_boss.protocol import Keys
 
 
 def test_one_gpu_is_one_hash_slot() -> None:
     """A script may touch all keys of a GPU in a cluster, for they share its hash tag."""
-    keys = Keys.of("model-boss", "GPU-8d2a").ordered()
+    keys = Keys.of("model-boss", "GPU-8d2a")
     assert keys[1] == "model-boss:{GPU-8d2a}:leases"
     assert len({key_slot(key.encode()) for key in keys}) == 1
     assert len(set(keys)) == 5
-
-
-def test_a_key_tells_its_gpu() -> None:
-    """`status` finds the GPUs by the names of their keys."""
-    assert gpu_of(Keys.of("any:prefix", "host:0").epoch) == "host:0"
 
 
 @pytest.mark.parametrize("gpu", ["", "a b", "a{b", "a}b", "a\n"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from model_boss import Phase, render
-from model_boss.table import read_table
+from model_boss import Phase
+from model_boss.table import read_table, render
 
 LEASE = {
     "lease_id": "b",

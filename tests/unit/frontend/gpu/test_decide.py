@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from frontend.gpu import decide as module
-from frontend.gpu.decide import Action, Observation, Standing, decide, is_over
+from frontend.gpu.decide import Action, Observation, decide, is_over
 from frontend.triton.state import ModelState
+from model_boss import Standing
 
 NONE, OTHERS, QUEUED, SETTLING, REFUSED = (
     Standing.NONE,

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import pytest
 
-from frontend.gpu.decide import Standing
-from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
-from frontend.gpu.ledger import Claim, Held, Lease, Queued, Table
-from frontend.gpu.tenure import Tenure
+from model_boss import (
+    Claim,
+    ClaimRefused,
+    Granted,
+    Held,
+    LedgerUnavailable,
+    Phase,
+    Standing,
+    Tenure,
+    Waiting,
+    WaitReason,
+)
 
 TTL_S = 30.0
-CLAIM = Claim("triton-1", "one", "model", 100, 500)
+CLAIM = Claim("GPU-0", "triton-1", "a service", "model", 100, 500, "one")
 
 
 class Scripted:
@@ -22,20 +30,21 @@ class Scripted:
     ttl_s = TTL_S
 
     def __init__(self) -> None:
-        self.answer: Lease | Held | Queued | Exception | None = Lease(7)
+        self.answer: Granted | Held | Waiting | Exception | None = Granted(7)
         self.asked: list[str] = []
 
-    async def reserve(self, claim: Claim) -> Lease | Held | Queued:
+    async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
         assert claim == CLAIM
         answer = self._told("reserve")
         assert answer is not None
         return answer
 
-    async def commit(self, claim: Claim, fence: int) -> Lease | None:
-        return self._lease("commit", claim, fence)
+    async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
+        del used_mb
+        return self._lease("commit", claim, granted.fence)
 
-    async def renew(self, claim: Claim, fence: int, *, in_use: bool) -> Lease | None:
-        return self._lease("renew in use" if in_use else "renew", claim, fence)
+    async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
+        return self._lease("renew in use" if in_use else "renew", claim, granted.fence)
 
     async def release(self, claim: Claim, fence: int) -> None:
         self._lease("release", claim, fence)
@@ -43,19 +52,20 @@ class Scripted:
     async def hand_over(self, claim: Claim, fence: int) -> None:
         self._lease("hand_over", claim, fence)
 
-    async def table(self) -> Table:
-        return Table(None)
+    async def room_mb(self, gpu: str) -> int | None:
+        del gpu
+        return None
 
     async def aclose(self) -> None:
         pass
 
-    def _lease(self, call: str, claim: Claim, fence: int) -> Lease | None:
+    def _lease(self, call: str, claim: Claim, fence: int) -> Granted | None:
         assert (claim, fence) == (CLAIM, 7)
         answer = self._told(call)
-        assert answer is None or isinstance(answer, Lease)
+        assert answer is None or isinstance(answer, Granted)
         return answer
 
-    def _told(self, call: str) -> Lease | Held | Queued | None:
+    def _told(self, call: str) -> Granted | Held | Waiting | None:
         self.asked.append(call)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -124,7 +134,7 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
     await tenure.ask(CLAIM)
     assert not await tenure.beat(in_use=True)
     clock.now_s += 10
-    ledger.answer = Lease(7, is_committed=True, others_stand_by=True)
+    ledger.answer = Granted(7, Phase.ACTIVE, others_stand_by=True)
     assert await tenure.beat(in_use=True)
     assert (tenure.standing, ledger.asked[-1]) == (Standing.COMMITTED, "renew in use")
     clock.now_s += 10
@@ -133,7 +143,7 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
     assert (tenure.outage, tenure.due_in_s(is_urgent=False)) == ("away", 1.0)
     clock.now_s += 1
     assert tenure.outage_s == 1.0
-    ledger.answer = Lease(7, is_committed=True, is_asked_back=True)
+    ledger.answer = Granted(7, Phase.YIELDING)
     assert await tenure.beat(in_use=False)
     assert (tenure.standing, tenure.outage) == (Standing.YIELDING, None)
     clock.now_s += 10
@@ -146,14 +156,14 @@ async def test_it_renews_every_third_of_a_time_to_live(ledger: Scripted, clock: 
     ("answer", "standing", "due_in_s"),
     [
         (Held("two", 8), Standing.OTHERS, 10.0),
-        (Queued(), Standing.QUEUED, 0.375),
-        (Queued(is_settling=True), Standing.SETTLING, 0.375),
-        (LedgerRefuses("too large"), Standing.REFUSED, 10.0),
+        (Waiting(), Standing.QUEUED, 0.375),
+        (Waiting(0, WaitReason.GRACE), Standing.SETTLING, 0.375),
+        (ClaimRefused("too large"), Standing.REFUSED, 10.0),
         (LedgerUnavailable("away"), Standing.NONE, 1.0),
     ],
 )
 async def test_what_it_is_told_without_a_lease(
-    ledger: Scripted, clock: Clock, answer: Held | Queued | Exception, standing: Standing, due_in_s: float
+    ledger: Scripted, clock: Clock, answer: Held | Waiting | Exception, standing: Standing, due_in_s: float
 ) -> None:
     """Each answer to a request for a lease has its standing and its time to ask again.
 
@@ -177,7 +187,7 @@ async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Script
     an old answer.
     """
     tenure = _tenure(ledger, clock)
-    ledger.answer = Queued()
+    ledger.answer = Waiting()
     await tenure.ask(CLAIM)
     tenure.forget_answer()
     assert tenure.standing is Standing.NONE
@@ -210,7 +220,7 @@ async def test_what_is_over_is_not_given_back(ledger: Scripted, clock: Clock) ->
     ledger.answer = LedgerUnavailable("away")
     await tenure.release()
     assert (tenure.standing, ledger.asked) == (Standing.NONE, ["reserve", "release"])
-    ledger.answer = Lease(7)
+    ledger.answer = Granted(7)
     await tenure.ask(CLAIM)
     clock.now_s += TTL_S
     await tenure.release()

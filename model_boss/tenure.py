@@ -1,9 +1,11 @@
-"""What a frontend holds of the lease, and how long it may rely on it by its own clock.
+"""What a process holds of a lease, and how long it may rely on it by its own clock.
 
-Three moments follow a heartbeat, for a time to live of 15 s and a safety margin of 1.5 s:
+Three moments follow a heartbeat, for a time to live of 15 s and a safety margin of a tenth of it:
 
      0.0  a renewal is sent; the ledger counts from when it arrives
-     8.5  2/3 of 15 - 1.5. From 10.0 on another frontend may follow. Doubtful: this one loads nothing now
+     8.5  2/3 of 15 - 1.5. From 10.0 on another process of the same lease may follow. Doubtful: nothing
+          is loaded now. (Where a lease has one process alone, nobody follows, and nothing is
+          doubtful.)
     13.5  15 - 1.5: from 15.0 on the memory may be another's. Lost: the model has 1.5 s to be gone
           (`fail_open`: unprotected; it goes on)
 """
@@ -13,23 +15,68 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from frontend.gpu.decide import Standing
-from frontend.gpu.errors import LedgerRefuses, LedgerUnavailable
-from frontend.gpu.ledger import Held, Lease, Queued
-from model_boss import Term
-from model_boss.clock import now_s
+from model_boss.claim import Granted, Held, Phase, Waiting, WaitReason
+from model_boss.errors import ClaimRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from frontend.gpu.ledger import Claim, GpuLedger
+    from model_boss.claim import Claim, GpuLedger
 
 T = TypeVar("T")
 
-_LOG: Final = logging.getLogger("imajin_aesthetic.gpu")
+_LOG: Final = logging.getLogger("model_boss")
 _POLL_S: Final = 0.25
+
+
+def now_s() -> float:
+    """Read seconds that never go back, and that go on while the machine sleeps where they can."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Standing(StrEnum):
+    """How the lease of the model's memory stands, for this process."""
+
+    NONE = "none"
+    """Nothing was asked yet, or nothing is known any more."""
+    OTHERS = "others'"
+    """Another process holds it: this one stands by."""
+    QUEUED = "queued"
+    """Memory was asked for, and others have it."""
+    SETTLING = "settling"
+    """The ledger has just begun: who held a lease may not have come back yet."""
+    REFUSED = "refused"
+    RESERVED = "reserved"
+    COMMITTED = "committed"
+    YIELDING = "yielding"
+    """Ours, and somebody asks for the memory."""
+    DOUBTFUL = "doubtful"
+    """Ours; but the ledger was silent for so long that another process may hold it."""
+    UNPROTECTED = "unprotected"
+    """Over by our own clock, and gone on without (`fail_open`)."""
+    LOST = "lost"
+    """Over by our own clock (`fail_closed`)."""
+
+
+_STANDINGS: Final = {
+    Phase.RESERVED: Standing.RESERVED,
+    Phase.ACTIVE: Standing.COMMITTED,
+    Phase.YIELDING: Standing.YIELDING,
+}
+_WAITING: Final = frozenset({Standing.QUEUED, Standing.SETTLING})
+
+
+def lasts_s(ttl_s: float, *, others_follow: bool, safety: float = 0.1) -> float:
+    """How long a heartbeat is good for by one's own clock, counted from when it was sent.
+
+    The ledger counts from when it arrives; `safety` is the part of the time to live that clocks may
+    differ by, and in which the model has to be gone.
+    """
+    return ttl_s * ((2 / 3 if others_follow else 1) - safety)
 
 
 class Tenure:
@@ -37,19 +84,17 @@ class Tenure:
 
     def __init__(self, ledger: GpuLedger, *, fail_open: bool, clock: Callable[[], float] = now_s) -> None:
         self.claim: Claim | None = None
-        self.lease: Lease | None = None
+        self.lease: Granted | None = None
         self.others: Held | None = None
-        """The frontend that holds the lease, as this one was told when it asked."""
+        """The process that holds the lease, as this one was told when it asked."""
         self.outage: str | None = None
         """Why the ledger was not reached the last time."""
-        self.refusal: LedgerRefuses | None = None
+        self.refusal: ClaimRefused | None = None
         self.handed_over = False
         self._ledger = ledger
         self._fail_open = fail_open
         self._now_s = clock
-        ttl_s, safety_s = ledger.ttl_s, ledger.ttl_s / 10
-        self._holder_term = Term(ttl_s * 2 / 3, safety_s, clock)
-        self._memory_term = Term(ttl_s, safety_s, clock)
+        self._renewed_at_s = 0.0
         self._answer = Standing.NONE
         self._told_at_s = 0.0
         self._due_at_s = 0.0
@@ -61,18 +106,14 @@ class Tenure:
         if self.lease is None:
             stale = self._answer is Standing.OTHERS and self._now_s() - self._told_at_s > self._ledger.ttl_s
             return Standing.NONE if stale else self._answer
-        if self._memory_term.left_s() <= 0:
+        if self._memory_left_s() <= 0:
             return Standing.UNPROTECTED if self._fail_open else Standing.LOST
-        if self._holder_term.left_s() <= 0:
-            return Standing.DOUBTFUL
-        if self.lease.is_asked_back:
-            return Standing.YIELDING
-        return Standing.COMMITTED if self.lease.is_committed else Standing.RESERVED
+        return Standing.DOUBTFUL if self._holder_left_s() <= 0 else _STANDINGS[self.lease.phase]
 
     @property
     def expires_in_s(self) -> float | None:
         """How long the memory is ours if no heartbeat succeeds any more; None: it is not."""
-        return None if self.lease is None else max(0.0, self._memory_term.left_s())
+        return None if self.lease is None else max(0.0, self._memory_left_s())
 
     @property
     def outage_s(self) -> float:
@@ -86,22 +127,20 @@ class Tenure:
             due_at_s = min(due_at_s, self._told_at_s + _POLL_S)
         ends = [due_at_s - self._now_s()]
         if self.lease is not None:
-            ends += [
-                left_s for term in (self._holder_term, self._memory_term) if (left_s := term.left_s()) > 0
-            ]
+            ends += [left_s for left_s in (self._holder_left_s(), self._memory_left_s()) if left_s > 0]
         return max(0.0, min(ends))
 
     async def beat(self, *, in_use: bool) -> bool:
         """Renew, if it is time and the lease is ours without doubt; tell whether it was renewed."""
-        if self.lease is None or self._now_s() < self._due_at_s or self._holder_term.left_s() <= 0:
+        if self.lease is None or self._now_s() < self._due_at_s or self._holder_left_s() <= 0:
             return False
         sent_at_s, self._due_at_s = self._now_s(), self._now_s() + self._ledger.ttl_s / 3
-        renewal = self._ledger.renew(self._claimed(), self.lease.fence, in_use=in_use)
+        renewal = self._ledger.renew(self._claimed(), self.lease, in_use=in_use)
         try:
             self._take(await self._reached(renewal), sent_at_s)
         except LedgerUnavailable:
             return False
-        except LedgerRefuses as error:  # another ledger by now, so to speak
+        except ClaimRefused as error:  # another ledger by now, so to speak
             self._note_outage(error)
             return False
         return True
@@ -114,42 +153,43 @@ class Tenure:
         except LedgerUnavailable:
             self._told_at_s = self._now_s()
             return
-        except LedgerRefuses as error:
+        except ClaimRefused as error:
             self.refusal, self._due_at_s = error, self._now_s() + self._ledger.ttl_s / 3
             self._stand(Standing.REFUSED)
             return
         self.refusal, self.others = None, answer if isinstance(answer, Held) else None
         self._due_at_s = self._now_s() + self._ledger.ttl_s / 3
         match answer:
-            case Lease():
+            case Granted():
                 self._take(answer, sent_at_s)
                 self.handed_over = False
-                _LOG.info("lease %s: granted, fence %d", claim.lease_id, answer.fence)
             case Held():
                 self._stand(Standing.OTHERS)
                 self.handed_over = False
-            case Queued():
+            case Waiting():
                 self._due_at_s = self._now_s() + _POLL_S * random.uniform(0.5, 1.5)  # noqa: S311 - spreads the waiters
-                self._stand(Standing.SETTLING if answer.is_settling else Standing.QUEUED)
+                self._stand(Standing.SETTLING if answer.reason is WaitReason.GRACE else Standing.QUEUED)
 
-    async def commit(self) -> None:
+    async def commit(self, used_mb: int | None = None) -> None:
         """Say that the model is loaded; a ledger that forgot the lease is reminded first."""
         assert self.lease is not None
-        sent_at_s, fence = self._now_s(), self.lease.fence
+        sent_at_s, claim = self._now_s(), self._claimed()
         try:
-            lease = await self._reached(self._ledger.commit(self._claimed(), fence))
+            lease = await self._reached(self._ledger.commit(claim, self.lease, used_mb))
             if lease is None:
-                lease = await self._reached(self._ledger.renew(self._claimed(), fence, in_use=True))
+                lease = await self._reached(self._ledger.renew(claim, self.lease, in_use=True))
+                if lease is not None:
+                    lease = await self._reached(self._ledger.commit(claim, lease, used_mb))
         except LedgerUnavailable:
             return
         self._take(lease, sent_at_s, is_renewed=False)
 
     async def release(self) -> None:
-        """Give the memory back, which is free; what cannot be told ends by itself."""
+        """Give back the memory, which is free, or the place in the queue; else it ends by itself."""
         await self._part(self._ledger.release)
 
     async def hand_over(self) -> None:
-        """Let another frontend follow; ask again a little later whether one did."""
+        """Let another process follow; ask again a little later whether one did."""
         await self._part(self._ledger.hand_over)
         self.handed_over = True
         self._due_at_s = self._now_s() + self._ledger.ttl_s / 3 + min(1.0, self._ledger.ttl_s / 10)
@@ -159,31 +199,32 @@ class Tenure:
         if self._answer in (Standing.QUEUED, Standing.REFUSED):
             self._answer = Standing.NONE
 
-    async def _part(self, tell: Callable[[Claim, int], Awaitable[None]]) -> None:
-        lease, is_ours, self.lease = self.lease, self._memory_term.left_s() > 0, None
-        self._answer = Standing.NONE
-        self._due_at_s = 0.0
-        if lease is None or not is_ours:
+    async def _part(self, tell: Callable[[Claim, int], Awaitable[object]]) -> None:
+        fence = 0 if self.lease is None else self.lease.fence
+        is_there = self._answer in _WAITING if self.lease is None else self._memory_left_s() > 0
+        self.lease, self._answer, self._due_at_s = None, Standing.NONE, 0.0
+        if not is_there:
             return
+        lease_id = self._claimed().lease_id
         try:
-            await self._reached(tell(self._claimed(), lease.fence))
-            _LOG.info("lease %s: %s", self._claimed().lease_id, tell.__name__)
-        except LedgerUnavailable:
-            _LOG.warning("lease %s: not given back, it will expire", self._claimed().lease_id)
+            await self._reached(tell(self._claimed(), fence))
+            _LOG.info("lease %s: %s", lease_id, tell.__name__)
+        except LedgerUnavailable as error:
+            _LOG.warning("lease %s: not given back, it will expire: %s", lease_id, error.__cause__)
 
-    def _take(self, lease: Lease | None, sent_at_s: float, *, is_renewed: bool = True) -> None:
+    def _take(self, lease: Granted | None, sent_at_s: float, *, is_renewed: bool = True) -> None:
+        lease_id, before = self._claimed().lease_id, self.lease
         if lease is None:
-            _LOG.warning("lease %s: it is not ours any more", self._claimed().lease_id)
+            _LOG.warning("lease %s: it is not ours any more", lease_id)
             self.lease, self._answer, self._due_at_s = None, Standing.NONE, 0.0
             return
-        if self.lease is None or lease.is_asked_back > self.lease.is_asked_back:
-            _LOG.info(
-                "lease %s: %s", self._claimed().lease_id, "yielding" if lease.is_asked_back else "reserved"
-            )
+        if before is None or lease.fence != before.fence:
+            _LOG.info("lease %s: granted, fence %d", lease_id, lease.fence)
+        if before is None or lease.phase is not before.phase:
+            _LOG.info("lease %s: %s", lease_id, lease.phase)
         self.lease = lease
         if is_renewed:
-            self._holder_term.begin(sent_at_s)
-            self._memory_term.begin(sent_at_s)
+            self._renewed_at_s = sent_at_s
 
     def _stand(self, answer: Standing) -> None:
         self._told_at_s = self._now_s()
@@ -198,11 +239,11 @@ class Tenure:
 
     async def _reached(self, call: Awaitable[T]) -> T:
         """Await an answer, for no longer than what is held lasts."""
-        left_s = self._memory_term.left_s() if self.lease is not None else 0.0
+        left_s = self._memory_left_s() if self.lease is not None else 0.0
         try:
             async with asyncio.timeout(left_s if left_s > 0 else None):
                 answer = await call
-        except LedgerRefuses:
+        except ClaimRefused:
             self.outage = None
             raise
         except (LedgerUnavailable, TimeoutError) as error:
@@ -219,6 +260,13 @@ class Tenure:
             self._outage_began_at_s = self._now_s()
         self.outage = str(error) or "it does not answer"
         self._due_at_s = self._now_s() + min(self._ledger.ttl_s / 10, 1.0)
+
+    def _memory_left_s(self, *, others_follow: bool = False) -> float:
+        return self._renewed_at_s + lasts_s(self._ledger.ttl_s, others_follow=others_follow) - self._now_s()
+
+    def _holder_left_s(self) -> float:
+        """Return for how long nobody may follow this process."""
+        return self._memory_left_s(others_follow=bool(self._claimed().holder))
 
     def _claimed(self) -> Claim:
         assert self.claim is not None
