@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -139,6 +140,23 @@ def test_many_images_through_triton(
     expected = [result.raw_score for result in sorted(ranking.results, key=lambda result: result.index)]
     assert ten.tolist() == pytest.approx(expected, abs=1e-5)
     assert scores.rewards[10:20].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_images_decoded_here_have_the_same_rewards(
+    service: RunningStack, protocol: Literal["grpc", "http"]
+) -> None:
+    """Pixels instead of files: to 1e-5 the same, bad rows fail alone, images in the same words."""
+    url = f"127.0.0.1:{service.grpc_port if protocol == 'grpc' else service.triton_port}"
+    images = [*PICTURES, b"no image", FITTING]
+    prompts = [PROMPT] * 11 + ["a lone \ud800"]
+    with TritonScorer(url, protocol=protocol, max_rows=4) as scorer:
+        there = scorer.score_each(images, prompts)
+    with TritonScorer(url, protocol=protocol, max_rows=4, decode_processes=2) as scorer:
+        here = scorer.score_each(images, prompts)
+    np.testing.assert_allclose(here.rewards, there.rewards, atol=1e-5)
+    assert sorted(here.errors) == sorted(there.errors) == [10, 11]
+    assert here.errors[10].detail in there.errors[10].detail
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -21,6 +21,7 @@ from imajin_aesthetic_client.errors import AestheticError, InvalidRequest, error
 from imajin_aesthetic_client.exchange import too_late
 from imajin_aesthetic_client.images import ImageLike, file_bytes
 from imajin_aesthetic_client.retries import Retries
+from imajin_aesthetic_client.triton_doors import ENSEMBLE, NETWORK, Door, FileDoor, PixelDoor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["RowsFailed", "Scores", "TritonScorer"]
 
 Row: TypeAlias = tuple[int, ImageLike, str]
+Prepared: TypeAlias = tuple[int, Any, str]
+Outcome: TypeAlias = "tuple[int, float | AestheticError]"
 
-MODEL: Final = "image_reward"
 BULK_PRIORITY: Final = 2
 """Behind interactive callers."""
 _CODES: Final = {
@@ -59,6 +61,12 @@ class Scores:
     """(N,), NaN where a row failed."""
     errors: dict[int, AestheticError] = field(default_factory=dict)
     """Why, by the row's number."""
+
+
+@dataclass(frozen=True)
+class _Served:
+    max_rows: int
+    version: str
 
 
 class RowsFailed(AestheticError):
@@ -89,7 +97,9 @@ class TritonScorer:
         max_rows: rows of one request; by default as many as the server takes.
         timeout_s: how long one request may take, with its retries.
         retries: how often a request is sent, and how long it waits in between.
-        model_version: by default the one that the server serves.
+        decode_processes: decode the images in so many processes here, and send pixels: for a Triton
+            whose own decoders are what everybody waits for. Needs the package `imajin-aesthetic`,
+            and a script whose main part stands under `if __name__ == "__main__"`.
         ssl: whether the connection is encrypted.
         headers: what goes with every request.
     """
@@ -103,7 +113,7 @@ class TritonScorer:
         max_rows: int | None = None,
         timeout_s: float = 120.0,
         retries: Retries = Retries(),  # noqa: B008 - frozen
-        model_version: str = "",
+        decode_processes: int = 0,
         ssl: bool = False,
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -112,7 +122,8 @@ class TritonScorer:
         self._library = _library(protocol)
         self._url, self._protocol, self._ssl = url, protocol, ssl
         self._max_rows, self._timeout_s, self._retries = max_rows, timeout_s, retries
-        self._model_version, self._headers = model_version, headers
+        self._headers = headers
+        self._door: Door = PixelDoor(decode_processes) if decode_processes else FileDoor()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="triton-scorer")
         self._of_thread = threading.local()  # the HTTP client belongs to the thread that made it
         self._clients: list[Any] = []
@@ -147,9 +158,10 @@ class TritonScorer:
         rows: list[Row] = [
             (index, image, prompt) for index, (image, prompt) in enumerate(zip(images, prompts, strict=True))
         ]
-        max_rows = self._max_rows or self._threads.submit(self._served_rows).result()
+        served = self._threads.submit(self._served).result()
+        max_rows = self._max_rows or served.max_rows
         chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
-        for found in self._threads.map(self._score_rows, chunks):
+        for found in self._threads.map(lambda chunk: self._score_rows(chunk, served.version), chunks):
             for index, outcome in found:
                 if isinstance(outcome, AestheticError):
                     errors[index] = outcome
@@ -160,6 +172,7 @@ class TritonScorer:
     def close(self) -> None:
         """Wait for the requests in flight and close the connections."""
         self._threads.shutdown()
+        self._door.close()
         for client in self._clients:
             client.close()
 
@@ -171,30 +184,35 @@ class TritonScorer:
     ) -> None:
         self.close()
 
-    def _score_rows(self, rows: list[Row]) -> list[tuple[int, float | AestheticError]]:
-        """Score rows; where Triton refuses the request for one of them, each half by itself."""
-        files: list[bytes] = []
-        unreadable: list[tuple[int, float | AestheticError]] = []
+    def _score_rows(self, rows: list[Row], version: str) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         readable: list[Row] = []
+        files: list[bytes] = []
         for row in rows:
             try:
                 files.append(file_bytes(row[1]))
                 readable.append(row)
             except (OSError, TypeError) as error:
-                unreadable.append((row[0], error_of("invalid_request", str(error))))
-        return unreadable + self._score_files(readable, files)
+                outcomes.append((row[0], error_of("invalid_request", str(error))))
+        prepared: list[Prepared] = []
+        for (index, _, prompt), found in zip(readable, self._door.prepare(files), strict=True):
+            if isinstance(found, AestheticError):
+                outcomes.append((index, found))
+            else:
+                prepared.append((index, found, prompt))
+        return outcomes + self._score_prepared(prepared, version)
 
-    def _score_files(self, rows: list[Row], files: list[bytes]) -> list[tuple[int, float | AestheticError]]:
+    def _score_prepared(self, rows: list[Prepared], version: str) -> list[Outcome]:
+        """Score rows; where Triton refuses the request for one of them, each half by itself."""
         if not rows:
             return []
         try:
-            prompts = [prompt for _, _, prompt in rows]
-            rewards = self._with_retries(lambda remaining_s: self._infer(files, prompts, remaining_s))
+            rewards = self._with_retries(lambda remaining_s: self._infer(rows, version, remaining_s))
         except InvalidRequest as error:
             if len(rows) == 1:
                 return [(rows[0][0], error)]
             half = len(rows) // 2
-            return self._score_files(rows[:half], files[:half]) + self._score_files(rows[half:], files[half:])
+            return self._score_prepared(rows[:half], version) + self._score_prepared(rows[half:], version)
         except AestheticError as error:
             return [(index, error) for index, _, _ in rows]
         nothing = error_of("internal", "the network gave no number")
@@ -203,16 +221,17 @@ class TritonScorer:
             for (index, _, _), reward in zip(rows, rewards, strict=True)
         ]
 
-    def _infer(self, files: list[bytes], prompts: list[str], remaining_s: float) -> NDArray[np.float32]:
+    def _infer(self, rows: list[Prepared], version: str, remaining_s: float) -> NDArray[np.float32]:
         inputs = []
-        for name, values in (("IMAGE", files), ("PROMPT", [prompt.encode() for prompt in prompts])):
-            tensor = self._library.InferInput(name, [len(values), 1], "BYTES")
-            tensor.set_data_from_numpy(np.array(values, dtype=object).reshape(-1, 1))
+        prepared, prompts = [item for _, item, _ in rows], [prompt for _, _, prompt in rows]
+        for name, kind, values in self._door.tensors(prepared, prompts):
+            tensor = self._library.InferInput(name, list(values.shape), kind)
+            tensor.set_data_from_numpy(values)
             inputs.append(tensor)
         answer = self._client().infer(
-            MODEL,
+            self._door.model,
             inputs,
-            model_version=self._model_version,
+            model_version=version,
             outputs=[self._library.InferRequestedOutput("REWARD")],
             priority=BULK_PRIORITY,
             headers=self._headers,
@@ -222,14 +241,17 @@ class TritonScorer:
         rewards: NDArray[np.float32] = answer.as_numpy("REWARD")[:, 0]
         return rewards
 
-    def _served_rows(self) -> int:
-        """Ask how many rows one request may have."""
+    def _served(self) -> _Served:
+        """Ask how many rows a request may have, and which version of the network the ensemble asks."""
+        options = {"as_json": True} if self._protocol == "grpc" else {}
         config = self._with_retries(
-            lambda _: self._client().get_model_config(MODEL, self._model_version, headers=self._headers)
+            lambda _: self._client().get_model_config(ENSEMBLE, headers=self._headers, **options)
         )
-        return max(
-            1, int(config["max_batch_size"] if isinstance(config, dict) else config.config.max_batch_size)
-        )
+        config = config.get("config", config)
+        steps = {step["model_name"]: step for step in config["ensemble_scheduling"]["step"]}
+        version = str(steps[NETWORK].get("model_version", "-1"))
+        is_named = self._door.model == NETWORK and version != "-1"
+        return _Served(max(1, int(config["max_batch_size"])), version if is_named else "")
 
     def _with_retries(self, ask: Callable[[float], Any]) -> Any:  # noqa: ANN401 - whatever it asks for
         """Ask, with the seconds that are left, until there is an answer or no more attempt is allowed."""
