@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`python -m local up` over the demonstration model; it wants the key `API_KEY`."""
+    """`python -m local up` over the demonstration model; it wants the key `API_KEY`, and lets any page ask."""
     from frontend.http.keys import key_line
 
     directory = tmp_path_factory.mktemp("service")
@@ -36,7 +36,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     subprocess.run([sys.executable, *publish], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
     keys = directory / "keys"
     keys.write_text(key_line("tests", API_KEY) + "\n")
-    running = RunningStack(repository, directory, AESTHETIC_API_KEYS_FILE=str(keys))
+    settings = {"AESTHETIC_API_KEYS_FILE": str(keys), "AESTHETIC_CORS_ORIGINS": "*"}
+    running = RunningStack(repository, directory, **settings)
     running.start()
     try:
         yield running

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.clients.conftest import API_KEY
+from tests.clients.typescript.npm import WORKSPACE, run
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
     from tests.integration.stack import RunningStack
 
 HERE: Final = Path(__file__).parent
-WORKSPACE: Final = CHECKOUT / "clients/typescript"
-NPM: Final = str(WORKSPACE / "npm.sh")
 GENERATED: Final = ("types/src/openapi.ts", "types/src/zod.ts")
 PACKAGES: Final = ("types", "client")
 
 both_module_systems = pytest.mark.parametrize("system", ["esm", "cjs"])
-
-
-@pytest.fixture(scope="module")
-def built() -> None:
-    """Both packages, compiled."""
-    assert (WORKSPACE / "node_modules").is_dir(), "run clients/typescript/npm.sh ci first"
-    _run("run", "build")
 
 
 @pytest.mark.usefixtures("built")
@@ -38,7 +28,7 @@ def built() -> None:
 @pytest.mark.parametrize("file", ["vectors", "zod"])
 def test_against_scripted_replies(file: str, system: str) -> None:
     """What clients/vectors.json says, and what the schemas refuse."""
-    _run("--node", "--test", str(HERE / f"{file}.test.mjs"), MODULE_SYSTEM=system)
+    run("--node", "--test", str(HERE / f"{file}.test.mjs"), MODULE_SYSTEM=system)
 
 
 @pytest.mark.usefixtures("built")
@@ -46,7 +36,7 @@ def test_against_scripted_replies(file: str, system: str) -> None:
 def test_against_the_running_service(service: RunningStack, system: str) -> None:
     """Scores, rankings, errors, aborted calls."""
     environment = {"AESTHETIC_URL": service.url, "AESTHETIC_API_KEY": API_KEY, "MODULE_SYSTEM": system}
-    _run("--node", "--test", str(HERE / "service.test.mjs"), **environment)
+    run("--node", "--test", str(HERE / "service.test.mjs"), **environment)
 
 
 @pytest.mark.usefixtures("built")
@@ -56,8 +46,8 @@ def test_generated_files_are_not_stale(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     openapi, zod = (str(tmp_path / name) for name in GENERATED)
     document = str(CHECKOUT / "clients/openapi.json")
-    _run("--node", "node_modules/openapi-typescript/bin/cli.js", document, "--output", openapi)
-    _run("--node", "types/scripts/zod.mjs", document, zod)
+    run("--node", "node_modules/openapi-typescript/bin/cli.js", document, "--output", openapi)
+    run("--node", "types/scripts/zod.mjs", document, zod)
     for name in GENERATED:
         assert (tmp_path / name).read_text() == (WORKSPACE / name).read_text(), f"{name}: npm.sh run generate"
 
@@ -73,7 +63,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty project into which the packed packages were installed, and nothing but Zod and TypeScript."""
     directory = tmp_path_factory.mktemp("consumer")
     for package in PACKAGES:
-        _run("pack", f"./{package}", "--pack-destination", str(directory))
+        run("pack", f"./{package}", "--pack-destination", str(directory))
     project = directory / "project"
     project.mkdir()
     (project / "package.json").write_text('{"private": true}')
@@ -81,7 +71,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = [f"{name}@{names[f'node_modules/{name}']['version']}" for name in ("zod", "typescript")]
     archives = [str(path) for path in sorted(directory.glob("*.tgz"))]
     assert len(archives) == 2
-    _run("install", "--prefix", str(project), *archives, *others)
+    run("install", "--prefix", str(project), *archives, *others)
     return project
 
 
@@ -102,7 +92,7 @@ def test_packed_packages_type_check_under_strict(
     strict = ("--strict", "--noEmit", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess")
     tsc = str(installed / "node_modules/typescript/bin/tsc")
     target = ("--target", "ES2022", "--skipLibCheck", "false")
-    _run("--node", tsc, *strict, *target, *options, str(project / "use.ts"))
+    run("--node", tsc, *strict, *target, *options, str(project / "use.ts"))
 
 
 @pytest.mark.parametrize(
@@ -121,16 +111,4 @@ def test_packed_packages_run_without_zod(installed: Path, tmp_path: Path, suffix
         "imajin-aesthetic-types",
     ]
     (tmp_path / f"use.{suffix}").write_text(program)
-    _run("--node", str(tmp_path / f"use.{suffix}"))
-
-
-def _run(*arguments: str, **environment: str) -> None:
-    done = subprocess.run(
-        [NPM, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    run("--node", str(tmp_path / f"use.{suffix}"))
