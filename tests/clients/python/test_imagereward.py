@@ -28,10 +28,24 @@ if TYPE_CHECKING:
 PROMPT = "a painting of an ocean"
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Files of many kinds, more of them than one request may have."""
-    return [str(path) for path in write_pictures(tmp_path).values()]
+    return [str(path) for path in write_pictures(tmp_path_factory.mktemp("pictures")).values()]
+
+
+@pytest.fixture(scope="module")
+def upstream(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What upstream's own code answers about them."""
+    directory = tmp_path_factory.mktemp("upstream")
+    (directory / "job.json").write_text(json.dumps({"prompt": PROMPT, "paths": pictures}))
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("upstream_semantics.py")), str(directory)],
+        env={**os.environ, "PYTHONPATH": str(UPSTREAM)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return json.loads((directory / "answers.json").read_text())
 
 
 @pytest.fixture
@@ -43,10 +57,10 @@ def model() -> Iterator[imagereward.ImageReward]:
 
 
 def test_return_values_are_upstreams(
-    model: imagereward.ImageReward, pictures: list[str], tmp_path: Path
+    model: imagereward.ImageReward, pictures: list[str], upstream: Any
 ) -> None:
     """Floats, lists and ranks for one path, one image, lists, tuples and lists of one."""
-    theirs = _ask_upstream(pictures, tmp_path)["answers"]
+    theirs = upstream["answers"]
     images = [_opened(path) for path in pictures]
     ours: dict[str, Any] = {
         "path": model.score(PROMPT, pictures[0]),
@@ -71,12 +85,10 @@ def test_return_values_are_upstreams(
 
 
 def test_what_is_no_image_is_a_type_error(
-    model: imagereward.ImageReward, pictures: list[str], tmp_path: Path
+    model: imagereward.ImageReward, pictures: list[str], upstream: Any
 ) -> None:
     """A number, bytes and a tuple fail for `score` as upstream fails."""
-    assert _ask_upstream(pictures[:1], tmp_path)["failures"] == dict.fromkeys(
-        ("a number", "bytes", "a tuple"), "TypeError"
-    )
+    assert upstream["failures"] == dict.fromkeys(("a number", "bytes", "a tuple"), "TypeError")
     for image in (7, b"x", (pictures[0],)):
         with pytest.raises(TypeError, match="not been supported"):
             model.score(PROMPT, image)  # type: ignore[arg-type]
@@ -102,17 +114,6 @@ def test_equal_rewards_keep_the_order_of_their_images(
 def _opened(path: str) -> Image.Image:
     with Image.open(path) as image:
         return image.copy()
-
-
-def _ask_upstream(pictures: list[str], directory: Path) -> Any:
-    (directory / "job.json").write_text(json.dumps({"prompt": PROMPT, "paths": pictures}))
-    subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("upstream_semantics.py")), str(directory)],
-        env={**os.environ, "PYTHONPATH": str(UPSTREAM)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return json.loads((directory / "answers.json").read_text())
 
 
 def _serve(request: httpx.Request) -> httpx.Response:
