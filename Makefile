@@ -15,7 +15,7 @@ NAME :=
 endif
 SOURCES := reward export demo frontend local model_boss tests bench model_repository
 
-.PHONY: help up demo publish install-test test test-slow test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -32,12 +32,15 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 
 DEMO := .cache/demo
 demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
-	@rm -rf $(DEMO) && mkdir -p $(DEMO) && tar --exclude='image_reward_network/[0-9]*' -cf - model_repository | tar -C $(DEMO) -xf -
+	@rm -rf $(DEMO) && mkdir -p $(DEMO) && tar --exclude='image_reward_network/[0-9]*' --exclude='model_repository/*/configs' -cf - model_repository | tar -C $(DEMO) -xf -
 	@$(BIN)/python -m export --repository $(DEMO)/model_repository ensure --model demo
 	@$(BIN)/python -m local demo --repository $(DEMO)/model_repository --directory $(DEMO)
 
-publish: $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
+publish: checkpoint-is-named $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
 	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)"
+
+checkpoint-is-named:
+	@[ -n "$(CHECKPOINT)" ] || { echo "error: say which: make publish CHECKPOINT=path/to/ImageReward.pt" >&2; exit 1; }
 
 # Three processes on two cores, a file at a time: most integration tests wait for something.
 install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## install all that the tests need; they run without a network

@@ -98,15 +98,22 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     deployer = _quiet_deployer(registry)
     deployer.keep()  # from now on a newer version does not take the place of what is served
     is_first = not registry.versions()
-    recipe = Recipe(arguments.checkpoint, arguments.name, dimensions, arguments.tolerance)
+    recipe = Recipe(
+        arguments.checkpoint,
+        arguments.name,
+        dimensions,
+        precision=arguments.precision,
+        gate_set=arguments.gate_set,
+        calibration=arguments.calibration,
+        force=arguments.force,
+    )
     number = publish(registry, recipe, show_progress=not arguments.quiet)
     version = registry.version(number)
-    print(
-        f"published {registry.directory(number)}: {version.manifest.name}, "
-        f"differs from torch by {version.manifest.parity['max_difference']:.1e} at most"
-    )
+    print(f"published {registry.directory(number)}: {version.manifest.name}")
+    print((version.manifest.gates or {})["summary"])
     if arguments.promote or is_first:
-        print(deployer.promote(number, is_tried=True).says)
+        # Whoever published it below its gates has said --force.
+        print(deployer.promote(number, force=True, is_tried=True).says)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,8 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         "--dimensions", type=Path, help="JSON, for a .pt of other size than ImageReward-v1.0"
     )
     publish.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest difference (default: %(default)s)"
+        "--precision", choices=["fp32", "int8"], default="fp32", help="(default: %(default)s)"
     )
+    publish.add_argument("--gate-set", type=Path, metavar="DIR", help="images and prompts.json to compare on")
+    publish.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="images and prompts.json that scale int8"
+    )
+    publish.add_argument("--force", action="store_true", help="publish even if it is too far from fp32")
     publish.add_argument("--promote", action="store_true", help="serve it even if another version is served")
     publish.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch = commands.add_parser("fetch", help=f"download {OFFICIAL.name}, verify it and print where it lies")

@@ -122,7 +122,8 @@ class Deployer:
         with self._store.locked():
             before = self._store.read()
             target = _target(before, number, canary, shadow, device)
-            if before is not None and dataclasses.replace(target, history=before.history) == before:
+            is_same = before is not None and dataclasses.replace(target, history=before.history) == before
+            if before is not None and is_same and self._store.is_explicit:
                 return self._tidy(before)
             check(self._registry.directory(number), below_gates=force)
             action = "canary" if canary is not None else "shadow" if shadow is not None else "promote"
@@ -175,12 +176,14 @@ class Deployer:
             removed = [number for number in published if number not in protected]
             for number in removed:
                 self._registry.remove(number)
+            self._registry.remove_left_over()
             return removed
 
     def _change(
         self, before: Deployment | None, target: Deployment, number: int, action: str, *, is_tried: bool
     ) -> Outcome:
-        stable = None if before is None else before.stable
+        is_first = before is None or (before.stable == number and not self._store.is_explicit)
+        stable = None if before is None or is_first else before.stable
         history = (*target.history, self._entry(action, stable, number, self._manner.why))
         target = dataclasses.replace(target, history=history)
         self._compile(target.versions)
@@ -230,6 +233,8 @@ class Deployer:
         if isinstance(error, TritonGone):
             triton.wait_until_up(self._manner.start_timeout_s)
         try:
+            if self._manner.replace:
+                triton.unload()  # there is no memory for both on the way back either
             self._switch(triton).settle(content)
         except TritonFailed as failure:
             self._store.write(content)

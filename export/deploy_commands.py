@@ -7,6 +7,7 @@ import dataclasses
 import getpass
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -234,6 +235,8 @@ def _command(
 def _deployer(registry: Registry, arguments: argparse.Namespace) -> Deployer:
     manner = Manner(who=user())
     if "watch_s" in arguments:
+        # A pipeline that is cancelled has the old version brought back, as Ctrl-C has.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         manner = Manner(
             who=arguments.who or user(),
             why=arguments.why,
@@ -246,7 +249,7 @@ def _deployer(registry: Registry, arguments: argparse.Namespace) -> Deployer:
         _triton(registry, arguments),
         manner,
         say=lambda text: print(text, file=sys.stderr, flush=True),
-        on_checked=_go_on_in_the_background if not vars(arguments).get("wait", True) else lambda: None,
+        on_checked=lambda: None if vars(arguments).get("wait", True) else _go_on_in_the_background(arguments),
     )
 
 
@@ -260,10 +263,14 @@ def _triton(registry: Registry, arguments: argparse.Namespace) -> RunningTriton 
     )
 
 
-def _go_on_in_the_background() -> None:
+def _go_on_in_the_background(arguments: argparse.Namespace) -> None:
     """Leave the rest to a child, which keeps the lock; what becomes of it is in the history."""
     if os.fork():
-        print("checked; the rest goes on in the background: see `list` and `audit`", flush=True)
+        says = "checked; the rest goes on in the background: see `list` and `audit`"
+        print(
+            json.dumps({"is_live": False, "says": says, "exit_status": 0}) if arguments.json else says,
+            flush=True,
+        )
         os._exit(0)
     os.setsid()
     with Path(os.devnull).open("r+b") as nothing:

@@ -87,9 +87,14 @@ class DeploymentStore:
         try:
             return deployment.read(self._repository)
         except VersionError:
-            if deployment.path(self._repository).exists():
+            if self.is_explicit:
                 raise
             return None
+
+    @property
+    def is_explicit(self) -> bool:
+        """Tell whether somebody has said what is served; else it is the newest version."""
+        return deployment.path(self._repository).exists()
 
     def is_written(self, content: Deployment) -> bool:
         """Tell whether the files say exactly this, and have only its versions loaded."""

@@ -8,7 +8,8 @@ ExportError
 ├── FetchError          a file could not be downloaded
 │   ├── HubUnreachable  nobody there to ask, or offline mode
 │   └── WrongFile       there it is, but by its digest it is another one
-├── ParityError         the exported graph does not compute what the checkpoint computes
+├── GateError           what was exported is too far from the fp32 network to be published
+├── QuestionsError      `--gate-set` or `--calibration` is not in the form that is read
 ├── RegistryError       a version does not exist, or the repository is not one
 │   └── Refused         a version that must not be served
 ├── ScoresDiffer        a published version does not give the published scores
@@ -52,8 +53,12 @@ class WrongFile(FetchError):
     """By its digest, the file is another one."""
 
 
-class ParityError(ExportError):
-    """The exported graph does not compute what the checkpoint computes."""
+class GateError(ExportError):
+    """What was exported is too far from the fp32 network to be published."""
+
+
+class QuestionsError(ExportError):
+    """A directory of questions is not in the form that is read."""
 
 
 class RegistryError(ExportError):

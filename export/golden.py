@@ -84,7 +84,7 @@ def measure(runtime: Runtime, images: Path | None = None) -> Golden:
     if name != OFFICIAL.name:
         raise ScoresDiffer(
             f"the version holds {name!r}, and scores are published for {OFFICIAL.name} alone; "
-            "name another one with --version"
+            "name another version: verify N --golden"
         )
     directory = images or fetch_images()
     scores = score(runtime, PROMPT, [directory / image for image in SCORES])

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from tqdm import tqdm
 
-from export import parity
+from export import gates, questions
+from export.quantize import quantize
 from export.to_onnx import OPSET, to_onnx
 from reward import checkpoint, manifest, preprocess, runtimes
 from reward.files import sha256
 
 if TYPE_CHECKING:
+    from export.questions import Questions
     from export.registry import Registry
     from reward.network import Dimensions
 
@@ -33,7 +35,13 @@ class Recipe:
     """Of the weights, shown in every response."""
     dimensions: Dimensions | None = None
     """For a checkpoint that does not carry its own and is not of ImageReward-v1.0's size."""
-    tolerance: float = parity.TOLERANCE
+    precision: Literal["fp32", "int8"] = "fp32"
+    gate_set: Path | None = None
+    """Directory of questions on which the version is measured, instead of those built in."""
+    calibration: Path | None = None
+    """Directory of questions by which int8 sets its scales, instead of pictures drawn here."""
+    force: bool = False
+    """Publish also what is farther from fp32 than its precision allows."""
 
 
 def publish(registry: Registry, recipe: Recipe, *, show_progress: bool = True) -> int:
@@ -41,7 +49,8 @@ def publish(registry: Registry, recipe: Recipe, *, show_progress: bool = True) -
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.
-        ParityError: the graph differs from torch by more than the tolerance.
+        GateError: what was exported is too far from the fp32 network.
+        QuestionsError: a directory of questions cannot be read.
     """
     with registry.publishing() as draft:
         write_version(draft.directory, recipe, show_progress=show_progress)
@@ -50,8 +59,8 @@ def publish(registry: Registry, recipe: Recipe, *, show_progress: bool = True) -
 
 def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True) -> None:
     """Do what `publish` does, into an empty directory anywhere."""
-    steps = 5 + len(parity.BATCHES)
-    with tqdm(total=steps, disable=not show_progress, bar_format=_BAR) as bar:
+    asked = questions.read(recipe.gate_set) if recipe.gate_set else questions.drawn()
+    with tqdm(total=5 + gates.steps(asked), disable=not show_progress, bar_format=_BAR) as bar:
 
         def step(doing: str) -> None:
             bar.set_description_str(doing)
@@ -63,27 +72,34 @@ def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True
         network = checkpoint.load(recipe.checkpoint, recipe.dimensions)
         step("graph: export")
         to_onnx(network, directory)
+        if recipe.precision == "int8":
+            bar.set_description_str("graph: quantise")
+            quantize(directory, _calibration(recipe))
         step("graph: load")
         shutil.copy(Path(__file__).with_name("published_model.py"), directory / "model.py")
         written = manifest.Manifest(
             name=recipe.name,
             checkpoint_sha256=digest,
-            precision="fp32",
+            precision=recipe.precision,
             runtime="onnxruntime",
             opset=OPSET,
             preprocessing=preprocess.digest(),
             dimensions=dataclasses.asdict(network.dimensions),
             files={file.name: sha256(file) for file in sorted(directory.iterdir())},
             tools={tool: version(tool) for tool in _TOOLS},
-            parity={},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         manifest.write(written, directory)
         loaded = runtimes.load(directory)
         step("graph: compare with torch")
-        report = parity.compare(network, loaded, tolerance=recipe.tolerance, progress=bar.update)
-        manifest.write(dataclasses.replace(written, parity=dataclasses.asdict(report)), directory)
+        report = gates.check(network, loaded, asked, force=recipe.force, progress=bar.update)
+        manifest.write(dataclasses.replace(written, gates=report), directory)
         step("published")
+
+
+def _calibration(recipe: Recipe) -> Questions:
+    # Other pictures than those of the gate: what sets the scales must not judge them too.
+    return questions.read(recipe.calibration) if recipe.calibration else questions.drawn(seed=1)
 
 
 _BAR: Final = "{desc:<26} {bar} {n_fmt}/{total_fmt} [{elapsed}]"

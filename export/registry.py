@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
+
+_LEFT_OVER_AFTER_S: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,12 @@ class Registry:
         """
         with self._aside("removing") as directory:
             self.directory(number).rename(directory / "version")
+
+    def remove_left_over(self) -> None:
+        """Remove what commands that were killed a day ago or earlier had not finished."""
+        for directory in (self._network / "configs").glob(".*-*/"):
+            if time.time() - directory.stat().st_mtime > _LEFT_OVER_AFTER_S:
+                shutil.rmtree(directory, ignore_errors=True)
 
     @contextmanager
     def _aside(self, purpose: str) -> Iterator[Path]:

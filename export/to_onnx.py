@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any, Final
@@ -59,7 +60,7 @@ def to_onnx(network: RewardNetwork, directory: Path) -> Path:
 
 
 def _strip(path: Path) -> None:
-    """Remove what the exporter notes beside the graph.
+    """Name each node after its layer, and remove what else the exporter notes beside the graph.
 
     Its intermediate shapes hinder onnxruntime's quantiser, and its stack traces name the paths of
     the machine that exported.
@@ -67,9 +68,15 @@ def _strip(path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
     noted: Any
+    for node in graph.node:
+        scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES)
+        if scopes is not None:  # the modules from the outermost inward, and the operator
+            node.name = f"{ast.literal_eval(scopes)[-2]}/{node.name}"
+        node.doc_string = ""
     del graph.value_info[:]
     for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del noted.metadata_props[:]
-    for node in graph.node:
-        node.doc_string = ""
     onnx.save(model, path)
+
+
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"

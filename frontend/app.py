@@ -32,6 +32,8 @@ from frontend.scoring.admission import Admission
 from frontend.scoring.cache import ScoreCache
 from frontend.scoring.health import HealthMonitor
 from frontend.scoring.pipeline import Pipeline
+from frontend.scoring.scorer import Scorer
+from frontend.scoring.shadow import Shadow
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
 from model_boss import GpuLedger, Ledger, LedgerOptions, Nvml, OnOutage
@@ -120,14 +122,16 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: client.is_cut_off)
     loader = ImageLoader(fetcher, pool, metrics)
-    cache = ScoreCache(settings.max_cache_bytes)
-    pipeline = Pipeline(admission, loader, client, cache, metrics, keeper)
+    scorer = Scorer(client, ScoreCache(settings.max_cache_bytes), metrics, keeper)
+    shadow = await stack.enter_async_context(Shadow(client, metrics, keeper))
+    pipeline = Pipeline(admission, loader, client, scorer, shadow, metrics, keeper)
     monitor = await stack.enter_async_context(
         HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
     )
     return Services(
         limits=Limits.model_validate(settings),
         pipeline=pipeline,
+        client=client,
         monitor=monitor,
         metrics=metrics,
         keeper=keeper,

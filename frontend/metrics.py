@@ -16,6 +16,10 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _IMAGES = (1, 2, 3, 4, 5, 6, 8, 10, 16, 32, 64)
 _SCORES = (-2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5)
 
+_DIFFERENCES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+_MAX_VERSIONS = 16
+
 
 class Metrics:
     """One registry for each application, so that two in one process do not meet."""
@@ -42,9 +46,27 @@ class Metrics:
 
         self.cache = counter("aesthetic_cache", "Look-ups of the score cache", ["result"])
         self.batch_images = histogram(
-            "aesthetic_batch_images", "Images of one request to Triton", buckets=_IMAGES
+            "aesthetic_batch_images",
+            "Images of one request to Triton",
+            ["version"],
+            buckets=_IMAGES,
         )
-        self.raw_score = histogram("aesthetic_raw_score", "Raw scores given", buckets=_SCORES)
+        self.infer_seconds = seconds("aesthetic_infer_seconds", "Time of one request to Triton", ["version"])
+        self.raw_score = histogram("aesthetic_raw_score", "Raw scores given", ["version"], buckets=_SCORES)
+        self.version_errors = counter(
+            "aesthetic_version_errors", "Requests to Triton that failed", ["version", "error"]
+        )
+        self.shadow_images = counter(
+            "aesthetic_shadow_images",
+            "Images for the shadow: compared, failed, dropped",
+            ["version", "result"],
+        )
+        self.shadow_difference = histogram(
+            "aesthetic_shadow_difference",
+            "Difference of raw scores, shadow and stable version",
+            ["version"],
+            buckets=_DIFFERENCES,
+        )
         self.circuit_open = gauge("aesthetic_circuit_open", "1 while Triton is left alone after failures")
 
         self.gpu_state = gauge("aesthetic_gpu_state", "1 for the state that the model is in", ["state"])
@@ -60,6 +82,21 @@ class Metrics:
         self.gpu_endings = counter(
             "aesthetic_gpu_endings", "Why the model went, or did not come, at the keeper", ["reason"]
         )
+
+        self._versions: dict[str, None] = {}
+        self._by_version = [self.batch_images, self.infer_seconds, self.raw_score, self.version_errors]
+        self._by_version += [self.shadow_images, self.shadow_difference]
+
+    def label(self, version: str) -> str:
+        """Return a version's label; the series of the version that came first make room for it."""
+        if version not in self._versions:
+            self._versions[version] = None
+            if len(self._versions) > _MAX_VERSIONS:
+                first = next(iter(self._versions))
+                del self._versions[first]
+                for metric in self._by_version:
+                    metric.remove_by_labels({"version": first})
+        return version
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

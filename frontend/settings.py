@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     triton_url: str = "127.0.0.1:8000"
     """`host:port` of Triton's HTTP door."""
     model_repository: Path = Path("model_repository")
-    """For the manifest of the served version; the same repository that Triton serves."""
+    """What is served, and the versions' manifests; the same repository that Triton serves."""
 
     triton_admin_key: SecretStr | None = None
     """Value of the header `triton-admin-key`, where Triton's administration is shut by it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import socket
 import sys
 from dataclasses import replace
@@ -26,6 +27,8 @@ def main() -> int:
     if arguments.command == "up" and not arguments.redis and (arguments.gpu or arguments.gpu_total_mb):
         parser.error("--gpu and --gpu-total-mb go with --redis")
     redis_url = os.environ.get("AESTHETIC_REDIS_URL") or None
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection is an open file
     try:
         settings = StackSettings(arguments.repository, arguments.directory, redis_url=redis_url)
         if arguments.command == "demo":
@@ -43,6 +46,7 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
         settings,
         host=arguments.host,
         port=arguments.port,
+        triton_host=arguments.triton_host,
         triton=Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port),
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
@@ -73,8 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--directory", type=Path, default=Path(".cache/local"), help=f"for logs {shown}")
     restarts = f"after so long without being ready, what fails is started again {shown}"
     for option, default, meaning in (
-        ("--host", StackSettings.host, f"address to listen on {shown}"),
+        ("--host", StackSettings.host, f"address of REST, and of Redis {shown}"),
         ("--port", StackSettings.port, f"REST {shown}"),
+        ("--triton-host", StackSettings.triton_host, f"address of Triton's own door: it has no keys {shown}"),
         ("--triton-http-port", Ports.http, shown),
         ("--triton-grpc-port", Ports.grpc, shown),
         ("--triton-metrics-port", Ports.metrics, shown),

@@ -8,7 +8,6 @@ is taken.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from local.errors import LocalError
+from local.private_file import write_private
 from local.supervised import Supervised
 from model_boss import Capacity, Claim, Ledger, LedgerOptions, LedgerUnavailable, Nvml
 
@@ -136,13 +136,6 @@ def configure(directory: Path, *, host: str, port: int, reachable: str) -> str:
     write_private(directory / "redis.conf", configuration)
     write_private(url_file, url + "\n")
     return url
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read, whatever lay there before."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def _capacity(settings: LedgerSettings, meter: Meter) -> tuple[Capacity, str]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import compileall
+import json
+import os
 import re
 import secrets
 import signal
 import socket
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
 from local.console import complain, say
 from local.errors import LocalError
+from local.hidden_arguments import hide
 from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
+from local.private_file import write_private
 from local.supervised import Supervised, keep_running
 from local.tritonserver import Ports
 from local.watchdog import has_dead_stub, watch
@@ -29,7 +35,6 @@ from reward.errors import VersionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 _POLL_S: Final = 0.2
 _ANSWER_TIMEOUT_S: Final = 10.0
@@ -50,6 +55,8 @@ class StackSettings:
     host: str = "127.0.0.1"
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
+    triton_host: str = "127.0.0.1"
+    """Triton's own door has no keys and no limits, and 2.51 can be crashed through it."""
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """So long the service may be unready before the process that fails is started again."""
@@ -67,14 +74,15 @@ class Stack:
     def __init__(self, settings: StackSettings) -> None:
         self.settings = settings
         settings.directory.mkdir(parents=True, exist_ok=True)
-        self._host = _reachable(settings.host)
-        self.url = f"http://{self._host}:{settings.port}"
+        reachable = _reachable(settings.host)
+        self.url = f"http://{reachable}:{settings.port}"
+        self.triton_url = f"{_reachable(settings.triton_host)}:{settings.triton.http}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
         if settings.ledger is not None:
             self.ledger = OwnLedger(
-                settings.ledger, directory=settings.directory, host=settings.host, reachable=self._host
+                settings.ledger, directory=settings.directory, host=settings.host, reachable=reachable
             )
         self._redis_url = self.ledger.url if self.ledger else settings.redis_url
         self._triton_log = settings.directory / "triton.log"
@@ -129,6 +137,7 @@ class Stack:
         compile_models(self.settings.repository)
         started_s = time.monotonic()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._note())
             for part in self._parts:
                 say(f"starting {part.name} …")
                 stack.push_async_callback(part.stop)
@@ -137,24 +146,44 @@ class Stack:
             say(f"ready after {time.monotonic() - started_s:.1f} s")
             yield
 
+    @contextmanager
+    def _note(self) -> Iterator[None]:
+        """Say for a block where Triton is, for `python -m export promote` of the same user."""
+        path = deployment.running_path(self.settings.repository)
+        note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_private(path, json.dumps(note) + "\n")
+        except OSError as error:
+            complain(
+                f"{path} cannot be written ({error.strerror}): a promotion takes effect at the next start"
+            )
+        try:
+            yield
+        finally:
+            with suppress(OSError, ValueError):
+                if json.loads(path.read_text()) == note:  # another's stays
+                    path.unlink()
+
     def _make_triton(self) -> Supervised:
         settings = self.settings
         server = tritonserver.find(settings.directory.resolve())
         command = server.command(
             settings.repository.resolve(),
-            host=settings.host,
+            host=settings.triton_host,
             ports=settings.triton,
             admin_key=self._admin_key,
             server_id=self.server_id,
             # On a shared GPU the frontend loads the network once the ledger grants the memory.
             models=MODELS if self._redis_url is None else (PREPROCESS,),
         )
+        shown, hidden = hide(command, self._admin_key)
         return Supervised(
             "Triton",
-            command,
-            server.environment,
+            shown,
+            {**server.environment, **hidden},
             self._triton_log,
-            is_ready=partial(_is_200, f"http://{self._host}:{settings.triton.http}/v2/health/ready"),
+            is_ready=partial(_is_200, f"http://{self.triton_url}/v2/health/ready"),
             clean_up=partial(tritonserver.remove_regions, self.server_id),
         )
 
@@ -163,7 +192,7 @@ class Stack:
         environment = {
             "AESTHETIC_HOST": settings.host,
             "AESTHETIC_PORT": str(settings.port),
-            "AESTHETIC_TRITON_URL": f"{self._host}:{settings.triton.http}",
+            "AESTHETIC_TRITON_URL": self.triton_url,
             "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
         }
         if self._redis_url is not None:
@@ -192,7 +221,7 @@ class Stack:
                 )
 
     def _addresses(self) -> Iterator[str]:
-        host, ports = self._host, self.settings.triton
+        host, ports = _reachable(self.settings.triton_host), self.settings.triton
         yield f"REST      {self.url}  (documentation: /docs)"
         yield f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}"
         if self.ledger is not None:
@@ -201,7 +230,24 @@ class Stack:
             yield f"          {self.ledger.gpu}: {self.ledger.origin}"
             yield f"          MODEL_BOSS_REDIS_URL=$(cat {file}) python -m model_boss status"
         yield f"Log       {self._triton_log}"
+        yield from self._warnings()
         yield f"Ctrl-C ends {'all' if self.ledger else 'both'}."
+
+    def _warnings(self) -> Iterator[str]:
+        if not _is_loopback(self.settings.triton_host):
+            yield (
+                "Warning   Triton's own door is open: it has no keys and no limits, and a request can crash "
+                "Triton 2.51; see SECURITY.md"
+            )
+        elif not _is_loopback(self.settings.host):
+            yield (
+                "          Triton stays on this machine, for a request can crash 2.51: --triton-host opens it"
+            )
+        if self._admin_key.encode() in Path(f"/proc/{self.triton.pid}/cmdline").read_bytes():
+            yield (
+                "Warning   every user of this machine can read Triton's administration key (ps), for this "
+                "system lets no process attach to another; see SECURITY.md"
+            )
 
 
 def compile_models(repository: Path) -> None:
@@ -229,19 +275,21 @@ def _check_published(repository: Path) -> None:
 
 
 def _check_ports(settings: StackSettings) -> None:
-    wanted = {f"--triton-{door}-port": port for door, port in asdict(settings.triton).items()}
-    wanted["--port"] = settings.port
+    wanted = [
+        (f"--triton-{door}-port", settings.triton_host, port)
+        for door, port in asdict(settings.triton).items()
+    ]
+    wanted.append(("--port", settings.host, settings.port))
     if settings.ledger is not None:
-        wanted["--redis-port"] = settings.ledger.port
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    for option, port in wanted.items():
-        with socket.socket(family) as probe:
+        wanted.append(("--redis-port", settings.host, settings.ledger.port))
+    for option, host, port in wanted:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise LocalError(
-                    f"{settings.host}:{port} cannot be used ({error.strerror}); choose another with {option}"
+                    f"{host}:{port} cannot be used ({error.strerror}); choose another with {option}"
                 ) from error
 
 
@@ -249,6 +297,13 @@ def _reachable(host: str) -> str:
     """Where a server that listens on `host` is reached from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _is_200(url: str) -> bool:

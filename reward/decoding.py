@@ -47,6 +47,12 @@ _LENGTH: Final = struct.Struct("!Q")
 _MAX_REPLY_BYTES: Final = 4096
 _START_S: Final = 60.0
 _GRACE_S: Final = 2.0
+
+# Of the time limit, what may be spent of processor time: on the header, and beyond that on the largest
+# picture allowed. The slowest encodings take half of it, on an ordinary machine (docs/decisions/decode-limits.md).
+_HEADER_SHARE: Final = 0.1
+_PIXELS_SHARE: Final = 0.5
+
 _FAILURES: Final = {error.__name__: error for error in (ImageTooLarge, UndecodableImage)}
 
 # glibc gives large blocks back to the system at once; asking for them again takes 1 ms of an image's 6.
@@ -135,8 +141,13 @@ class DecodeWorker:
                     self._lose()
                     raise UndecodableImage(f"decoding the image took longer than {limit_s:g} s") from None
                 except OSError as error:
+                    status = self._lose()
+                    if status == -signal.SIGPROF:
+                        raise UndecodableImage(
+                            "decoding the image takes more processor time than is allowed for its size"
+                        ) from error
                     # Killed from outside, once more: the image may be innocent.
-                    if self._lose() in _CRASHES or last:
+                    if status in _CRASHES or last:
                         raise UndecodableImage("the decoder failed on the image") from error
         raise AssertionError  # the last round returns or raises
 
@@ -254,9 +265,30 @@ def serve(work: Work) -> None:
             content = stream.read(length)
             # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
             signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
+            _allow_processor_time(limits.timeout_s * _HEADER_SHARE)
             stream.write(_reply(work, kind, content, limits))
             stream.flush()
             signal.setitimer(signal.ITIMER_REAL, 0)
+            _allow_processor_time(0)
+
+
+def decode(data: bytes, limits: DecodeLimits) -> PreparedImage:
+    """Decode in the child, in the time that an image of this size may take.
+
+    Raises:
+        InvalidImage: too large, damaged, or not of `preprocess.FORMATS`.
+    """
+
+    def on_size(pixels: int) -> None:
+        share = _HEADER_SHARE + _PIXELS_SHARE * pixels / limits.max_pixels
+        _allow_processor_time(limits.timeout_s * share)
+
+    return prepare(data, max_pixels=limits.max_pixels, on_size=on_size)
+
+
+def _allow_processor_time(seconds: float) -> None:
+    """Have this process end by SIGPROF once it has used so much from now on; 0 is no limit."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _confine(limits: DecodeLimits) -> None:
@@ -292,4 +324,4 @@ def _reply(work: Work, kind: bytes, content: bytes, limits: DecodeLimits) -> byt
 
 
 if __name__ == "__main__":
-    serve(lambda _, data, limits: prepare(data, max_pixels=limits.max_pixels))
+    serve(lambda _, data, limits: decode(data, limits))

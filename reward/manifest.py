@@ -33,8 +33,6 @@ class Manifest:
     """File name -> sha256, of everything in the directory but the manifest."""
     tools: dict[str, str]
     """Package -> version, of what made the files."""
-    parity: dict[str, float]
-    """Agreement of the graph with torch at publishing; see `export.parity`."""
     created_at: str
     """UTC, ISO 8601."""
     vram_mb: int | None = None

@@ -23,6 +23,8 @@ from reward.contract import IMAGE_SIZE
 from reward.errors import ImageTooLarge, InvalidImage, UndecodableImage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
@@ -30,6 +32,13 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 
 MAX_PIXELS: Final = 50_000_000
 """Largest width x height x frames of a file, and width x height when enlarged to a shorter side of 224."""
+
+_MAX_SCANS: Final = 300
+_MAX_SCANNED: Final = 40  # scans x width x height of a JPEG, in times of the pixels allowed
+"""Encoders write a dozen scans, and each goes over the whole picture. A scan may take 50 bytes."""
+
+_MAX_PROFILES: Final = 8
+"""Of colour profiles a PNG has one, and each costs 2 ms; more often the four letters are no accident."""
 
 # Pillow's decoders signal damage by whatever their parsing tripped over.
 _DECODER_FAILURES: Final = (
@@ -60,12 +69,16 @@ class PreparedImage:
     sha256: str  # of the encoded bytes
 
 
-def prepare(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PreparedImage:
+def prepare(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, on_size: Callable[[int], None] = lambda _: None
+) -> PreparedImage:
     """Decode one encoded image and fit it to 224 x 224.
 
+    `on_size` is told the number of pixels, once the header is read and before a pixel is decoded.
+
     Raises:
-        ImageTooLarge: by the header, all frames together, or because its shape would have to be enlarged
-            beyond `max_pixels`.
+        ImageTooLarge: by the header, all frames or scans together, or because its shape would have to be
+            enlarged beyond `max_pixels`.
         UndecodableImage: no image, truncated or corrupt, or not one of `FORMATS`.
     """
     if not data:
@@ -75,11 +88,14 @@ def prepare(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PreparedImage:
             # Its complaints about metadata: a damaged EXIF block does not change a pixel.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            _check_profiles(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 # A JPEG with further images inside (previews, depth) is an MPO to Pillow, and to nobody else.
                 name = "JPEG" if image.format == "MPO" else str(image.format)
                 frames = getattr(image, "n_frames", 1) if name != "JPEG" else 1
-                _check_size(image.width, image.height, frames, max_pixels)
+                on_size(_check_size(image.width, image.height, frames, max_pixels))
+                if name == "JPEG":
+                    _check_scans(data, image.width, image.height, max_pixels)
                 digest = hashlib.sha256(data).hexdigest()
                 return PreparedImage(fit(image), image.width, image.height, name, digest)
     except InvalidImage:
@@ -124,7 +140,13 @@ def digest() -> str:
     return pixels.hexdigest()[:16]
 
 
-def _check_size(width: int, height: int, frames: int, max_pixels: int) -> None:
+def _check_profiles(data: bytes) -> None:
+    if data.startswith(b"\x89PNG") and data.count(b"iCCP") > _MAX_PROFILES:
+        raise UndecodableImage("the image has many colour profiles")
+
+
+def _check_size(width: int, height: int, frames: int, max_pixels: int) -> int:
+    """Return how many pixels will be handled: of the picture, or of what it is enlarged to."""
     if width * height > max_pixels:
         raise ImageTooLarge(f"the image is {width} x {height}; {max_pixels} pixels are allowed")
     resized_width, resized_height = _resized(width, height)
@@ -136,6 +158,14 @@ def _check_size(width: int, height: int, frames: int, max_pixels: int) -> None:
         raise ImageTooLarge(
             f"the image is {frames} frames of {width} x {height}; {max_pixels} pixels are allowed"
         )
+    return max(width * height, resized_width * resized_height)
+
+
+def _check_scans(data: bytes, width: int, height: int, max_pixels: int) -> None:
+    # These two bytes begin a scan and stand nowhere inside one; in metadata they may stand by accident.
+    scans = data.count(b"\xff\xda")
+    if scans > min(_MAX_SCANS, _MAX_SCANNED * max_pixels // (width * height)):
+        raise ImageTooLarge(f"the image is {scans} scans of {width} x {height}, too many to decode")
 
 
 def _resized(width: int, height: int) -> tuple[int, int]:

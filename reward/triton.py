@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,10 @@ Arrays = tuple["NDArray[Any]", ...]
 _DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in capitals
 
 
+_MAX_REQUEST_S: Final = 60.0
+"""For the images of one request together, unless its sender set a shorter timeout."""
+
+
 class PreprocessModel:
     """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
 
@@ -54,12 +59,17 @@ class PreprocessModel:
     def _answer(self, request: Any) -> Any:
         images, prompts = _inputs(contract.PREPROCESS, request)
         tokens = tokenise([_decode_prompt(index, text) for index, text in enumerate(prompts.ravel())])
-        pixels = [self._pixels(index, data) for index, data in enumerate(images.ravel())]
+        allowed_s = min(_MAX_REQUEST_S, request.timeout() / 1e6 or _MAX_REQUEST_S)  # 0 is none set
+        until = time.monotonic() + allowed_s
+        pixels = [self._pixels(index, data, until) for index, data in enumerate(images.ravel())]
         return _response(contract.PREPROCESS, np.stack(pixels), tokens.input_ids, tokens.attention_mask)
 
-    def _pixels(self, index: int, data: bytes) -> NDArray[np.uint8]:
+    def _pixels(self, index: int, data: bytes, until: float) -> NDArray[np.uint8]:
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise InvalidInput(f"the request's time was over before {contract.IMAGE.name}[{index}]")
         try:
-            return self._worker.decode(data).pixels
+            return self._worker.decode(data, timeout_s=left_s).pixels
         except InvalidImage as error:
             raise type(error)(f"{contract.IMAGE.name}[{index}]: {error}") from error
 

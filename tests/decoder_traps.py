@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 CRASH: Final = b"trap: crash"
 HANG: Final = b"trap: hang"
+SPIN: Final = b"trap: spin"
 HOG: Final = b"trap: hog"
 DIE: Final = b"trap: die"
 DEFECT: Final = b"trap: defect"
 
 _SITE: Final = """
-import os, signal
+import os, signal, time
 
 def trap(data):
     if data == b"trap: crash":
         os.abort()
     if data == b"trap: hang":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        while True:
-            pass
+        time.sleep(1000)
+    if data == b"trap: spin":
+        sum(range(10**15))
     if data == b"trap: hog":
         bytearray(2**31)
     if data == b"trap: die":

@@ -41,6 +41,7 @@ class ScoringRequest:
     sources: list[Source]
     ids: list[str | None]
     min_score: float | None
+    model_version: str | None
 
 
 def read_deadline(request: Request, limits: schemas.Limits) -> Deadline:
@@ -66,9 +67,9 @@ async def read_score(request: Request, deadline: Deadline) -> ScoringRequest:
     """
     if _content_type(request) == "multipart/form-data":
         form = await _form(request, schemas.ScoreUpload, deadline)
-        return ScoringRequest(form.prompt, [Source(data=form.image)], [None], form.min_score)
+        return _scoring_request(form, [Source(data=form.image)], [None])
     body, strings = await _json(request, schemas.ScoreRequest, deadline)
-    return ScoringRequest(body.prompt, [_source(body, strings)], [None], body.min_score)
+    return _scoring_request(body, [_source(body, strings)], [None])
 
 
 async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
@@ -80,7 +81,12 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
     """
     body, strings = await _json(request, schemas.BatchRequest, deadline)
     sources = [_source(candidate, strings) for candidate in body.candidates]
-    return ScoringRequest(body.prompt, sources, [item.id for item in body.candidates], body.min_score)
+    return _scoring_request(body, sources, [candidate.id for candidate in body.candidates])
+
+
+def _scoring_request(body: schemas.Question, sources: list[Source], ids: list[str | None]) -> ScoringRequest:
+    version = None if body.model_version is None else str(body.model_version)
+    return ScoringRequest(body.prompt, sources, ids, body.min_score, version)
 
 
 async def _form(request: Request, model: type[Body], deadline: Deadline) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from frontend.gpu.keeper import Keeper
     from frontend.metrics import Metrics
     from frontend.scoring.health import HealthMonitor
-    from frontend.scoring.pipeline import Pipeline, ScoredImage, ScoreResult
-    from frontend.triton.client import ServedVersion
+    from frontend.scoring.pipeline import Pipeline, ScoreResult
+    from frontend.scoring.scorer import ScoredImage
+    from frontend.triton.client import TritonClient
+    from frontend.triton.served import ServedVersion
 
     _Read = Callable[[Request, Deadline], Awaitable[bodies.ScoringRequest]]
 
@@ -36,6 +39,7 @@ class Services:
 
     limits: schemas.Limits
     pipeline: Pipeline
+    client: TritonClient
     monitor: HealthMonitor
     metrics: Metrics
     keeper: Keeper | None
@@ -102,15 +106,21 @@ async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
 )
 async def info(parts: Parts) -> schemas.InfoResponse:
     """Describe what is served, what may be asked for and how to read a score."""
-    served = await parts.pipeline.served(Deadline.after(parts.limits.request_timeout_s))
+    deadline = Deadline.after(parts.limits.request_timeout_s)
+    served = await parts.client.served(deadline)
+    stable = served.stable
+    loaded = await asyncio.gather(*(parts.client.is_loaded(version, deadline) for version in served.versions))
     return schemas.InfoResponse(
         service="imajin-aesthetic",
         service_version=version("imajin-aesthetic"),
-        model=_model(served),
-        precision=served.manifest.precision,
-        runtime=served.manifest.runtime,
-        device=served.device,
-        published_at=served.manifest.created_at,
+        model=_model(stable),
+        versions=[
+            _version(one, is_loaded=is_loaded) for one, is_loaded in zip(served.versions, loaded, strict=True)
+        ],
+        precision=stable.manifest.precision,
+        runtime=stable.manifest.runtime,
+        device=served.device if loaded[0] else None,
+        published_at=stable.manifest.created_at,
         triton_version=served.triton_version,
         gpu_coordination="none" if parts.keeper is None else parts.keeper.coordination,
         gpu=_gpu(parts.keeper),
@@ -143,9 +153,15 @@ async def ready(parts: Parts) -> JSONResponse:
     """Say what the last look at every part has found, a moment ago; 503 while one of them fails.
 
     A look scores a one-pixel image. On a shared GPU the model is neither loaded nor kept for it.
+    A canary or a shadow that fails is named, and does not make the service unready.
     """
     found = parts.monitor.health
-    troubles = {"decode": found.decode, "triton": found.triton, "model": found.model}
+    troubles: dict[str, str | None] = {
+        "decode": found.decode,
+        "triton": found.triton,
+        "model": found.model,
+        **found.beside,
+    }
     details = dict.fromkeys(troubles, "ok")
     if parts.keeper is not None:
         troubles["gpu"] = found.gpu
@@ -181,7 +197,11 @@ async def _score(request: Request, parts: Services, read: _Read) -> tuple[bodies
     if parts.log_prompts:
         request.state.notes["prompt"] = body.prompt
     result = await parts.pipeline.score(
-        body.prompt, body.sources, deadline=deadline, request_id=request.state.request_id
+        body.prompt,
+        body.sources,
+        deadline=deadline,
+        request_id=request.state.request_id,
+        version=body.model_version,
     )
     for image in result.images:
         if isinstance(image, ServiceError):
@@ -211,6 +231,7 @@ def _scored(scored: ScoredImage, min_score: float | None) -> dict[str, Any]:
         "percentile": ranking.percentile(scored.raw_score),
         "passed": None if min_score is None else scored.raw_score >= min_score,
         "image": schemas.ImageInfo.model_validate(scored.image),
+        "model_version": scored.version.version,
         "cached": scored.cached,
     }
 
@@ -219,7 +240,7 @@ def _answer(result: ScoreResult, started: float) -> dict[str, Any]:
     return {
         "prompt_tokens": result.prompt_tokens,
         "prompt_truncated": result.prompt_truncated,
-        "model": _model(result.served),
+        "model": _model(result.model),
         "processing_time_ms": round((time.perf_counter() - started) * 1000, 3),
     }
 
@@ -230,6 +251,23 @@ def _model(served: ServedVersion) -> schemas.ModelInfo:
         version=served.version,
         weights_sha256=served.manifest.checkpoint_sha256,
         preprocessing=served.manifest.preprocessing,
+    )
+
+
+def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
+    manifest = served.manifest
+    gates: dict[str, Any] = getattr(manifest, "gates", None) or {}
+    return schemas.VersionInfo(
+        version=served.version,
+        role=served.role,
+        share=served.share,
+        loaded=is_loaded,
+        name=manifest.name,
+        weights_sha256=manifest.checkpoint_sha256,
+        precision=manifest.precision,
+        runtime=manifest.runtime,
+        published_at=manifest.created_at,
+        gates={name: value for name, value in gates.items() if not isinstance(value, dict)} or None,
     )
 
 

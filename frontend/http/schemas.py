@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -41,13 +41,26 @@ MinScore = Annotated[
 ]
 
 
+ModelVersion = Annotated[
+    Annotated[int, Strict()] | Annotated[str, Field(max_length=20)] | None,
+    Field(
+        description="A version that is served, see `/info`: it alone answers. By default the canary, "
+        "where there is one, answers its share of the questions and the stable version the others.",
+        examples=["3"],
+    ),
+]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Question(_Body):
+class Question(_Body):
+    """What is asked of one image or of many."""
+
     prompt: Prompt
     min_score: MinScore = None
+    model_version: ModelVersion = None
 
 
 class ImageSource(_Body):
@@ -63,11 +76,11 @@ class ImageSource(_Body):
         return self
 
 
-class ScoreRequest(ImageSource, _Question):
+class ScoreRequest(ImageSource, Question):
     """One image and its prompt."""
 
 
-class ScoreUpload(_Question):
+class ScoreUpload(Question):
     """One image file and its prompt, as a form."""
 
     image: Annotated[bytes, Strict()]
@@ -81,7 +94,7 @@ class Candidate(ImageSource):
     )
 
 
-class BatchRequest(_Question):
+class BatchRequest(Question):
     """One prompt and its candidates; ten at most by default (see `/info`)."""
 
     candidates: Annotated[list[Candidate], Field(min_length=1, max_length=64)]
@@ -99,7 +112,10 @@ class ImageInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What scored it; scores are comparable where all four are equal."""
+    """What scored it; scores are comparable where all four are equal.
+
+    Where two versions answered one batch, this is the stable one: each result names its own.
+    """
 
     name: str
     version: str
@@ -115,6 +131,7 @@ class Scored(BaseModel):
     percentile: Annotated[float, Field(description="100 * Phi(raw_score), the normal distribution's.")]
     passed: Annotated[bool | None, Field(description="raw_score >= min_score; null without min_score.")]
     image: ImageInfo
+    model_version: Annotated[str, Field(description="The version that gave this score.")]
     cached: bool
 
 
@@ -242,12 +259,33 @@ class Gpu(BaseModel):
     ledger: Annotated[str, Field(description="ok, or why the ledger was not reached the last time")]
 
 
+class VersionInfo(BaseModel):
+    """One of the versions that are served."""
+
+    version: str
+    role: Annotated[
+        str, Field(description="stable, canary (answers its share), or shadow (is only compared)")
+    ]
+    share: Annotated[float, Field(description="Of the questions that it is asked, 0 to 1.")]
+    loaded: Annotated[bool, Field(description="Whether Triton has it ready.")]
+    name: str
+    weights_sha256: str
+    precision: str
+    runtime: str
+    published_at: str
+    gates: Annotated[
+        dict[str, Any] | None,
+        Field(description="Summary of what it had to pass before it was published; null: nothing."),
+    ]
+
+
 class InfoResponse(BaseModel):
-    """Answer of `/info`."""
+    """Answer of `/info`; what is said of the model at the top is the stable version's."""
 
     service: str
     service_version: str
     model: ModelInfo
+    versions: Annotated[list[VersionInfo], Field(description="All that are served, stable first.")]
     precision: str
     runtime: str
     device: Annotated[str | None, Field(description="cpu or gpu; null while the model is not loaded.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Self
 
@@ -13,14 +13,15 @@ import reward.errors
 from frontend.errors import DeadlineExceeded
 from frontend.images.base64_text import decode_base64
 from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
-from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, serve
-from reward.preprocess import PreparedImage, prepare
+from frontend.images.turns import Turns
+from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, decode, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from frontend.images.shared_bytes import Piece
+    from reward.preprocess import PreparedImage
 
     Base64 = str | Piece
     """Base64 or a data: URI; as a piece, what stands between the quotes of a JSON string."""
@@ -47,6 +48,7 @@ class DecodePool:
         """Prepare; `module` is what a worker runs, and `on_worker_lost` is called in some thread."""
         self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
         self._idle: SimpleQueue[DecodeWorker] = SimpleQueue()
+        self._turns = Turns(workers)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._left = False
 
@@ -69,9 +71,12 @@ class DecodePool:
         await self._close()
         await finishing
 
-    async def decode(self, source: bytes | Base64, *, timeout_s: float) -> PreparedImage:
+    async def decode(
+        self, source: bytes | Base64, *, timeout_s: float, request: object = None
+    ) -> PreparedImage:
         """Decode one image within `timeout_s`, the wait for a worker included.
 
+        The images of one `request`, whatever object stands for it, take turns with those of others.
         A caller who is cancelled while waiting costs nothing. Work that has begun is finished, so that
         callers who come and go do not cost a worker each.
 
@@ -81,17 +86,25 @@ class DecodePool:
             DeadlineExceeded: `timeout_s` passed.
             DecoderStopped: the pool has been left.
         """
-        if self._left:
-            raise DecoderStopped("images are no longer decoded")
         deadline = time.monotonic() + timeout_s
+        request = request or object()
         try:
             async with asyncio.timeout(timeout_s):
-                # Cancelled, its future drops what has not begun, and leaves alone what has.
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._work, source, deadline
-                )
+                await self._turns.take(request)
+                return await asyncio.wrap_future(self._submit(source, deadline, request))
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the image was decoded") from None
+
+    def _submit(self, source: bytes | Base64, deadline: float, request: object) -> Future[PreparedImage]:
+        """Have a thread do it; the turn ends with the work, whether or not somebody waits for it still."""
+        try:
+            future = self._threads.submit(self._work, source, deadline)
+        except RuntimeError as error:  # the threads have been shut down
+            self._turns.give_back(request)
+            raise DecoderStopped("images are no longer decoded") from error
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turns.give_back, request))
+        return future
 
     def _work(self, source: bytes | Base64, deadline: float) -> PreparedImage:
         worker = self._idle.get()
@@ -124,7 +137,7 @@ def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedI
         reward.errors.InvalidImage: too large, damaged, not of a known format, or no base64.
     """
     data = content if kind == IMAGE else decode_base64(content, limits.max_bytes)
-    return prepare(data, max_pixels=limits.max_pixels)
+    return decode(data, limits)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ class ImageLoader:
         """Load the images of one request; one that fails stands as its error and stops no other."""
         fetched = await self._fetch([source.url for source in sources if source.url is not None], deadline)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._load_one(source, fetched, deadline)) for source in sources]
+            request = object()
+            tasks = [
+                group.create_task(self._load_one(source, fetched, deadline, request)) for source in sources
+            ]
         return [task.result() for task in tasks]
 
     async def _fetch(self, urls: list[str], deadline: Deadline) -> dict[str, bytes | ServiceError]:
@@ -50,12 +53,12 @@ class ImageLoader:
         return dict(zip(urls, answers, strict=True))
 
     async def _load_one(
-        self, source: Source, fetched: dict[str, bytes | ServiceError], deadline: Deadline
+        self, source: Source, fetched: dict[str, bytes | ServiceError], deadline: Deadline, request: object
     ) -> PreparedImage | ServiceError:
         try:
             encoded = self._encoded(source, fetched)
             with self._metrics.stage("decode"):
-                return await self._pool.decode(encoded, timeout_s=deadline.remaining_s())
+                return await self._pool.decode(encoded, timeout_s=deadline.remaining_s(), request=request)
         except ServiceError as error:
             return error
 

@@ -1,26 +1,38 @@
-"""Scores already given, by everything they depend on."""
+"""Scores already given, by everything that they depend on."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from reward.manifest import Manifest
+    from frontend.triton.served import ServedVersion
+    from reward import PreparedImage
+    from reward.tokenizer import Tokens
 
 ENTRY_BYTES: Final = 512
 """What one entry takes, rounded up: a digest, a number, their places in three tables (425 measured)."""
 
 
-def score_key(image_sha256: str, input_ids: NDArray[np.int64], manifest: Manifest) -> bytes:
-    """Digest what a score depends on; prompts with the same tokens have the same score."""
-    parts = (image_sha256, manifest.checkpoint_sha256, manifest.preprocessing, manifest.precision)
-    return hashlib.sha256("\n".join(parts).encode() + input_ids.tobytes()).digest()
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One image and its prompt; prompts with the same tokens are the same prompt."""
+
+    image: PreparedImage
+    tokens: Tokens
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Digest both: the same in every process."""
+        return hashlib.sha256(self.image.sha256.encode() + self.tokens.input_ids.tobytes()).digest()
+
+    def key(self, version: ServedVersion) -> bytes:
+        """Digest what the score by a version depends on."""
+        return hashlib.sha256(self.digest + version.identity.encode()).digest()
 
 
 class ScoreCache:
@@ -30,11 +42,16 @@ class ScoreCache:
         self._max_entries = max_bytes // ENTRY_BYTES
         self._scores: LRUCache[bytes, float] = LRUCache(max(1, self._max_entries))
 
+    @property
+    def is_on(self) -> bool:
+        """Tell whether anything is remembered."""
+        return self._max_entries > 0
+
     def get(self, key: bytes) -> float | None:
         """Return a score, and count it as used."""
         return self._scores.get(key)
 
     def put(self, key: bytes, score: float) -> None:
         """Remember a score; the one unused longest makes room."""
-        if self._max_entries:
+        if self.is_on:
             self._scores[key] = score

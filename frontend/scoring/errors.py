@@ -1,7 +1,8 @@
 """Why a request is not scored, apart from its images, Triton and the GPU.
 
 ScoringError
-├── PromptInvalid  not Unicode text, or too long
+├── PromptInvalid   not Unicode text, or too long
+├── UnknownVersion  the version that is asked for is not served
 └── Overloaded     as much is being received, or waits for admission, as may
 """
 
@@ -16,6 +17,10 @@ class ScoringError(ServiceError):
 
 class PromptInvalid(ScoringError):
     """The prompt cannot be tokenised."""
+
+
+class UnknownVersion(ScoringError):
+    """The version that is asked for is not served."""
 
 
 class Overloaded(ScoringError):

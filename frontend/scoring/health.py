@@ -13,7 +13,7 @@ import io
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from PIL import Image
@@ -25,11 +25,13 @@ from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from frontend.gpu.keeper import Keeper
     from frontend.images.decode import DecodePool
     from frontend.triton.client import TritonClient
+    from frontend.triton.served import ServedVersion
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.health")
 _PAUSE_S: Final = 1.0
@@ -46,6 +48,8 @@ class Health:
     triton: str | None = None
     model: str | None = None
     gpu: str | None = None
+    beside: Mapping[str, str | None] = field(default_factory=dict)
+    """Of the canary and the shadow, where there are such: without them a request is scored, too."""
 
     @property
     def ready(self) -> bool:
@@ -91,10 +95,7 @@ class HealthMonitor:
 
     async def look(self) -> None:
         """Probe every part, and publish what was found."""
-        started = time.monotonic()
         decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
-        if self._client.succeeded_at_s > started:  # only busy: others were scored meanwhile
-            health = replace(health, triton=None, model=None)
         self.health = replace(health, decode=decode)
 
     async def _watch(self) -> None:
@@ -126,20 +127,35 @@ class HealthMonitor:
         if keeper is not None and keeper.state is State.LOADING:
             return Health()  # Triton hardly answers meanwhile
         gpu = None if keeper is None else await keeper.find_trouble()
+        started = time.monotonic()
         try:
-            if keeper is not None and not keeper.is_in_use(_IN_USE_S):
-                await self._client.promised(deadline)
-                return Health(gpu=gpu)
-            if self._client.has_succeeded_within(_PAUSE_S):
-                return Health(gpu=gpu)
             served = await self._client.served(deadline)
-        except ServiceError as error:
-            return Health(triton=error.detail, gpu=gpu)
+        except ServiceError as error:  # or only busy: others were scored meanwhile
+            is_busy = self._client.has_succeeded_since(started)
+            return Health(triton=None if is_busy else error.detail, gpu=gpu)
+        beside: dict[str, str | None] = {**served.troubles}
+        if keeper is not None and not keeper.is_in_use(_IN_USE_S):
+            return Health(gpu=gpu, beside=beside)
+        found = await asyncio.gather(*(self._probe(version, deadline) for version in served.versions))
+        beside |= {
+            version.role: trouble for version, trouble in zip(served.versions[1:], found[1:], strict=True)
+        }
+        return Health(model=found[0], gpu=gpu, beside=beside)
+
+    async def _probe(self, version: ServedVersion, deadline: Deadline) -> str | None:
+        """Score a pixel by a version, unless it has just scored something; say why that fails."""
+        if self._client.has_succeeded_within(_PAUSE_S, version):
+            return None
+        started = time.monotonic()
         tokens = tokenise([""])
         try:
             await self._client.score(
-                self._pixels[None], tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline
+                self._pixels[None],
+                tokens.input_ids,
+                tokens.attention_mask,
+                version=version,
+                deadline=deadline,
             )
         except ServiceError as error:
-            return Health(model=error.detail, gpu=gpu)
-        return Health(gpu=gpu)
+            return None if self._client.has_succeeded_since(started, version) else error.detail
+        return None

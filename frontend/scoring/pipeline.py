@@ -1,18 +1,20 @@
-"""One request from its sources to its scores: admission, tokens, images, cache, the GPU, Triton."""
+"""One request from its sources to its scores: admission, tokens, images, versions, Triton."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from frontend.errors import DeadlineExceeded, ServiceError
-from frontend.scoring.cache import ScoreCache, score_key
-from frontend.scoring.errors import PromptInvalid
-from frontend.triton.errors import NotLoaded, Unavailable
+from frontend.scoring import canary
+from frontend.scoring.cache import Question
+from frontend.scoring.errors import PromptInvalid, UnknownVersion
+from frontend.scoring.scorer import Asker, ScoredImage
+from frontend.triton.errors import NotLoaded, TritonError, Unavailable
+from frontend.triton.served import Role
 from reward.errors import InvalidPrompt
 from reward.tokenizer import Tokens, tokenise
 
@@ -24,20 +26,14 @@ if TYPE_CHECKING:
     from frontend.images.sources import ImageLoader, Source
     from frontend.metrics import Metrics
     from frontend.scoring.admission import Admission
-    from frontend.triton.client import ServedVersion, TritonClient
-    from reward import PreparedImage
+    from frontend.scoring.scorer import Scorer
+    from frontend.scoring.shadow import Shadow
+    from frontend.triton.client import TritonClient
+    from frontend.triton.served import Served, ServedVersion
 
+_LOG: Final = logging.getLogger("imajin_aesthetic.versions")
 _QUICK_CHARACTERS: Final = 256
 """A prompt this long takes a millisecond, whatever it holds; 10,000 characters take up to 40."""
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """One image and its score."""
-
-    image: PreparedImage
-    raw_score: float
-    cached: bool
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,8 @@ class ScoreResult:
     images: list[ScoredImage | ServiceError]
     prompt_tokens: int
     prompt_truncated: bool
-    served: ServedVersion
+    model: ServedVersion
+    """The version that scored them; where two did, the stable one."""
 
 
 class Pipeline:
@@ -58,7 +55,8 @@ class Pipeline:
         admission: Admission,
         loader: ImageLoader,
         client: TritonClient,
-        cache: ScoreCache,
+        scorer: Scorer,
+        shadow: Shadow,
         metrics: Metrics,
         keeper: Keeper | None = None,
     ) -> None:
@@ -66,14 +64,23 @@ class Pipeline:
         self._loader = loader
         self._tokenising = asyncio.Lock()
         self._client = client
-        self._cache = cache
+        self._scorer = scorer
+        self._shadow = shadow
         self._metrics = metrics
         self._keeper = keeper
 
     async def score(
-        self, prompt: str, sources: Sequence[Source], *, deadline: Deadline, request_id: str
+        self,
+        prompt: str,
+        sources: Sequence[Source],
+        *,
+        deadline: Deadline,
+        request_id: str,
+        version: str | None = None,
     ) -> ScoreResult:
-        """Score one prompt's images, all that decode in a single request to Triton.
+        """Score one prompt's images, all that decode in a single request to Triton for each version.
+
+        Canary and stable version share the questions, unless one `version` is asked for.
 
         Raises:
             ServiceError: whatever concerns the whole request; an image's own failure stands in its
@@ -82,41 +89,40 @@ class Pipeline:
         arrived = time.perf_counter()
         async with self._admission.admit(len(sources), deadline):
             self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
+            served = await self._client.served(deadline)
+            named = self._find(version, served)
             # Before any work is done for nothing. A model that is not loaded yet is not loaded for
             # pictures that cannot be read, or are known.
             if self._keeper is None or self._keeper.is_ready:
-                self._client.check()
-            served = await self.served(deadline)
+                self._client.check(named or served.stable)
             tokens = await self._tokenise(prompt)
             images = await self._loader.load(sources, deadline)
             for image in images:
                 if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
                     raise image
-            decoded = [image for image in images if not isinstance(image, ServiceError)]
-            scored, served = await self._score(_Work(tokens, decoded, deadline, request_id), served)
+            questions = [Question(image, tokens) for image in images if not isinstance(image, ServiceError)]
+            work = _Work(questions, version, Asker(request_id, deadline))
+            scored, served = await self._score(work, served)
+        versions = {image.version.version: image.version for image in scored}
         in_order = iter(scored)
         return ScoreResult(
             images=[image if isinstance(image, ServiceError) else next(in_order) for image in images],
             prompt_tokens=int(tokens.lengths[0]),
             prompt_truncated=bool(tokens.truncated[0]),
-            served=served,
+            model=versions.popitem()[1] if len(versions) == 1 else served.stable,
         )
 
-    async def served(self, deadline: Deadline) -> ServedVersion:
-        """Say which version is served, or would be once it is loaded.
-
-        Raises:
-            Unavailable: Triton is down, or that version is not one that this frontend can use.
-        """
-        if self._keeper is None:
-            return await self._client.served(deadline)
-        if self._keeper.is_ready:
-            try:
-                return await self._client.served(deadline)
-            except Unavailable as error:
-                if not self._keeper.explains(error):
-                    raise
-        return await self._client.promised(deadline)
+    def _find(self, version: str | None, served: Served) -> ServedVersion | None:
+        if version is None:
+            return None
+        found = served.find(version)
+        if found is None:  # or it is served since a moment ago
+            served = self._client.read_again(served)
+            found = served.find(version)
+        if found is None:
+            names = ", ".join(f"{one.version} ({one.role})" for one in served.versions)
+            raise UnknownVersion(f"version {version} is not served; served are {names}")
+        return found
 
     async def _tokenise(self, prompt: str) -> Tokens:
         try:
@@ -127,76 +133,65 @@ class Pipeline:
         except InvalidPrompt as error:
             raise PromptInvalid(f"prompt: {error}") from error
 
-    async def _score(self, work: _Work, served: ServedVersion) -> _Scored:
-        """Score; a model that is not loaded is woken, and asked again."""
+    async def _score(self, work: _Work, served: Served) -> tuple[list[ScoredImage], Served]:
+        """Score; where the model is not loaded it is woken, where a version is gone another is asked."""
+        deadline = work.asker.deadline
         is_first = True
         while True:
             try:
-                return await self._score_once(work, served)
+                images = await self._ask(work, served)
             except Unavailable as error:
-                if self._keeper is None or not self._keeper.explains(error):
+                if self._keeper is not None and self._keeper.explains(error):
+                    if not await self._keeper.wake(deadline) and not is_first:
+                        raise  # Triton has it loaded, and does not find it all the same
+                elif not (is_first and isinstance(error, NotLoaded)):
                     raise
-                if not await self._keeper.wake(work.deadline) and not is_first:
-                    raise  # Triton has it loaded, and does not find it all the same
+            else:
+                self._shadow.offer(work.questions, images, served)
+                return images, served
             is_first = False
-            served = await self.served(work.deadline)  # promotion may have changed it meanwhile
+            served = await self._client.served(deadline)  # promotion may have changed it meanwhile
 
-    async def _score_once(self, work: _Work, served: ServedVersion) -> _Scored:
-        keys = _keys(work, served)
-        known = self._recall(keys)
-        self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
-        # The same picture twice in a batch is scored once.
-        missing = {key: image for key, image in zip(keys, work.images, strict=True) if key not in known}
-        scores = dict(known)
-        if missing:
-            scores |= await self._infer(work, missing, served)
-        images = [
-            ScoredImage(image, scores[key], key in known)
-            for key, image in zip(keys, work.images, strict=True)
-        ]
-        return images, served
+    async def _ask(self, work: _Work, served: Served) -> list[ScoredImage]:
+        """Ask each question's version, both at once where there are two."""
+        named = self._find(work.version, served)
+        if named is not None:
+            return await self._scorer.score(work.questions, named, work.asker)
+        groups: dict[Role, list[Question]] = {Role.STABLE: [], Role.CANARY: []}
+        for question in work.questions:
+            groups[canary.choose(question, served).role].append(question)
+        answers = await asyncio.gather(
+            self._scorer.score(groups[Role.STABLE], served.stable, work.asker),
+            self._ask_canary(groups[Role.CANARY], served, work.asker),
+            return_exceptions=True,
+        )
+        images: dict[Question, ScoredImage] = {}
+        for questions, answer in zip(groups.values(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            images.update(zip(questions, answer, strict=True))
+        return [images[question] for question in work.questions]
 
-    def _recall(self, keys: list[bytes]) -> dict[bytes, float]:
-        return {key: score for key in keys if (score := self._cache.get(key)) is not None}
-
-    async def _infer(
-        self, work: _Work, missing: dict[bytes, PreparedImage], served: ServedVersion
-    ) -> dict[bytes, float]:
-        if self._keeper is not None and not self._keeper.is_ready:
-            raise NotLoaded("the model is not loaded")  # while it loads, Triton hardly answers
-        self._metrics.cache.labels("miss").inc(len(missing))
-        self._metrics.batch_images.observe(len(missing))
-        with self._metrics.stage("infer"):
-            rewards = await self._client.score(
-                np.stack([image.pixels for image in missing.values()]),
-                np.repeat(work.tokens.input_ids, len(missing), axis=0),
-                np.repeat(work.tokens.attention_mask, len(missing), axis=0),
-                served=served,
-                deadline=work.deadline,
-                request_id=work.request_id,
+    async def _ask_canary(self, questions: list[Question], served: Served, asker: Asker) -> list[ScoredImage]:
+        """Ask the canary, and the stable version where it fails: half of the time is left for that."""
+        if not questions or served.canary is None:
+            return []
+        try:
+            half_s = asker.deadline.remaining_s() / 2
+            return await self._scorer.score(questions, served.canary, asker, max_wait_s=half_s)
+        except TritonError as error:
+            if self._keeper is not None and not self._keeper.is_ready:
+                raise  # nor is the stable one loaded
+            _LOG.warning(
+                "the canary, version %s, fails: %s", served.canary.version, error.internal or error.detail
             )
-        if self._keeper is not None:
-            self._keeper.note_request()
-        scores = dict(zip(missing, rewards, strict=True))
-        for key, reward in scores.items():
-            self._cache.put(key, reward)
-            self._metrics.raw_score.observe(reward)
-        return scores
+        return await self._scorer.score(questions, served.stable, asker)
 
 
 @dataclass(frozen=True)
 class _Work:
     """What of a request is to be scored."""
 
-    tokens: Tokens
-    images: list[PreparedImage]
-    deadline: Deadline
-    request_id: str
-
-
-_Scored = tuple[list[ScoredImage], "ServedVersion"]
-"""The images of a `_Work` in their order, and the version that scored them."""
-
-
-def _keys(work: _Work, served: ServedVersion) -> list[bytes]:
-    return [score_key(image.sha256, work.tokens.input_ids, served.manifest) for image in work.images]
+    questions: list[Question]
+    version: str | None
+    asker: Asker

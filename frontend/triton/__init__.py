@@ -1,1 +1,1 @@
-"""Triton over HTTP: inference, the served version, a circuit breaker, model control."""
+"""Triton over HTTP: inference, the served versions, a circuit breaker, model control."""

@@ -1,10 +1,11 @@
-"""What requests ask of Triton: which version is served, and the rewards of a batch."""
+"""What requests ask of Triton: whether it is there, and the rewards of a batch by one version."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,20 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 
 from frontend.deadline import Deadline
+from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
 from frontend.triton.circuit import Circuit
-from frontend.triton.errors import NotReady, Rejected, TimedOut, Unavailable, Unreachable
-from reward import deployment, manifest, preprocess
+from frontend.triton.errors import (
+    NotLoaded,
+    NotReady,
+    Rejected,
+    TimedOut,
+    TritonError,
+    Unavailable,
+    Unreachable,
+)
+from frontend.triton.served import Role, Served, ServedVersion, read_served
 from reward.contract import NETWORK, PRIORITY_INTERACTIVE, REWARD
-from reward.errors import VersionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,40 +38,35 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from reward.manifest import Manifest
-
 _SERVED_TTL_S: Final = 1.0
 _ASK_TIMEOUT_S: Final = 5.0
 _CONNECTIONS: Final = 256
+_HANGS_S: Final = 10.0
+"""A version that is given so long and does not answer counts as failing."""
 
 
-@dataclass(frozen=True)
-class ServedVersion:
-    """The version of the network that answers, at present or once it is loaded."""
+@dataclass
+class _Record:
+    """How one version has fared."""
 
-    version: str
-    manifest: Manifest
-    device: str | None
-    """`cpu` or `gpu`; None while the model is not loaded."""
-    triton_version: str
+    circuit: Circuit
+    failed_at_s: float = -math.inf
+    succeeded_at_s: float = -math.inf
 
 
 class TritonClient:
     """A pool of connections to one Triton server; use as an async context manager."""
 
-    def __init__(self, url: str, repository: Path) -> None:
+    def __init__(self, url: str, repository: Path, *, new_circuit: Callable[[], Circuit] = Circuit) -> None:
         self._url = url
         self._repository = repository
+        self._new_circuit = new_circuit
         self._client: InferenceServerClient | None = None
-        self._served: tuple[float, ServedVersion] | None = None
-        self._asking: asyncio.Task[ServedVersion] | None = None
-        self._metadata = Circuit()
-        self._inference = Circuit()  # apart: a server whose model is dead still answers about it
+        self._served: tuple[float, Served] | None = None
+        self._asking: asyncio.Task[Served] | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        """Called whenever Triton is found unavailable."""
-        self._failed_at_s = -math.inf
-        self.succeeded_at_s = -math.inf
-        """When it last gave scores, by the monotonic clock."""
+        """Called whenever Triton or the stable version is found unavailable."""
+        self.start_afresh()
 
     async def __aenter__(self) -> Self:
         self._client = InferenceServerClient(self._url, conn_limit=_CONNECTIONS, conn_timeout=None)
@@ -77,24 +81,41 @@ class TritonClient:
         if self._client is not None:
             await self._client.close()
 
+    def start_afresh(self) -> None:
+        """Forget what was found out about a model that has been loaded anew."""
+        self._served = None
+        self._metadata = self._new_circuit()
+        # Apart, each version's: a server whose model is dead still answers about it.
+        self._records = defaultdict[str, _Record](lambda: _Record(self._new_circuit()))
+
     @property
     def is_cut_off(self) -> bool:
-        """Tell whether Triton is being left alone after repeated failures."""
-        return self._metadata.is_open or self._inference.is_open
+        """Tell whether Triton, or a version, is being left alone after repeated failures."""
+        return self._metadata.is_open or any(one.circuit.is_open for one in self._records.values())
 
-    def check(self) -> None:
+    def check(self, version: ServedVersion) -> None:
         """Refuse a request before work is done for nothing.
 
         Raises:
-            Unavailable: inferences have failed repeatedly a moment ago.
+            Unavailable: inferences by this version have failed repeatedly a moment ago.
         """
-        self._inference.check()
+        self._records[version.version].circuit.check()
 
-    async def served(self, deadline: Deadline) -> ServedVersion:
-        """Say which version is served: Triton's own word, remembered for a second.
+    def has_succeeded_since(self, at_s: float, version: ServedVersion | None = None) -> bool:
+        """Tell whether a version, or any, gave scores since then, by the monotonic clock."""
+        records = self._records.values() if version is None else [self._records[version.version]]
+        return any(record.succeeded_at_s > at_s for record in records)
+
+    def has_succeeded_within(self, seconds: float, version: ServedVersion) -> bool:
+        """Tell whether a version gave scores so lately, and has not failed since."""
+        record = self._records[version.version]
+        return record.succeeded_at_s > max(record.failed_at_s, time.monotonic() - seconds)
+
+    async def served(self, deadline: Deadline) -> Served:
+        """Say what is served by a Triton that is there, remembered for a second.
 
         Raises:
-            Unavailable: Triton is down, or serves no version that this frontend can use.
+            Unavailable: Triton is down, or no version is served that this frontend can use.
             TimedOut: the deadline passed before it answered.
         """
         if self._served is not None and time.monotonic() - self._served[0] <= _SERVED_TTL_S:
@@ -108,30 +129,24 @@ class TritonClient:
         except TimeoutError as error:
             raise TimedOut("the deadline passed while the inference server was asked") from error
 
-    async def promised(self, deadline: Deadline) -> ServedVersion:
-        """Say which version will be served once the model is loaded, by the repository.
+    def read_again(self, served: Served) -> Served:
+        """Say what is served now, where what was remembered may be too old.
 
         Raises:
-            Unavailable: Triton is down, or that version is not one that this frontend can use.
+            NotReady: no version is served that this frontend can use.
         """
-        with self._watched(), self._metadata.attempt():
-            # One that was kept alive would hang while another frontend has the model loaded.
-            async with InferenceServerClient(self._url, conn_timeout=None) as client:
-                server = await calls.call(client.get_server_metadata, deadline)
+        found = read_served(self._repository, served.triton_version)
+        self._served = (time.monotonic(), found)
+        return found
+
+    async def is_loaded(self, version: ServedVersion, deadline: Deadline) -> bool:
+        """Ask Triton whether it has a version ready; what cannot be asked is not."""
         try:
-            version = str(deployment.read(self._repository).stable)
-        except VersionError as error:
-            raise NotReady("no version is promoted", internal=str(error)) from error
-        return ServedVersion(version, self._usable(version), None, server["version"])
-
-    def has_succeeded_within(self, seconds: float) -> bool:
-        """Tell whether scores were given so lately, and nothing has failed since."""
-        return self.succeeded_at_s > max(self._failed_at_s, time.monotonic() - seconds)
-
-    def start_afresh(self) -> None:
-        """Forget what was found out about a model that has been loaded anew."""
-        self._served = None
-        self._metadata, self._inference = Circuit(), Circuit()
+            async with InferenceServerClient(self._url, conn_timeout=None) as client:
+                ask = partial(client.is_model_ready, NETWORK.name, version.version)
+                return bool(await calls.call(ask, deadline))
+        except (TritonError, DeadlineExceeded):
+            return False
 
     async def score(
         self,
@@ -139,15 +154,17 @@ class TritonClient:
         input_ids: NDArray[np.int64],
         attention_mask: NDArray[np.int64],
         *,
-        served: ServedVersion,
+        version: ServedVersion,
         deadline: Deadline,
+        max_wait_s: float = math.inf,
         request_id: str = "",
+        priority: int = PRIORITY_INTERACTIVE,
     ) -> list[float]:
         """Score a batch in one request: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
 
         Raises:
             QueueFull: Triton holds as many requests as it may.
-            TimedOut: the deadline passed in Triton or on the way.
+            TimedOut: the deadline passed in Triton or on the way, or `max_wait_s` did.
             Unavailable: Triton is down, or the version is not ready.
             Rejected: Triton refuses the tensors, or the model gives no finite score.
         """
@@ -157,68 +174,63 @@ class TritonClient:
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array, binary_data=True)
             inputs.append(tensor)
-        with self._watched(), self._inference.attempt():
-            infer = partial(
-                self._connection().infer,
-                NETWORK.name,
-                inputs,
-                model_version=served.version,
-                outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
-                request_id=request_id,
-                priority=PRIORITY_INTERACTIVE,
-                # Triton's own limit on the wait in its queue: what is late there is not executed.
-                timeout=math.ceil(deadline.remaining_s() * 1e6),
-            )
-            result = await calls.call(infer, deadline)
-        self.succeeded_at_s = time.monotonic()
-        rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
-        if not np.isfinite(rewards).all():
-            raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
+        wait_s = min(deadline.remaining_s(), max_wait_s)
+        infer = partial(
+            self._connection().infer,
+            NETWORK.name,
+            inputs,
+            model_version=version.version,
+            outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
+            request_id=request_id,
+            priority=priority,
+            # Triton's own limit on the wait in its queue: what is late there is not executed.
+            timeout=math.ceil(wait_s * 1e6),
+        )
+        with self._records[version.version].circuit.attempt(), self._recorded(version):
+            try:
+                result = await calls.call(infer, Deadline.after(wait_s))
+            except TimedOut as error:
+                if max_wait_s < _HANGS_S or wait_s < max_wait_s:
+                    raise
+                raise NotReady("the version does not answer", internal=error.internal) from error
+            rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
+            if not np.isfinite(rewards).all():
+                raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
         return rewards
 
-    async def _ask_in_time(self) -> ServedVersion:
-        with self._watched(), self._metadata.attempt():
-            try:
-                served = await calls.call(self._ask, Deadline.after(_ASK_TIMEOUT_S))
-            except TimedOut as error:
-                raise Unreachable("the inference server does not answer") from error
-        self._served = (time.monotonic(), served)
-        return served
-
-    async def _ask(self) -> ServedVersion:
-        client = self._connection()
+    async def _ask_in_time(self) -> Served:
         try:
-            version = str(deployment.read(self._repository).stable)
-        except VersionError as error:
-            raise NotReady("nothing is published", internal=str(error)) from error
-        network = await client.get_model_config(NETWORK.name, version)
-        server = await client.get_server_metadata()
-        kinds = {group["kind"] for group in network.get("instance_group", [])}
-        return ServedVersion(
-            version, self._usable(version), "gpu" if "KIND_GPU" in kinds else "cpu", server["version"]
-        )
-
-    def _usable(self, version: str) -> Manifest:
-        try:
-            content = manifest.read(self._repository / NETWORK.name / version)
-        except VersionError as error:
-            raise NotReady("the served version has no readable manifest", internal=str(error)) from error
-        if content.preprocessing != preprocess.digest():
-            raise NotReady(
-                "the served version was published for another preprocessing",
-                internal=f"{content.preprocessing} is published, {preprocess.digest()} is installed",
-            )
-        return content
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        try:
-            yield
+            with self._metadata.attempt():
+                # A connection that was kept alive would hang while a model is being loaded.
+                async with InferenceServerClient(self._url, conn_timeout=None) as client:
+                    try:
+                        deadline = Deadline.after(_ASK_TIMEOUT_S)
+                        server = await calls.call(client.get_server_metadata, deadline)
+                    except TimedOut as error:
+                        raise Unreachable("the inference server does not answer") from error
+            served = read_served(self._repository, server["version"])
         except Unavailable:
-            self._failed_at_s = time.monotonic()
             self._served = None
             self.on_failure()
             raise
+        self._served = (time.monotonic(), served)
+        for version in self._records.keys() - {one.version for one in served.versions}:
+            del self._records[version]
+        return served
+
+    @contextmanager
+    def _recorded(self, version: ServedVersion) -> Iterator[None]:
+        record = self._records[version.version]
+        try:
+            yield
+        except Unavailable as error:
+            record.failed_at_s = time.monotonic()
+            if version.role is Role.STABLE or isinstance(error, NotLoaded):
+                self._served = None  # something else may be served by now
+            if version.role is Role.STABLE:
+                self.on_failure()
+            raise
+        record.succeeded_at_s = time.monotonic()
 
     def _connection(self) -> InferenceServerClient:
         if self._client is None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from reward import manifest
+import numpy as np
+
+from reward import manifest, preprocess
+from reward.contract import PIXELS
 from reward.errors import CheckpointError, VersionError
-from reward.files import sha256
+from reward.files import remembered_sha256
+from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from reward.manifest import Manifest
@@ -42,25 +45,41 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
         threads: of one execution on the CPU; 0 takes every CPU that this process may use.
 
     Raises:
-        VersionError: missing, damaged, not loadable, or of a runtime that is not there.
+        VersionError: missing, damaged, not loadable, published for another preprocessing or for a
+            runtime that is not there, or giving scores that are no numbers.
     """
     version = manifest.read(directory)
     if version.runtime != "onnxruntime":
         raise VersionError(
             f"{directory}: made for the runtime {version.runtime!r}; this release has onnxruntime alone"
         )
+    if version.preprocessing != preprocess.digest():
+        raise VersionError(
+            f"{directory}: published for the preprocessing {version.preprocessing}, and images are "
+            f"prepared by {preprocess.digest()} here: publish its checkpoint again"
+        )
     _check_files(directory, version)
     from reward.runtimes.onnxruntime import OnnxRuntime  # noqa: PLC0415 - only where a version asks for it
 
-    return OnnxRuntime(directory, version, threads)
+    runtime = OnnxRuntime(directory, version, threads)
+    _check_score(directory, runtime)
+    return runtime
 
 
 def _check_files(directory: Path, version: Manifest) -> None:
     """Hold every file against its digest: a damaged weight would not fail but score wrongly."""
     for name, digest in version.files.items():
         try:
-            actual = sha256(directory / name)
+            actual = remembered_sha256(directory / name)
         except CheckpointError as error:
             raise VersionError(str(error)) from error
         if actual != digest:
             raise VersionError(f"{directory / name}: damaged, its sha256 is not the manifest's")
+
+
+def _check_score(directory: Path, runtime: Runtime) -> None:
+    """Score a grey picture without words; the first execution, which is slow, is nobody's request then."""
+    tokens = tokenise([""])
+    grey = np.full((1, *PIXELS.shape), 128, np.uint8)
+    if not np.isfinite(runtime.score(grey, tokens.input_ids, tokens.attention_mask)).all():
+        raise VersionError(f"{directory}: gives a score that is no number")

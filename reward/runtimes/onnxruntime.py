@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnxruntime
@@ -36,6 +36,9 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # Idle threads sleep instead of spinning: the frontend's workers need the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not multiplies_bytes_exactly():
+            # Slower, and the same scores everywhere.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 directory / GRAPH_FILE_NAME, options, providers=["CPUExecutionProvider"]
@@ -46,19 +49,39 @@ class OnnxRuntime:
     def score(
         self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1).
-
-        Columns in which every prompt is padding are left out; they would change nothing but the
-        time.
-        """
-        tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
-        inputs = {
-            PIXELS.name: np.ascontiguousarray(pixels),
-            INPUT_IDS.name: np.ascontiguousarray(input_ids[:, :tokens]),
-            ATTENTION_MASK.name: np.ascontiguousarray(attention_mask[:, :tokens]),
-        }
+        """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> (B, 1)."""
+        inputs = graph_inputs(pixels, input_ids, attention_mask)
         rewards: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return rewards
+
+
+def graph_inputs(
+    pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Name a batch's tensors as the graph does.
+
+    Columns in which every prompt is padding are left out; they would change nothing but the time.
+    """
+    tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
+    return {
+        PIXELS.name: np.ascontiguousarray(pixels),
+        INPUT_IDS.name: np.ascontiguousarray(input_ids[:, :tokens]),
+        ATTENTION_MASK.name: np.ascontiguousarray(attention_mask[:, :tokens]),
+    }
+
+
+def multiplies_bytes_exactly(cpuinfo: str | None = None) -> bool:
+    """Say whether this processor adds up 8-bit products without losing any (VNNI or AMX).
+
+    Others, with AVX2 alone, add pairs of them in 16 bits, which saturate: int8 scores would be wrong
+    there, and nobody told. Processors that are no x86 do not have the fault, and ignore the remedy.
+    """
+    if cpuinfo is None:
+        try:
+            cpuinfo = Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(cpuinfo.split())
 
 
 def available_cpus() -> int:

@@ -82,7 +82,7 @@ def test_the_network_batches_with_priorities_and_timeouts() -> None:
     Triton heeds a request's own timeout only if the default is above 0.
     """
     batching = _config(NETWORK).dynamic_batching
-    assert batching.max_queue_delay_microseconds > 0
+    assert batching.max_queue_delay_microseconds == 0  # batches form while the CPU works
     assert batching.priority_levels == 2
     policy = batching.default_queue_policy
     assert policy.default_timeout_microseconds > 0

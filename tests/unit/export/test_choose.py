@@ -321,6 +321,15 @@ def test_make_installs_the_tools_only_when_they_are_needed(tmp_path: Path, more:
             assert wish[3:] == ["--name", "my weights", "--checkpoint", "some dir/x.pt"]
 
 
+def test_make_publish_says_at_once_that_it_needs_a_checkpoint(tmp_path: Path) -> None:
+    """Before anything is installed, in one line."""
+    command = ["make", "-C", str(CHECKOUT), "publish", f"VENV={tmp_path}/venv", "INSTALL=false"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("error: say which: make publish CHECKPOINT=path/to/ImageReward.pt\n")
+    assert not (tmp_path / "venv").exists()
+
+
 def _make_up(venv: Path, statuses: str, more: list[str]) -> list[list[str]]:
     """Run `make up` with a fake Python and return the commands that it received.
 

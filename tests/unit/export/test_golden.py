@@ -41,7 +41,7 @@ class _Network:
     """A network of a given name that answers with given scores, whatever the pictures are."""
 
     def __init__(self, name: str, scores: list[float]) -> None:
-        self.manifest = manifest.Manifest(name, "", "", "", 20, "", {}, {}, {}, {}, "")
+        self.manifest = manifest.Manifest(name, "", "", "", 20, "", {}, {}, {}, "")
         self._scores = scores
 
     def score(self, pixels: Any, input_ids: Any, attention_mask: Any) -> Any:
@@ -118,7 +118,7 @@ def test_the_command_refuses_other_weights(published_repository: Path, images: P
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: the version holds 'small random network', and scores are published for ImageReward-v1.0 alone; "
-        "name another one with --version\n"
+        "name another version: verify N --golden\n"
     )
     missing = _verify(published_repository, images, "9")
     assert missing.stderr == f"error: version 9 is not published in {published_repository}\n"

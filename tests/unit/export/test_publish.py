@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from export import publish as publishing
-from export.errors import ParityError
+from export import gates
+from export.errors import GateError
+from export.publish import Recipe, publish
 from export.registry import Registry
-from reward import manifest, preprocess
+from reward import manifest, preprocess, runtimes
 from reward.files import sha256
+from tests.pictures import PHOTOGRAPHS, photograph
 from tests.repository import CHECKOUT, copy_repository
 from tests.small import save_small_checkpoint
 
@@ -36,9 +40,13 @@ def test_the_manifest_tells_the_origin(published_repository: Path) -> None:
     assert content.preprocessing == preprocess.digest()
     assert set(content.files) == {"model.py", "network.onnx", "network.onnx.data"}
     assert {name: sha256(directory / name) for name in content.files} == content.files
-    assert content.parity["max_difference"] <= 1e-4
-    assert content.parity["max_batch_difference"] <= 1e-5
-    assert content.parity["score_range"] > 0.1
+    assert content.precision == "fp32"
+    report = content.gates or {}
+    assert report["max_difference"] <= 1e-5
+    assert report["batch_difference"] <= 1e-5
+    assert report["deviation"] > 0.1
+    assert report["failures"] == []
+    assert report["summary"].startswith("fp32 differs from torch's fp32 by ")
     assert content.tools["torch"].startswith("2.13.0")
 
 
@@ -49,13 +57,60 @@ def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> N
     assert b"site-packages" not in graph
 
 
-def test_a_graph_that_differs_is_not_published(tmp_path: Path) -> None:
-    """If the graph differs by more than the tolerance, publishing fails and no version appears."""
+def test_what_is_too_far_from_fp32_is_published_by_force_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal names measure, value and limit, and leaves nothing; force is written down."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
-    weights = save_small_checkpoint(tmp_path / "small.safetensors")
-    with pytest.raises(ParityError, match="nothing was published"):
-        publishing.publish(registry, publishing.Recipe(weights, "x", tolerance=0), show_progress=False)
+    recipe = Recipe(save_small_checkpoint(tmp_path / "small.safetensors"), "x")
+    monkeypatch.setitem(gates.LIMITS, "fp32", dataclasses.replace(gates.LIMITS["fp32"], max_difference=0))
+    with pytest.raises(
+        GateError,
+        match=r"^nothing was published: the largest difference of a score to torch's fp32 is "
+        r"\S+, at most 0 is allowed for fp32 \(--force publishes all the same\)$",
+    ):
+        publish(registry, recipe, show_progress=False)
     assert registry.versions() == []
+    assert not list(registry.directory(1).parent.glob(".publishing-*"))
+    number = publish(registry, dataclasses.replace(recipe, force=True), show_progress=False)
+    report = registry.version(number).manifest.gates or {}
+    assert report["passed"] is False
+    assert len(report["failures"]) == 1
+    assert report["summary"].endswith("PUBLISHED BY FORCE")
+
+
+def test_int8_is_published_behind_its_gate(published_repository: Path, tmp_path: Path) -> None:
+    """It is a third of the size where it counts, near enough, and known by its precision."""
+    registry = Registry(copy_repository(tmp_path / "model_repository"))
+    weights = published_repository.parent / "small.safetensors"
+    number = publish(registry, Recipe(weights, "small", precision="int8"), show_progress=False)
+    content = registry.version(number).manifest
+    assert content.precision == "int8"
+    report = content.gates or {}
+    assert report["failures"] == []
+    assert 1e-4 < report["max_difference"] < 0.05
+    assert report["batch_difference"] == 0
+    assert report["questions"] == "built-in"
+    assert runtimes.load(registry.directory(number)).manifest == content
+
+
+def test_ones_own_questions_judge_and_calibrate(tmp_path: Path) -> None:
+    """`--gate-set` and `--calibration` name directories of images and prompts."""
+    repository = copy_repository(tmp_path / "model_repository")
+    weights = save_small_checkpoint(tmp_path / "small.safetensors")
+    own = tmp_path / "own"
+    own.mkdir()
+    names = [f"{name}.jpg" for name in PHOTOGRAPHS[:3]]
+    for name in names:
+        (own / name).write_bytes(photograph(name.removesuffix(".jpg")))
+    (own / "prompts.json").write_text(json.dumps([{"prompt": "a cup", "images": names}]))
+    arguments = ["--checkpoint", str(weights), "--name", "small", "--precision", "int8", "--quiet"]
+    sets = ["--gate-set", str(own), "--calibration", str(own)]
+    done = _export(repository, "publish", *arguments, *sets)
+    assert done.returncode == 0, done.stderr
+    assert "int8 differs from torch's fp32 by" in done.stdout
+    report = Registry(repository).version(1).manifest.gates or {}
+    assert (report["questions"], report["pairs"]) == ("own", 3)
 
 
 def test_the_command_publishes(tmp_path: Path) -> None:

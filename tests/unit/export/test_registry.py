@@ -26,7 +26,7 @@ def registry(tmp_path: Path) -> Registry:
 
 def _publish(registry: Registry, name: str = "weights") -> int:
     with registry.publishing() as draft:
-        content = manifest.Manifest(name, "0" * 64, "fp32", "onnxruntime", 20, "p", {}, {}, {}, {}, "now")
+        content = manifest.Manifest(name, "0" * 64, "fp32", "onnxruntime", 20, "p", {}, {}, {}, "now")
         manifest.write(content, draft.directory)
     return draft.number
 

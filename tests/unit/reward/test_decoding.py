@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward.decoding import DecodeLimits, DecodeWorker
+from reward.decoding import DecodeLimits, DecodeWorker, decode
 from reward.errors import ImageTooLarge, InvalidInput, RewardError, UndecodableImage
 from reward.preprocess import prepare
-from tests.decoder_traps import CRASH, DEFECT, DIE, HANG, HOG, set_traps
+from tests.decoder_traps import CRASH, DEFECT, DIE, HANG, HOG, SPIN, set_traps
 from tests.pictures import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
@@ -96,6 +96,27 @@ def test_a_hang_is_ended(trapped: DecodeWorker) -> None:
     with pytest.raises(UndecodableImage, match=r"took longer than 0\.5 s"):
         trapped.decode(HANG, timeout_s=0.5)
     assert trapped.decode(photograph("coffee")).width == 600
+
+
+def test_processor_time_is_bounded(trapped: DecodeWorker) -> None:
+    """A decoder that works and works is ended long before the time limit, which is for one that waits."""
+    lost: list[int] = []
+    trapped._on_lost = lambda: lost.append(1)
+    with pytest.raises(UndecodableImage, match="more processor time than is allowed for its size"):
+        trapped.decode(SPIN)
+    assert len(lost) == 1
+    assert trapped.decode(photograph("coffee")).width == 600
+
+
+def test_processor_time_grows_with_the_picture() -> None:
+    """A tenth of the time limit is for the header; a picture has more, by its share of the pixels allowed."""
+    limits = DecodeLimits(timeout_s=1000, max_pixels=600 * 400 * 2)
+    try:
+        decode(photograph("coffee"), limits)
+        left_s, _ = signal.getitimer(signal.ITIMER_PROF)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    assert 300 < left_s <= 350  # 1000 * (0.1 + 0.5 / 2), less what was used
 
 
 def test_memory_is_bounded(trapped: DecodeWorker) -> None:

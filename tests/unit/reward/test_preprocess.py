@@ -14,6 +14,7 @@ from PIL import Image
 from reward import preprocess
 from reward.errors import ImageTooLarge, UndecodableImage
 from reward.preprocess import FORMATS, PreparedImage, digest, prepare
+from tests.hostile.heavy_images import jpeg_of_scans, png_of_profiles
 from tests.pictures import photograph
 
 
@@ -125,6 +126,31 @@ def test_too_many_pixels_are_refused_from_the_header() -> None:
         prepare(data, max_pixels=5_999_999)
     with pytest.raises(UndecodableImage):
         prepare(data, max_pixels=6_000_000)
+
+
+def test_scans_are_counted_before_they_are_decoded() -> None:
+    """A JPEG that goes over its picture again and again is refused; the larger it is, the sooner."""
+    for scans, side in ((2400, 64), (100, 7000)):
+        with pytest.raises(ImageTooLarge, match=f"scans of {side} x {side}, too many to decode"):
+            prepare(jpeg_of_scans(scans, side))
+    for scans, side in ((0, 7000), (250, 64)):
+        assert prepare(jpeg_of_scans(scans, side)).width == side
+
+
+def test_colour_profiles_are_counted() -> None:
+    """A PNG has one; more often than by accident, the name costs time and nothing else."""
+    assert prepare(png_of_profiles(1)).width == 8
+    with pytest.raises(UndecodableImage, match="many colour profiles"):
+        prepare(png_of_profiles(1000))
+
+
+def test_the_size_is_told_before_a_pixel_is_decoded() -> None:
+    """Of a file that is cut short, too; a sliver counts as what it is enlarged to."""
+    told: list[int] = []
+    with pytest.raises(UndecodableImage):
+        prepare(photograph("coffee")[:20_000], on_size=told.append)
+    prepare(_encode(Image.new("L", (1, 10))), on_size=told.append)
+    assert told == [600 * 400, 224 * 2240]
 
 
 def test_a_sliver_is_refused_before_it_is_enlarged() -> None:

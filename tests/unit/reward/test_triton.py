@@ -15,17 +15,16 @@ from reward.decoding import DecodeLimits
 from reward.errors import InvalidTensor
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
-from tests.decoder_traps import CRASH, set_traps
+from tests.decoder_traps import CRASH, HANG, set_traps
 from tests.pictures import photograph
 from tests.unit.reward import triton_stand_in
+from tests.unit.reward.triton_stand_in import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-Request = dict[str, "NDArray[Any]"]
 
 INTERNAL: Final = "internal error; see the server's log"
 
@@ -95,12 +94,12 @@ def _request(*first_pixels: int, **changes: Any) -> Request:
         "INPUT_IDS": tokens.input_ids,
         "ATTENTION_MASK": tokens.attention_mask,
     }
-    return {name: value for name, value in (tensors | changes).items() if value is not None}
+    return Request({name: value for name, value in (tensors | changes).items() if value is not None})
 
 
 def _files(*pairs: tuple[bytes, bytes], **changes: Any) -> Request:
     images, prompts = (np.array(column, object).reshape(-1, 1) for column in zip(*pairs, strict=True))
-    return {"IMAGE": images, "PROMPT": prompts, **changes}
+    return Request({"IMAGE": images, "PROMPT": prompts, **changes})
 
 
 def _answers(responses: list[Any]) -> list[list[float] | str]:
@@ -214,7 +213,7 @@ def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> Non
             _files((good, b"a"), (b"text", b"b")),
             _files((good, b"\xff")),
             _files((CRASH, b"a")),
-            {"IMAGE": np.array([[good]], object)},
+            Request({"IMAGE": np.array([[good]], object)}),
             _files((good, b"a"), PROMPT=np.array([[b"a"], [b"b"]], object)),
             _files((good, b"a")),
         ]
@@ -230,6 +229,17 @@ def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> Non
     ]
     assert answered.error is None
     assert answered.output_tensors[0].array.shape == (1, 3, 224, 224)
+
+
+def test_a_senders_own_timeout_bounds_his_request(preprocess: Any) -> None:
+    """Decoding ends with it, and what has no time left is not begun."""
+    slow, late, good = (_files((data, b"a")) for data in (HANG, photograph("coffee"), photograph("coffee")))
+    slow.timeout_us, late.timeout_us = 300_000, 1
+    first, second, third = preprocess.execute([slow, late, good])
+    (why,) = _answers([first])
+    assert str(why).startswith("400: IMAGE[0]: decoding the image took longer than 0.")
+    assert _answers([second]) == ["400: the request's time was over before IMAGE[0]"]
+    assert third.error is None
 
 
 def test_limits_are_parameters_of_the_model(triton: Any) -> None:

@@ -21,6 +21,16 @@ class Tensor:
         return self.array
 
 
+class Request(dict[str, "NDArray[Any]"]):
+    """A caller's arrays by name, and his timeout in microseconds; 0 where he set none."""
+
+    timeout_us = 0
+
+    def timeout(self) -> int:
+        """Return the timeout."""
+        return self.timeout_us
+
+
 @dataclass(frozen=True)
 class TritonError:
     """The error that one caller gets."""
@@ -51,6 +61,6 @@ class Logger:
         cls.errors.append(text)
 
 
-def get_input_tensor_by_name(request: dict[str, NDArray[Any]], name: str) -> Tensor | None:
+def get_input_tensor_by_name(request: Request, name: str) -> Tensor | None:
     """Return an input; return None for a name that the request does not have, as Triton does."""
     return Tensor(name, request[name]) if name in request else None

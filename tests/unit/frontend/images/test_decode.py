@@ -138,13 +138,16 @@ async def test_frames_are_counted(format: str) -> None:  # noqa: A002
 # --- Workers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["spin", "nap 30", "stop"])
-async def test_a_worker_that_hangs(pool: DecodePool, word: str) -> None:
-    """A worker that hangs in C, sleeps or is stopped is killed at its limit.
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [("spin", "more processor time"), ("nap 30", "longer than 3 s"), ("stop", "longer than 3 s")],
+)
+async def test_a_worker_that_hangs(pool: DecodePool, word: str, why: str) -> None:
+    """A worker that is busy in C, sleeps or is stopped is killed at its limit.
 
     The error is the image's own, not that of a passed deadline.
     """
-    with pytest.raises(ImageUndecodable, match=r"longer than 3 s"):
+    with pytest.raises(ImageUndecodable, match=why):
         await pool.decode(word.encode(), timeout_s=30)
     assert (await pool.decode(encoded("PNG"), timeout_s=10)).format == "PNG"
 
@@ -265,6 +268,16 @@ async def test_cancelled_callers(pool: DecodePool) -> None:
     while len(after) < 2:  # the first to finish its nap may answer several times
         after.add(await pid(pool))
     assert after == before
+
+
+async def test_a_batch_of_slow_images_holds_up_nobody_else(pool: DecodePool) -> None:
+    """However many images of one request wait, another request finds a worker."""
+    batch = [asyncio.create_task(pool.decode(b"nap 2", timeout_s=60, request="batch")) for _ in range(10)]
+    await asyncio.sleep(0.1)
+    assert (await pool.decode(encoded("PNG"), timeout_s=60)).format == "PNG"
+    assert not any(task.done() for task in batch)
+    for task in batch:
+        task.cancel()
 
 
 async def test_workers_are_light(pool: DecodePool) -> None:

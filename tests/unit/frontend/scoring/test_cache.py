@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from frontend.scoring.cache import ENTRY_BYTES, ScoreCache, score_key
-from reward import manifest
-from reward.contract import NETWORK
+import numpy as np
+
+from frontend.scoring.cache import ENTRY_BYTES, Question, ScoreCache
+from frontend.triton.served import Role, ServedVersion
+from reward import PreparedImage, manifest
+from reward.contract import IMAGE_SIZE, NETWORK
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import publish_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from reward.manifest import Manifest
+
 
 def test_what_a_score_depends_on(tmp_path: Path) -> None:
-    """A score depends on image, tokens, weights, preprocessing and precision.
+    """A score depends on image, tokens, weights, preprocessing, precision, runtime and files.
 
     If one of them is different, the cached score is not used.
     """
     content = manifest.read(publish_manifest(tmp_path) / NETWORK.name / "3")
-    ids = tokenise(["a cat", "a dog", "A  CÄT"]).input_ids
-    key = score_key("image", ids[0], content)
-    others = [
-        score_key("another", ids[0], content),
-        score_key("image", ids[1], content),
-        score_key("image", ids[0], replace(content, checkpoint_sha256="1" * 64)),
-        score_key("image", ids[0], replace(content, preprocessing="another")),
-        score_key("image", ids[0], replace(content, precision="int8")),
+    cat, dog, same_cat = (_question("image", prompt) for prompt in ("a cat", "a dog", "A  CÄT"))
+    key = cat.key(_version(content))
+    changes: list[dict[str, Any]] = [
+        {"checkpoint_sha256": "1" * 64},
+        {"preprocessing": "another"},
+        {"precision": "int8"},
+        {"runtime": "another"},
+        {"files": {"network.onnx": "2" * 64}},
     ]
-    assert len({key, *others}) == 6
-    assert score_key("image", ids[2], content) == key  # reads the same: the same score
+    others = [cat.key(_version(replace(content, **change))) for change in changes]
+    others += [_question("another", "a cat").key(_version(content)), dog.key(_version(content))]
+    assert len({key, *others}) == 8
+    assert same_cat.key(_version(content)) == key  # reads the same: the same score
+    promoted = replace(_version(content), version="9", role=Role.CANARY)
+    assert cat.key(promoted) == key  # the same files under another number: the same score
+
+
+def _question(sha256: str, prompt: str) -> Question:
+    pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    return Question(PreparedImage(pixels, 1, 1, "PNG", sha256), tokenise([prompt]))
+
+
+def _version(content: Manifest) -> ServedVersion:
+    return ServedVersion("3", Role.STABLE, 1.0, content)
 
 
 def test_the_one_unused_longest_makes_room() -> None:

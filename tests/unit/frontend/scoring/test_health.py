@@ -17,7 +17,7 @@ from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotReady
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
-from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+from tests.unit.frontend.triton.stand_in import TritonStandIn, deploy, publish_manifest, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -71,7 +71,7 @@ async def _score(client: TritonClient, request_id: str = "somebody") -> None:
         pixels,
         tokens.input_ids,
         tokens.attention_mask,
-        served=served,
+        version=served.stable,
         deadline=deadline,
         request_id=request_id,
     )
@@ -123,7 +123,7 @@ async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, trito
     Health then names the model.
     """
     triton.failure = DEAD
-    client._inference = Circuit(open_s=60)
+    client._new_circuit = lambda: Circuit(open_s=60)
     for _ in range(5):
         with pytest.raises(NotReady):
             await _score(client)
@@ -131,6 +131,26 @@ async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, trito
     found = await _found(_monitor(client))
     assert found.triton is None
     assert found.model is not None
+
+
+async def test_a_canary_that_fails_is_named_and_changes_nothing(
+    client: TritonClient, triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """Health says what is wrong with the canary and the shadow; ready is what the stable version is."""
+    publish_manifest(tmp_path, version=4)
+    publish_manifest(tmp_path, version=5, preprocessing="another")
+    deploy(tmp_path, 3, canary=(4, 0.5), shadow=(5, 0.5))
+    triton.failures["4"] = DEAD
+    found = await _found(_monitor(client))
+    assert found.ready
+    assert found.beside["canary"] == "the model is not ready"
+    assert "another preprocessing" in (found.beside["shadow"] or "")
+    del triton.failures["4"]
+    triton.failures["3"] = DEAD
+    client.start_afresh()
+    found = await _found(_monitor(client))
+    assert not found.ready
+    assert found.beside["canary"] is None
 
 
 async def test_busy_decode_workers_are_not_failing(client: TritonClient) -> None:
@@ -152,7 +172,6 @@ async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn
     await _score(client)
     assert (await late).ready
     client.start_afresh()
-    client.succeeded_at_s -= 60
     assert (await _found(_monitor(client, timeout_s=0.2))).model is not None
 
 
@@ -210,8 +229,9 @@ async def test_it_survives_its_own_defects(
 
 
 def test_what_fails_is_not_ready() -> None:
-    """A single failing part is enough for "not ready"."""
+    """A single failing part is enough for "not ready"; the canary and the shadow are not."""
     assert Health().ready
-    for part in ("decode", "triton", "model", "gpu"):
-        assert not Health(**{part: "away"}).ready
+    for part in (Health(decode="x"), Health(triton="x"), Health(model="x"), Health(gpu="x")):
+        assert not part.ready
+    assert Health(beside={"canary": "away"}).ready
     assert issubclass(DecoderStopped, ServiceError)

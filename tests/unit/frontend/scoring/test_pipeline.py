@@ -16,6 +16,8 @@ from frontend.scoring.admission import Admission
 from frontend.scoring.cache import ScoreCache
 from frontend.scoring.errors import Overloaded, PromptInvalid
 from frontend.scoring.pipeline import Pipeline
+from frontend.scoring.scorer import Scorer
+from frontend.scoring.shadow import Shadow
 from frontend.triton.client import TritonClient
 from reward.preprocess import prepare
 from reward.tokenizer import Tokens, tokenise
@@ -39,16 +41,19 @@ class Loader:
 
 @asynccontextmanager
 async def _pipeline(tmp_path: Path) -> AsyncIterator[Pipeline]:
+    metrics = Metrics()
     async with (
         standing_in() as triton,
         TritonClient(f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)) as client,
+        Shadow(client, metrics) as shadow,
     ):
         yield Pipeline(
             Admission(max_concurrency=1, max_queue=0),
             Loader(),  # type: ignore[arg-type]
             client,
-            ScoreCache(2**20),
-            Metrics(),
+            Scorer(client, ScoreCache(2**20), metrics),
+            shadow,
+            metrics,
         )
 
 

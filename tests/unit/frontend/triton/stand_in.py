@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiohttp import web
 
-from reward import manifest, preprocess
-from reward.contract import ENSEMBLE, NETWORK
+from reward import deployment, manifest, preprocess
+from reward.contract import NETWORK
 from reward.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class TritonStandIn:
     held: set[str] = field(default_factory=set)
     """Ids of requests that are never answered."""
     reward: float = 0.5
-    kind: str = "KIND_CPU"
-    """The kind of the network's instances."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Of single versions."""
+    failures: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Of single versions."""
+    held_versions: set[str] = field(default_factory=set)
+    """Versions that never answer."""
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -46,22 +50,21 @@ class TritonStandIn:
         await self.open.wait()
         if self.metadata_failure is not None:
             return _failed(self.metadata_failure)
-        if request.path.endswith(f"{ENSEMBLE.name}/config"):
-            step = {"model_name": NETWORK.name, "model_version": 3}
-            return web.json_response({"ensemble_scheduling": {"step": [step]}})
-        return web.json_response({"version": "stand-in", "instance_group": [{"kind": self.kind}]})
+        return web.json_response({"version": "stand-in"})
 
     async def infer(self, request: web.Request) -> web.Response:
         body = await request.read()
         header = json.loads(body[: int(request.headers["Inference-Header-Content-Length"])])
-        self.inferences.append(header)
-        if header.get("id", "") in self.held:
+        version = request.path.split("/")[-2]
+        self.inferences.append({**header, "version": version})
+        if header.get("id", "") in self.held or version in self.held_versions:
             await asyncio.Event().wait()
         await self.open.wait()
-        if self.failure is not None:
-            return _failed(self.failure)
+        failure = self.failures.get(version, self.failure)
+        if failure is not None:
+            return _failed(failure)
         count = header["inputs"][0]["shape"][0]
-        data = np.full((count, 1), self.reward, np.float32).tobytes()
+        data = np.full((count, 1), self.rewards.get(version, self.reward), np.float32).tobytes()
         output = {"name": "REWARD", "datatype": "FP32", "shape": [count, 1]}
         answer = json.dumps({"outputs": [{**output, "parameters": {"binary_data_size": len(data)}}]}).encode()
         return web.Response(body=answer + data, headers={"Inference-Header-Content-Length": str(len(answer))})
@@ -76,7 +79,7 @@ async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
     """Run a stand-in on a free port, or on one that was used before."""
     triton = TritonStandIn()
     triton.open.set()
-    app = web.Application()
+    app = web.Application(client_max_size=2**24)
     app.router.add_get("/v2", triton.metadata)
     app.router.add_get("/v2/models/{tail:.*}", triton.metadata)
     app.router.add_post("/v2/models/{tail:.*}", triton.infer)
@@ -92,14 +95,14 @@ async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
         await runner.cleanup()
 
 
-def publish_manifest(repository: Path, *, preprocessing: str | None = None) -> Path:
-    """Write the manifest of version 3, which the stand-in says it serves."""
-    directory = repository / NETWORK.name / "3"
+def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str | None = None) -> Path:
+    """Write the manifest of a version; without a deployment, the newest one is served."""
+    directory = repository / NETWORK.name / str(version)
     directory.mkdir(parents=True)
     manifest.write(
         Manifest(
             name="stand-in",
-            checkpoint_sha256="0" * 64,
+            checkpoint_sha256=f"{version}" * 64,
             precision="float32",
             runtime="none",
             opset=0,
@@ -107,9 +110,16 @@ def publish_manifest(repository: Path, *, preprocessing: str | None = None) -> P
             dimensions={},
             files={},
             tools={},
-            parity={},
             created_at="2026-01-01T00:00:00Z",
         ),
         directory,
     )
     return repository
+
+
+def deploy(repository: Path, stable: int, **others: tuple[int, float]) -> None:
+    """Write what is served: `canary` and `shadow` are a version and its share."""
+    content: dict[str, object] = {"stable": stable}
+    content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
+    deployment.path(repository).parent.mkdir(exist_ok=True)
+    deployment.path(repository).write_text(json.dumps(content))

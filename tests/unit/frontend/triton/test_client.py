@@ -11,11 +11,12 @@ import pytest
 
 from frontend.deadline import Deadline
 from frontend.triton.circuit import Circuit
-from frontend.triton.client import ServedVersion, TritonClient
+from frontend.triton.client import TritonClient
 from frontend.triton.errors import NotLoaded, NotReady, QueueFull, Rejected, TimedOut, Unavailable
+from frontend.triton.served import Served, ServedVersion
 from reward import deployment
 from reward.tokenizer import tokenise
-from tests.unit.frontend.triton.stand_in import TritonStandIn, publish_manifest, standing_in
+from tests.unit.frontend.triton.stand_in import TritonStandIn, deploy, publish_manifest, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,25 +39,25 @@ async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonC
 
 @asynccontextmanager
 async def _client(port: int, repository: Path, *, open_s: float = 0.2) -> AsyncIterator[TritonClient]:
-    async with TritonClient(f"127.0.0.1:{port}", repository) as client:
-        client._inference = Circuit(open_s=open_s)
-        client._metadata = Circuit(open_s=open_s)
+    async with TritonClient(
+        f"127.0.0.1:{port}", repository, new_circuit=lambda: Circuit(open_s=open_s)
+    ) as client:
         yield client
 
 
 async def _score(client: TritonClient, images: int = 1, timeout_s: float = 10, **options: Any) -> list[float]:
     deadline = Deadline.after(timeout_s)
     served = await client.served(deadline)
-    return await _infer(client, served, images, deadline, **options)
+    return await _infer(client, served.stable, images, deadline, **options)
 
 
 async def _infer(
-    client: TritonClient, served: ServedVersion, images: int, deadline: Deadline, **options: Any
+    client: TritonClient, version: ServedVersion, images: int, deadline: Deadline, **options: Any
 ) -> list[float]:
     tokens = tokenise(["x"] * images)
     pixels = np.zeros((images, 3, 224, 224), np.uint8)
     return await client.score(
-        pixels, tokens.input_ids, tokens.attention_mask, served=served, deadline=deadline, **options
+        pixels, tokens.input_ids, tokens.attention_mask, version=version, deadline=deadline, **options
     )
 
 
@@ -72,7 +73,7 @@ async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn)
     assert asked["parameters"]["priority"] == 1
     assert 9e6 < asked["parameters"]["timeout"] <= 10e6  # microseconds
     assert [entry["shape"][0] for entry in asked["inputs"]] == [3, 3, 3]
-    assert (await client.served(Deadline.after(1))).version == "3"
+    assert asked["version"] == "3"
 
 
 # The texts that come from Triton are those of Triton 2.51.
@@ -171,7 +172,7 @@ async def test_a_triton_that_accepts_and_never_answers(client: TritonClient, tri
     served = await client.served(Deadline.after(10))
     triton.open.clear()
     with pytest.raises(TimedOut):
-        await _infer(client, served, 1, Deadline.after(0.1))
+        await _infer(client, served.stable, 1, Deadline.after(0.1))
     client._served = None
     callers = [_score(client, timeout_s=0.1 * count) for count in (1, 2, 3)]
     outcomes = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
@@ -190,8 +191,8 @@ async def test_the_version_is_asked_for_once_for_all(client: TritonClient, trito
     triton.open.set()
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
     assert isinstance(outcomes[0], asyncio.CancelledError)
-    assert {outcome.version for outcome in outcomes if isinstance(outcome, ServedVersion)} == {"3"}
-    assert len([outcome for outcome in outcomes if isinstance(outcome, ServedVersion)]) == 49
+    versions = [outcome.stable.version for outcome in outcomes if isinstance(outcome, Served)]
+    assert versions == ["3"] * 49
     assert triton.asked.count("/v2") == 1
 
 
@@ -204,22 +205,22 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
     assert triton.inferences == []
 
 
-async def test_what_is_promised_needs_no_loaded_model(client: TritonClient, tmp_path: Path) -> None:
-    """The version that will be served is the repository's word; Triton only has to be there."""
-    promised = await client.promised(Deadline.after(10))
-    assert (promised.version, promised.manifest.name, promised.device) == ("3", "stand-in", None)
+async def test_nothing_that_is_served(client: TritonClient, tmp_path: Path) -> None:
+    """A deployment that cannot be read is the model's being unavailable, in plain words."""
     deployment.path(tmp_path).parent.mkdir()
-    deployment.path(tmp_path).write_text("{}")
-    with pytest.raises(Unavailable, match="no version is promoted"):
-        await client.promised(Deadline.after(10))
+    deployment.path(tmp_path).write_text("{")
+    with pytest.raises(NotReady, match="no version of the model is served") as caught:
+        await client.served(Deadline.after(10))
+    assert str(tmp_path) in (caught.value.internal or "")
 
 
-async def test_what_is_promised_is_asked_on_a_connection_of_its_own(
+async def test_what_is_served_is_asked_on_a_connection_of_its_own(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
     """One that was kept alive would hang while Triton loads the model for another frontend."""
     for _ in range(2):
-        await client.promised(Deadline.after(10))
+        await client.served(Deadline.after(10))
+        client.start_afresh()
     first, second = triton.connections
     assert first is not second
 
@@ -249,17 +250,6 @@ async def test_a_model_that_was_loaded_anew_is_asked_at_once(
     assert await _score(client) == [0.5]
 
 
-@pytest.mark.parametrize(
-    ("kind", "device"), [("KIND_CPU", "cpu"), ("KIND_GPU", "gpu"), ("KIND_MODEL", "cpu")]
-)
-async def test_the_device_is_that_of_the_instances(
-    client: TritonClient, triton: TritonStandIn, kind: str, device: str
-) -> None:
-    """The device is `gpu` where Triton runs the network on a GPU, and `cpu` otherwise."""
-    triton.kind = kind
-    assert (await client.served(Deadline.after(10))).device == device
-
-
 async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, triton: TritonStandIn) -> None:
     """After a failure the next request asks again which version is served.
 
@@ -277,24 +267,57 @@ async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, tr
 
 
 async def test_whether_scores_were_given_lately(client: TritonClient, triton: TritonStandIn) -> None:
-    """A success counts within the time asked about, until something fails."""
-    assert not client.has_succeeded_within(60)
+    """A success counts for as long as it is asked about, and until something fails."""
+    stable = (await client.served(Deadline.after(10))).stable
+    assert not client.has_succeeded_within(60, stable)
     await _score(client)
-    assert client.has_succeeded_within(60)
-    assert not client.has_succeeded_within(0)
+    assert client.has_succeeded_within(60, stable)
+    assert not client.has_succeeded_within(0, stable)
     triton.failure = (500, STUB)
     with pytest.raises(NotReady):
         await _score(client)
-    assert not client.has_succeeded_within(60)
+    assert not client.has_succeeded_within(60, stable)
 
 
 async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, triton: TritonStandIn) -> None:
-    """While inferences fail, `check` refuses, but the version may still be asked for."""
-    client.check()
+    """With inferences failing, `check` refuses, and what is served may still be asked for."""
+    stable = (await client.served(Deadline.after(10))).stable
+    client.check(stable)
     triton.failure = (500, STUB)
     for _ in range(5):
         with pytest.raises(NotReady):
             await _score(client)
     with pytest.raises(Unavailable):
-        client.check()
-    assert (await client.served(Deadline.after(10))).version == "3"
+        client.check(stable)
+    assert (await client.served(Deadline.after(10))).stable.version == "3"
+
+
+async def test_a_failing_version_leaves_the_other_alone(triton: TritonStandIn, tmp_path: Path) -> None:
+    """The canary's circuit opens, the stable version is asked as before."""
+    publish_manifest(publish_manifest(tmp_path), version=4)
+    deploy(tmp_path, 3, canary=(4, 0.5))
+    triton.failures["4"] = (500, STUB)
+    async with _client(triton.port, tmp_path) as client:
+        served = await client.served(Deadline.after(10))
+        assert served.canary is not None
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await _infer(client, served.canary, 1, Deadline.after(10))
+            client.check(served.stable)
+            assert await _infer(client, served.stable, 1, Deadline.after(10)) == [0.5]
+        assert [one["version"] for one in triton.inferences].count("4") == 5
+
+
+async def test_a_version_that_hangs_is_failing(
+    client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was given time enough and did not answer is not ready; given little, it was late."""
+    stable = (await client.served(Deadline.after(10))).stable
+    triton.open.clear()
+    with pytest.raises(TimedOut):
+        await _infer(client, stable, 1, Deadline.after(10), max_wait_s=0.05)
+    monkeypatch.setattr("frontend.triton.client._HANGS_S", 0.05)
+    with pytest.raises(NotReady):
+        await _infer(client, stable, 1, Deadline.after(10), max_wait_s=0.05)
+    with pytest.raises(TimedOut):
+        await _infer(client, stable, 1, Deadline.after(0.04), max_wait_s=0.05)

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from reward import manifest, runtimes
+from export.quantize import quantize
+from export.questions import drawn
+from reward import manifest, preprocess, runtimes
 from reward.errors import VersionError
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, available_cpus
+from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, available_cpus, multiplies_bytes_exactly
 from reward.tokenizer import tokenise
 from tests.small import small_network
+from tests.spoilt import agree, claim_preprocessing, score_nan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +27,16 @@ if TYPE_CHECKING:
 def version(published_repository: Path) -> Path:
     """The version directory of the small network."""
     return published_repository / "image_reward_network" / "1"
+
+
+@pytest.fixture
+def int8(version: Path, tmp_path: Path) -> Path:
+    """The same network in 8-bit integers."""
+    directory = tmp_path / "int8"
+    shutil.copytree(version, directory)
+    quantize(directory, drawn(seed=1))
+    agree(directory)
+    return directory
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
@@ -74,6 +87,54 @@ def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> 
     manifest.write(dataclasses.replace(manifest.read(foreign), runtime="abacus"), foreign)
     with pytest.raises(VersionError, match="made for the runtime 'abacus'; this release has onnxruntime"):
         runtimes.load(foreign)
+
+
+def test_another_preprocessing_is_refused(version: Path, tmp_path: Path) -> None:
+    """It would score pixels that the version was never compared on, and nobody would see."""
+    foreign = tmp_path / "1"
+    shutil.copytree(version, foreign)
+    claim_preprocessing(foreign, "0123456789abcdef")
+    with pytest.raises(
+        VersionError,
+        match=rf"1: published for the preprocessing 0123456789abcdef, .* {preprocess.digest()} here",
+    ):
+        runtimes.load(foreign)
+
+
+def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_path: Path) -> None:
+    """Its files are as its manifest says, and still it is not loaded."""
+    broken = tmp_path / "1"
+    shutil.copytree(version, broken)
+    score_nan(broken)
+    with pytest.raises(VersionError, match=r"1: gives a score that is no number"):
+        runtimes.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"),
+    [
+        ("fpu sse4_1 avx2 avx512f avx512_vnni", True),
+        ("fpu avx2 avx_vnni", True),
+        ("fpu avx2 fma avx512f avx512bw", False),
+        ("", False),
+    ],
+)
+def test_processors_that_saturate_are_known(flags: str, exact: bool) -> None:
+    """Only with VNNI or AMX are 8-bit products added up in full; where nothing is known, it is not."""
+    assert multiplies_bytes_exactly(f"processor : 0\nflags\t\t: {flags}\n") is exact
+
+
+def test_int8_scores_do_not_hang_on_the_processor(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done for processors that saturate gives the same scores, to the bit."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
+    tokens = tokenise(["a cat", "", "word " * 50])
+    scores = []
+    for exact in (True, False):
+        monkeypatch.setattr("reward.runtimes.onnxruntime.multiplies_bytes_exactly", lambda exact=exact: exact)
+        if exact and not multiplies_bytes_exactly():
+            continue  # as this processor is, its fast products are wrong
+        scores.append(runtimes.load(int8).score(pixels, tokens.input_ids, tokens.attention_mask))
+    np.testing.assert_array_equal(scores[0], scores[-1])
 
 
 def test_the_cpu_count_is_at_least_one() -> None:

@@ -1,0 +1,118 @@
+"""One real Triton that has several versions of a small network, switched under a real frontend."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from export.deployment_store import DeploymentStore
+from export.live_switch import LiveSwitch
+from export.publish import Recipe, publish
+from export.registry import Registry
+from export.running_triton import RunningTriton
+from local import tritonserver
+from local.ports import free_ports
+from local.stack import compile_models
+from reward import runtimes
+from reward.contract import NETWORK
+from reward.deployment import Deployment, Share
+from reward.preprocess import prepare
+from reward.tokenizer import tokenise
+from tests.integration.gpu.shared_gpu import Frontend, Process
+from tests.pictures import PHOTOGRAPHS, photograph
+from tests.small import save_small_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADMIN_KEY: Final = "the-tests-own-key"
+PROMPTS: Final = ("a photo", "a drawing of the sea")
+BODIES: Final[list[dict[str, Any]]] = [
+    {"prompt": prompt, "image_base64": base64.b64encode(photograph(name)).decode()}
+    for prompt in PROMPTS
+    for name in PHOTOGRAPHS
+]
+
+
+def publish_second(repository: Path, directory: Path) -> None:
+    """Publish version 2, with other random weights than version 1."""
+    checkpoint = save_small_checkpoint(directory / "second.safetensors", seed=1)
+    publish(Registry(repository), Recipe(checkpoint, "another random network"), show_progress=False)
+
+
+def expected_scores(repository: Path, version: int) -> list[float]:
+    """Score every body by the version's own files, without any server."""
+    runtime = runtimes.load(repository / NETWORK.name / str(version), threads=1)
+    scores = []
+    for prompt in PROMPTS:
+        tokens = tokenise([prompt])
+        for name in PHOTOGRAPHS:
+            pixels = prepare(photograph(name)).pixels[None]
+            scores.append(float(runtime.score(pixels, tokens.input_ids, tokens.attention_mask)[0, 0]))
+    return scores
+
+
+class Versions:
+    """Triton and one frontend over a repository; use as an async context manager."""
+
+    def __init__(self, repository: Path, directory: Path, **settings: object) -> None:
+        self.repository = repository
+        self.directory = directory
+        self._ports = tritonserver.Ports(*free_ports(3))
+        url = f"127.0.0.1:{self._ports.http}"
+        self._triton = Process(directory / "triton.log")
+        self._server_id = f"versions-of-the-test@{url}"
+        self._store = DeploymentStore(repository)
+        triton = RunningTriton(url, ADMIN_KEY)
+        self._switch = LiveSwitch(triton, self._store, repository, say=lambda _: None, step=lambda _: None)
+        self._deployed = Deployment(1)
+        chosen = {
+            "HOST": "127.0.0.1",
+            "TRITON_URL": url,
+            "MODEL_REPOSITORY": repository,
+            "DECODE_WORKERS": 1,
+            **{name.upper(): value for name, value in settings.items()},
+        }
+        environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items()}
+        self.frontend = Frontend(directory, environment)
+        self.expected = {version: expected_scores(repository, version) for version in (1, 2)}
+
+    async def __aenter__(self) -> Self:
+        self._store.write(self._deployed)
+        server = tritonserver.find(self.directory)
+        command = server.command(
+            self.repository,
+            host="127.0.0.1",
+            ports=self._ports,
+            admin_key=ADMIN_KEY,
+            server_id=self._server_id,
+        )
+        compile_models(self.repository)
+        self._triton.start(command, server.environment)
+        await self.frontend.start_and_wait()
+        await self.frontend.health(200)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.frontend.stop()
+        await self.frontend.client.aclose()
+        self._triton.stop()
+        tritonserver.remove_regions(self._server_id)
+
+    async def serve(
+        self, stable: int, *, canary: tuple[int, float] | None = None, shadow: tuple[int, float] | None = None
+    ) -> None:
+        """Go over to these versions as a promotion does: load beside, switch, drop what is not served."""
+        target = Deployment(
+            stable,
+            canary=None if canary is None else Share(*canary),
+            shadow=None if shadow is None else Share(*shadow),
+        )
+        before, self._deployed = self._deployed, target
+        await asyncio.to_thread(self._switch.go_over, before, target, number=stable, expected=None)
+        await asyncio.to_thread(self._switch.drop, target)
+
+    def write(self, deployed: Deployment) -> None:
+        """Say that this is served, and have nothing loaded for it."""
+        self._store.write(deployed, loaded=[1])

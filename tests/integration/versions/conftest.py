@@ -1,0 +1,49 @@
+"""Two small networks with different weights, published as versions 1 and 2, and a Triton on them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.versions.serving import Serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which version 1 is served."""
+    from export.deploy import Deployer, Manner
+    from export.publish import Recipe, publish
+    from export.registry import Registry
+    from tests.small import save_small_checkpoint
+
+    directory = tmp_path_factory.mktemp("two")
+    repository = directory / "model_repository"
+    shutil.copytree(published_repository, repository)
+    registry = Registry(repository)
+    Deployer(registry, None, Manner(who="test")).promote(1, is_tried=True)
+    weights = save_small_checkpoint(directory / "other.safetensors", seed=1)
+    assert publish(registry, Recipe(weights, "another small network"), show_progress=False) == 2
+    return repository
+
+
+@pytest.fixture
+def repository(two_networks: Path, tmp_path: Path) -> Path:
+    """A copy of a test's own."""
+    return shutil.copytree(two_networks, tmp_path / "model_repository", symlinks=True)
+
+
+@pytest.fixture
+def serving(repository: Path, tmp_path: Path) -> Iterator[Serving]:
+    """Triton on it."""
+    running = Serving(repository, tmp_path)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()

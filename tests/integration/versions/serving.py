@@ -1,0 +1,263 @@
+"""A repository with several versions, and the real Triton and frontend on it: promoted while they serve."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+
+from export.deploy import Deployer, Manner
+from export.registry import Registry
+from export.running_triton import RunningTriton
+from export.trial import questions
+from local import tritonserver
+from local.ports import free_ports
+from local.tritonserver import Ports
+from reward import deployment, runtimes
+from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
+from reward.preprocess import prepare
+from reward.tokenizer import tokenise
+from tests.pictures import photograph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+START_TIMEOUT_S: Final = 60.0
+TOLERANCE: Final = 1e-4  # batch mates change the order of summation
+
+_PICTURE: Final = photograph("coffee")
+_PROMPT_TEXT: Final = "a cup of coffee"
+
+
+class Serving:
+    """One Triton, started as `local up` starts it, and one frontend if asked for."""
+
+    def __init__(self, repository: Path, directory: Path) -> None:
+        self.repository = repository
+        self.registry = Registry(repository)
+        http, self.grpc_port, metrics, self.rest_port = free_ports(4)
+        self.triton_url = f"127.0.0.1:{http}"
+        self._id = f"versions-{http}"
+        self._log = (directory / "triton.log").open("ab")
+        server = tritonserver.find(directory)
+        ports = Ports(http=http, grpc=self.grpc_port, metrics=metrics)
+        self._command = server.command(
+            repository, host="127.0.0.1", ports=ports, admin_key="key", server_id=self._id
+        )
+        self._environment = {**os.environ, **server.environment}
+        self._triton: subprocess.Popen[bytes] | None = None
+        self._frontend: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start Triton, wait until it is ready, and note where it is."""
+        self._triton = subprocess.Popen(
+            self._command, env=self._environment, stdout=self._log, stderr=self._log
+        )
+        self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
+        note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}
+        path = deployment.running_path(self.repository)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(note))
+
+    def start_frontend(self) -> None:
+        """Start a frontend that keeps no scores."""
+        environment = {
+            **os.environ,
+            "AESTHETIC_PORT": str(self.rest_port),
+            "AESTHETIC_TRITON_URL": self.triton_url,
+            "AESTHETIC_MODEL_REPOSITORY": str(self.repository),
+            "AESTHETIC_MAX_CACHE_BYTES": "0",
+            "AESTHETIC_DECODE_WORKERS": "1",
+        }
+        command = [sys.executable, "-m", "frontend"]
+        self._frontend = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        self._wait_for(f"http://127.0.0.1:{self.rest_port}/health/ready", self._frontend)
+
+    def kill_triton(self) -> None:
+        """End it as a lack of memory would; nothing starts it again."""
+        assert self._triton is not None
+        self._triton.kill()
+        self._triton.wait()
+        tritonserver.remove_regions(self._id)
+
+    def stop(self) -> None:
+        """End all."""
+        for process in (self._frontend, self._triton):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+        deployment.running_path(self.repository).unlink(missing_ok=True)
+        tritonserver.remove_regions(self._id)
+        self._log.close()
+
+    @property
+    def triton(self) -> RunningTriton:
+        """Administer it."""
+        return RunningTriton(self.triton_url, "key", load_timeout_s=60)
+
+    def deployer(self, *, step: Callable[[str], None] = lambda _: None, **manner: Any) -> Deployer:
+        """Change what is served, quickly."""
+        manner = {"who": "test", "watch_s": 0.3, "start_timeout_s": 1.0, **manner}
+        return Deployer(self.registry, self.triton, Manner(**manner), step=step)
+
+    def expected(self, version: int) -> tuple[list[float], float]:
+        """Return the scores that a version gives: of the fixed questions, and of the picture."""
+        runtime = runtimes.load(self.registry.directory(version), threads=1)
+        tokens = tokenise([_PROMPT_TEXT])
+        pixels = prepare(_PICTURE).pixels[None]
+        picture = runtime.score(pixels, tokens.input_ids, tokens.attention_mask)
+        return runtime.score(*questions()).ravel().tolist(), float(picture[0, 0])
+
+    def serves(self) -> int:
+        """Return the version that is served: files, Triton's network and its ensemble must say the same."""
+        content = deployment.read(self.repository)
+        assert self.triton.loaded() == set(content.versions)
+        assert self.triton.scored_by() == content.stable
+        with self.http() as client:
+            score = client.infer(ENSEMBLE.name, _of_picture(tritonclient.http)).as_numpy(REWARD.name)[0, 0]
+        assert abs(score - self.expected(content.stable)[1]) <= TOLERANCE
+        return content.stable
+
+    def http(self) -> Any:
+        """Connect to Triton's HTTP door."""
+        return tritonclient.http.InferenceServerClient(self.triton_url, network_timeout=60)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m export` in another process, as a person in another terminal does."""
+        command = [sys.executable, "-m", "export", "--repository", str(self.repository), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def _wait_for(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            assert process.poll() is None, f"it ended; see {self._log.name}"
+            with suppress(httpx.TransportError):
+                if httpx.get(url).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"{url} is not ready; see {self._log.name}")
+
+
+@dataclass
+class Load:
+    """What callers at all doors saw."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Requests answered, by caller."""
+    versions: set[int] = field(default_factory=set)
+    """Which versions answered."""
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def under_load(serving: Serving, versions: list[int], *, rest: bool = False) -> Iterator[Load]:
+    """Let callers ask at every door for the duration of the block, each again as soon as it is answered."""
+    expected = {version: serving.expected(version) for version in versions}
+    load = Load()
+    over = threading.Event()
+    callers = {
+        "http, ensemble": (_ask_triton, tritonclient.http, serving.triton_url, True),
+        "http, network": (_ask_triton, tritonclient.http, serving.triton_url, False),
+        "grpc, ensemble": (_ask_triton, tritonclient.grpc, f"127.0.0.1:{serving.grpc_port}", True),
+        "grpc, network": (_ask_triton, tritonclient.grpc, f"127.0.0.1:{serving.grpc_port}", False),
+        **({"REST": (_ask_rest, None, f"http://127.0.0.1:{serving.rest_port}", True)} if rest else {}),
+    }
+
+    def call(name: str) -> None:
+        ask, library, url, is_picture = callers[name]
+        with _connected(library, url) as client:
+            while not over.is_set():
+                try:
+                    named, scores = ask(client, library, is_picture)
+                except Exception as error:  # noqa: BLE001 - any is a failed request
+                    load.failures.append(f"{name}: {type(error).__name__}: {error}")
+                    continue
+                candidates = versions if named is None else [named]
+                answered = [
+                    version for version in candidates if _is_of(scores, expected.get(version), is_picture)
+                ]
+                if answered:
+                    load.versions.update(answered)
+                    load.counts[name] = load.counts.get(name, 0) + 1
+                else:
+                    load.failures.append(f"{name}: {scores} is not version {named}'s")
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in callers]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while len(load.counts) < len(callers) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        yield load
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _is_of(scores: list[float], expected: tuple[list[float], float] | None, is_picture: bool) -> bool:
+    if expected is None:
+        return False
+    wanted = [expected[1]] if is_picture else expected[0]
+    return len(scores) == len(wanted) and bool(np.allclose(scores, wanted, atol=TOLERANCE, rtol=0))
+
+
+@contextmanager
+def _connected(library: Any, url: str) -> Iterator[Any]:
+    if library is None:
+        client: Any = httpx.Client(base_url=url, timeout=60)
+    else:
+        client = library.InferenceServerClient(
+            url, **({"network_timeout": 60} if library is tritonclient.http else {})
+        )
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _ask_triton(client: Any, library: Any, is_picture: bool) -> tuple[int | None, list[float]]:
+    if is_picture:  # the ensemble's own version says nothing of the network's
+        answer = client.infer(ENSEMBLE.name, _of_picture(library))
+        return None, answer.as_numpy(REWARD.name).ravel().tolist()
+    inputs = []
+    for spec, array in zip(NETWORK.inputs, questions(), strict=True):
+        tensor = library.InferInput(spec.name, list(array.shape), spec.dtype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    answer = client.infer(NETWORK.name, inputs)
+    response = answer.get_response()
+    version = response["model_version"] if isinstance(response, dict) else response.model_version
+    return int(version), answer.as_numpy(REWARD.name).ravel().tolist()
+
+
+def _of_picture(library: Any) -> list[Any]:
+    inputs = []
+    for spec, value in ((IMAGE, _PICTURE), (PROMPT, _PROMPT_TEXT.encode())):
+        tensor = library.InferInput(spec.name, [1, 1], spec.dtype)
+        tensor.set_data_from_numpy(np.array([[value]], dtype=object))
+        inputs.append(tensor)
+    return inputs
+
+
+def _ask_rest(client: httpx.Client, _: Any, __: bool) -> tuple[int | None, list[float]]:
+    body = {"prompt": _PROMPT_TEXT, "image_base64": base64.b64encode(_PICTURE).decode()}
+    answer = client.post("/score", json=body)
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    return int(content["model"]["version"]), [content["raw_score"]]

@@ -1,0 +1,128 @@
+"""A version that must not be served is refused, and the one that is served serves throughout."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from export.errors import Refused, Undone
+from reward import deployment
+from tests.integration.versions import flawed
+from tests.integration.versions.flawed import publish_copy
+from tests.integration.versions.serving import Serving, under_load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One Triton for all: each test leaves version 1 served."""
+    directory = tmp_path_factory.mktemp("refused")
+    repository = shutil.copytree(two_networks, directory / "model_repository", symlinks=True)
+    running = Serving(repository, directory)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
+    """Damaged, of another preprocessing, below its gates, one that raises, dies, or scores NaN: each says why."""
+    registry = serving.registry
+    damaged = publish_copy(registry, 2)
+    (registry.directory(damaged) / "network.onnx").write_bytes(b"something else")
+    incomplete = publish_copy(registry, 2)
+    (registry.directory(incomplete) / "network.onnx.data").unlink()
+    reasons = {
+        damaged: r"network\.onnx: not the file that the manifest names: publish its checkpoint again",
+        incomplete: r"network\.onnx\.data: cannot be read: No such file or directory: publish",
+        publish_copy(registry, 2, preprocessing="of old"): "made for the preprocessing of old",
+        publish_copy(registry, 2, gates={"passed": False}): "did not pass the gates",
+        publish_copy(registry, 2, model=flawed.RAISES): "RuntimeError: this version does not even load",
+        publish_copy(registry, 2, model=flawed.SCORES_NAN): "the network gave a reward that is not finite",
+        publish_copy(registry, 2, model=flawed.DIES): "its process ended with status 9",
+    }
+    before = deployment.read(serving.repository).history
+    with under_load(serving, [1]) as load:
+        for number, reason in reasons.items():
+            with pytest.raises(Refused, match=reason):
+                serving.deployer().promote(number)
+            assert serving.triton.loaded() == {1}
+    assert load.failures == []
+    assert serving.serves() == 1
+    assert deployment.read(serving.repository).history == before
+
+
+def test_the_command_says_it_in_one_line(serving: Serving) -> None:
+    """With an exit status of its own; `verify` finds the same without changing anything."""
+    number = publish_copy(serving.registry, 2, model=flawed.RAISES)
+    for command in ("promote", "verify"):
+        done = serving.command(command, str(number))
+        assert done.returncode == 4
+        assert done.stdout == ""
+        assert done.stderr.splitlines()[-1] == (
+            f"error: {serving.registry.directory(number)}: RuntimeError: this version does not even load"
+        )
+    assert serving.command("verify", "2").stdout == "version 2 is whole, and scores\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (flawed.RAISES_IN_TRITON_ALONE, "not in this Triton"),
+        (flawed.SCORES_OTHERWISE_IN_TRITON, "it scores otherwise than in its trial, by 1"),
+        (flawed.FAILS_AFTER_A_WHILE, "internal error"),
+    ],
+    ids=["does not load", "scores otherwise", "fails after a while"],
+)
+def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: str) -> None:
+    """The old version is served again by itself, and was all the time at Triton's door; the history says why."""
+    number = publish_copy(serving.registry, 1, model=model)
+    with pytest.raises(Undone, match=rf"{reason}.*; version 1 is served as before"):
+        serving.deployer(watch_s=5).promote(number)
+    assert serving.serves() == 1
+    last = deployment.read(serving.repository).history[-1]
+    assert (last.action, last.before, last.after) == ("failed", 1, number)
+    assert reason in last.why
+
+
+def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
+    """Whoever does it, says so."""
+    number = publish_copy(serving.registry, 2, gates={"passed": False})
+    serving.deployer().promote(number, force=True)
+    assert serving.serves() == number
+    serving.deployer().rollback()
+
+
+def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving: Serving) -> None:
+    """The two are never loaded together, and a version that fails then is replaced by the old one again."""
+    loaded = []
+    deployer = serving.deployer(replace=True, step=lambda _: loaded.append(serving.triton.loaded()))
+    deployer.promote(2)
+    assert serving.serves() == 2
+    assert {frozenset(versions) for versions in loaded} == {frozenset({1}), frozenset(), frozenset({2})}
+    flaw = publish_copy(serving.registry, 1, model=flawed.RAISES_IN_TRITON_ALONE)
+    with pytest.raises(Undone, match="not in this Triton; version 2 is served as before"):
+        deployer.promote(flaw)
+    assert serving.serves() == 2
+    deployer.rollback()
+    assert serving.serves() == 1
+
+
+def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
+    """`list` says that it is missing, and another one can be promoted while Triton still has it in memory."""
+    directory = serving.registry.directory(1)
+    aside = directory.rename(directory.with_name("aside"))
+    assert "MISSING: deleted by hand? promote another version" in serving.command("list").stdout
+    serving.deployer().promote(2)
+    assert serving.serves() == 2
+    done = serving.command("rollback")
+    assert done.returncode == 4
+    assert "was it deleted by hand? publish its checkpoint again" in done.stderr
+    aside.rename(directory)
+    serving.deployer().promote(1)

@@ -1,0 +1,145 @@
+"""Versions are promoted, canaried and rolled back under load, and not one request fails."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reward import deployment
+from tests.integration.versions.serving import Serving, under_load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _changes(serving: Serving, watch_s: float) -> list[tuple[Callable[[], object], int, list[int]]]:
+    """Return a round of changes, each with the version that is stable after it and those that are loaded."""
+    deployer = serving.deployer(watch_s=watch_s)
+    return [
+        (lambda: deployer.promote(2), 2, [2]),
+        (deployer.rollback, 1, [1]),
+        (lambda: deployer.promote(2, canary=0.5), 1, [1, 2]),
+        (deployer.rollback, 1, [1]),
+        (lambda: deployer.promote(2, shadow=0.5), 1, [1, 2]),
+        (lambda: deployer.promote(2), 2, [2]),
+        (deployer.rollback, 1, [1]),
+    ]
+
+
+def _switch(serving: Serving, *, times: int, watch_s: float) -> None:
+    changes = _changes(serving, watch_s)
+    for turn in range(times):
+        change, stable, loaded = changes[turn % len(changes)]
+        change()
+        content = deployment.read(serving.repository)
+        assert (content.stable, sorted(content.versions)) == (stable, loaded)
+        assert serving.serves() == stable
+
+
+def test_no_request_fails_while_versions_change(serving: Serving) -> None:
+    """At Triton's door, by HTTP and gRPC, files and pixels: each score is of the version that it names."""
+    assert abs(serving.expected(1)[1] - serving.expected(2)[1]) > 0.01
+    with under_load(serving, [1, 2]) as load:
+        _switch(serving, times=7, watch_s=0.3)
+    assert load.failures == []
+    assert load.versions == {1, 2}
+    assert min(load.counts.values()) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_request_fails_in_fifty_changes_at_all_doors(serving: Serving) -> None:
+    """REST too, whose answers name the version; frontends remember what is served for a second."""
+    serving.start_frontend()
+    with under_load(serving, [1, 2], rest=True) as load:
+        _switch(serving, times=50, watch_s=1.5)
+    assert load.failures == []
+    assert load.versions == {1, 2}
+
+
+def test_the_commands_find_the_running_triton(serving: Serving) -> None:
+    """Without arguments, from another terminal; what was served first can be rolled back to."""
+    done = serving.command("promote", "2", "--watch-s", "0.2", "--why", "better on photographs", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (
+        0,
+        {
+            "stable": 2,
+            "is_changed": True,
+            "is_live": True,
+            "says": "version 2 is served",
+            "exit_status": 0,
+        },
+    )
+    again = serving.command("promote", "2", "--watch-s", "0.2")
+    assert (again.returncode, again.stdout) == (0, "version 2 is served already\n")
+    listed = json.loads(serving.command("list", "--json").stdout)
+    assert [(entry["version"], entry["role"], entry["is_loaded"]) for entry in listed["versions"]] == [
+        (1, "before", False),
+        (2, "served", True),
+    ]
+    assert (listed["triton"], listed["ensemble"]) == (True, 2)
+    assert serving.command("rollback", "--watch-s", "0.2").stdout == "version 1 is served\n"
+    assert serving.serves() == 1
+    last = serving.command("rollback")
+    assert (last.returncode, last.stderr) == (
+        4,
+        "error: no other version was served before the present one\n",
+    )
+    audit = serving.command("audit").stdout.splitlines()
+    assert [line.split()[2:6] for line in audit] == [
+        ["promote", "-", "->", "1"],
+        ["promote", "1", "->", "2"],
+        ["rollback", "2", "->", "1"],
+    ]
+    assert audit[1].endswith("better on photographs")
+
+
+def test_the_rest_goes_on_in_the_background(serving: Serving) -> None:
+    """With --no-wait the command ends when the checks are passed; another one waits its turn."""
+    done = serving.command("promote", "2", "--watch-s", "0.2", "--no-wait")
+    assert done.returncode == 0
+    assert done.stdout.startswith("checked; the rest goes on in the background")
+    assert serving.command("promote", "2", "--watch-s", "0.2").stdout == "version 2 is served already\n"
+    assert serving.serves() == 2
+
+
+def test_where_no_triton_runs_a_change_takes_effect_at_the_start(serving: Serving) -> None:
+    """It is checked and tried all the same, says so, and has an exit status of its own."""
+    serving.kill_triton()
+    deployment.running_path(serving.repository).unlink()
+    done = serving.command("promote", "2")
+    assert done.returncode == 7
+    assert done.stdout == "version 2 is served from the next start of Triton: no Triton runs\n"
+    serving.start()
+    assert serving.serves() == 2
+
+
+def test_a_plain_triton_serves_the_newest(serving: Serving) -> None:
+    """Started by somebody who knows nothing of this project, on the folder alone."""
+    serving.kill_triton()
+    keep = ("--http-", "--grpc-", "--metrics-", "--model-repository", "--backend-", "--id", "--allow-gpu")
+    serving._command = [
+        part
+        for number, part in enumerate(serving._command)
+        if number == 0 or (part.startswith(keep) and "restricted" not in part)
+    ]
+    serving.start()
+    assert deployment.read(serving.repository).stable == 1  # which it does not know
+    assert serving.triton.loaded() == {2}
+    assert serving.triton.scored_by() == -1
+
+
+def test_a_second_promotion_may_come_at_once(serving: Serving) -> None:
+    """What is loaded already is loaded once: a version that stays is not loaded anew beside itself."""
+    deployer = serving.deployer()
+    before = serving.triton.counts(1).successes
+    deployer.promote(2, canary=0.5)
+    deployer.rollback()
+    # Loaded anew, it would have begun to count from 0.
+    assert serving.triton.counts(1).successes >= before
+    serving.serves()
+    counted = serving.triton.counts(1).successes
+    deployer.promote(2, shadow=0.5)
+    assert serving.triton.counts(1).successes >= counted > 0

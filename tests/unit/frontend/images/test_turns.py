@@ -1,0 +1,76 @@
+"""Whose image is next."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from frontend.images.turns import Turns
+
+
+async def _asked(turns: Turns, *requests: str) -> list[asyncio.Task[None]]:
+    tasks = [asyncio.create_task(turns.take(request)) for request in requests]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+def _given(tasks: list[asyncio.Task[None]]) -> list[int]:
+    return [index for index, task in enumerate(tasks) if task.done()]
+
+
+async def test_no_request_holds_every_place() -> None:
+    """A batch alone leaves one place free, and another request has it at once."""
+    turns = Turns(3)
+    batch = await _asked(turns, *["batch"] * 10)
+    assert _given(batch) == [0, 1]
+    assert _given(await _asked(turns, "other")) == [0]
+    turns.give_back("other")
+    await asyncio.sleep(0)
+    assert _given(batch) == [0, 1]
+
+
+async def test_requests_take_turns() -> None:
+    """With one place, the images of a batch and of others alternate, in the order in which they came."""
+    turns = Turns(1)
+    asked = ["first", "batch", "batch", "batch", "other", "third", "other"]
+    tasks = await _asked(turns, *asked)
+    order: list[int] = []
+    for _ in asked:
+        (given,) = set(_given(tasks)) - set(order)
+        order.append(given)
+        turns.give_back(asked[given])
+        await asyncio.sleep(0)
+    assert [asked[index] for index in order] == [
+        "first",
+        *("batch", "other", "third"),
+        *("batch", "other"),
+        "batch",
+    ]
+
+
+async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
+    """Waiting or just given a place, whoever leaves lets the next one in, and nothing is remembered of him."""
+    turns = Turns(1)
+    holder, waiting, last = await _asked(turns, "a", "b", "c")
+    waiting.cancel()
+    turns.give_back("a")  # given to c
+    last.cancel()  # who leaves before he notices
+    await asyncio.gather(waiting, last, return_exceptions=True)
+    assert holder.done()
+    await asyncio.wait_for(turns.take("d"), 5)
+    turns.give_back("d")
+    assert not turns._held
+    assert not turns._waiting
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+async def test_all_places_are_used(places: int) -> None:
+    """By as many requests, no more."""
+    turns = Turns(places)
+    tasks = await _asked(turns, *[f"request {n}" for n in range(places + 2)])
+    assert _given(tasks) == list(range(places))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,102 @@
+"""Digests: always right, and of a large file taken once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reward import files
+from reward.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were really read; every size counts as large, the cache is the test's."""
+    names: list[str] = []
+    digest = files.sha256
+
+    def counted(path: Path) -> str:
+        names.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(files, "_REMEMBERED_BYTES", 1)
+    monkeypatch.setattr(files, "sha256", counted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return names
+
+
+def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, taken: list[str]) -> None:
+    """Another content of the same length, written in place or renamed over it, is another file."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    assert [files.remembered_sha256(path) for _ in range(3)] == [hashlib.sha256(b"one").hexdigest()] * 3
+    assert taken == ["weights"]
+    for content in (b"two", b"six"):
+        draft = tmp_path / "draft"
+        draft.write_bytes(content)
+        if content == b"two":
+            path.write_bytes(content)
+        else:
+            draft.replace(path)
+        assert files.remembered_sha256(path) == hashlib.sha256(content).hexdigest()
+    assert taken == ["weights"] * 3
+
+
+def test_a_small_file_is_not_remembered(
+    tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read it is as fast, and nothing is written into anybody's home."""
+    monkeypatch.setattr(files, "_REMEMBERED_BYTES", 4)
+    (tmp_path / "model.py").write_bytes(b"abc")
+    for _ in range(2):
+        files.remembered_sha256(tmp_path / "model.py")
+    assert taken == ["model.py"] * 2
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_that_are_gone_are_forgotten(tmp_path: Path, taken: list[str]) -> None:
+    """What is kept does not grow with every version that ever was."""
+    for name in ("1", "2"):
+        (tmp_path / name).write_bytes(b"x")
+        files.remembered_sha256(tmp_path / name)
+        (tmp_path / name).unlink()
+    kept = json.loads((tmp_path / "cache" / "imajin-aesthetic" / "sha256.json").read_text())
+    assert list(kept) == [str(tmp_path / "2")]
+    assert taken == ["1", "2"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}', "\udc80"])
+def test_a_spoilt_memory_is_no_memory(tmp_path: Path, taken: list[str], content: str) -> None:
+    """The file is digested again, and remembered again."""
+    memory = tmp_path / "cache" / "imajin-aesthetic" / "sha256.json"
+    memory.parent.mkdir(parents=True)
+    memory.write_bytes(content.encode(errors="surrogateescape"))
+    (tmp_path / "weights").write_bytes(b"one")
+    for _ in range(2):
+        assert files.remembered_sha256(tmp_path / "weights") == hashlib.sha256(b"one").hexdigest()
+    assert taken == ["weights"]
+
+
+def test_without_a_place_to_remember_it_is_read_each_time(
+    tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that is no directory fails nothing."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "weights").write_bytes(b"one")
+    for _ in range(2):
+        files.remembered_sha256(tmp_path / "weights")
+    assert taken == ["weights"] * 2
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, taken: list[str]) -> None:
+    """As `sha256` names it."""
+    with pytest.raises(CheckpointError, match=r"none: cannot be read: No such file"):
+        files.remembered_sha256(tmp_path / "none")
+    assert taken == ["none"]
