@@ -14,6 +14,7 @@ from imajin_aesthetic_client.answers import (
     Ranking,
     Scale,
     Score,
+    VersionInfo,
 )
 from imajin_aesthetic_client.async_client import AsyncAestheticClient
 from imajin_aesthetic_client.calls import Candidate
@@ -82,4 +83,5 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "UnknownVersion",
+    "VersionInfo",
 ]

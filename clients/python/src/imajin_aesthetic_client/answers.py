@@ -27,7 +27,10 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What scored it; scores are comparable where all four are equal."""
+    """What scored it; scores are comparable where all four are equal.
+
+    Where two versions answered one batch, this is the stable one: each result names its own.
+    """
 
     name: str
     version: str
@@ -48,6 +51,8 @@ class Score:
     passed: bool | None
     """Whether the score reaches the limit that was sent; None without one."""
     image: ImageInfo
+    model_version: str
+    """The version that gave this score."""
     cached: bool
     prompt_tokens: int
     prompt_truncated: bool
@@ -69,6 +74,7 @@ class RankedCandidate:
     percentile: float
     passed: bool | None
     image: ImageInfo
+    model_version: str
     cached: bool
 
 
@@ -146,12 +152,32 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class VersionInfo:
+    """One of the versions that are served."""
+
+    version: str
+    role: str
+    """`stable`, `canary` (answers its share) or `shadow` (is only compared)."""
+    share: float
+    loaded: bool
+    name: str
+    weights_sha256: str
+    precision: str
+    runtime: str
+    published_at: str
+    gates: dict[str, Any] | None
+    """Summary of what it had to pass before it was published."""
+
+
+@dataclass(frozen=True)
 class Info:
     """What is served, and how."""
 
     service: str
     service_version: str
     model: ModelInfo
+    versions: tuple[VersionInfo, ...]
+    """All that are served, stable first."""
     precision: str
     runtime: str
     device: str | None
@@ -223,6 +249,6 @@ def _value(hint: Any, data: Any) -> Any:  # noqa: ANN401 - any type of a field, 
         return {key: _value(arguments[1], item) for key, item in data.items()}
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
-    if not isinstance(data, hint):
+    if hint is not Any and not isinstance(data, hint):
         raise TypeError(f"{hint.__name__} was expected, not {type(data).__name__}")
     return data

@@ -53,7 +53,7 @@ class AsyncAestheticClient:
         image: ImageLike,
         prompt: str,
         min_score: float | None = None,
-        model_version: str | None = None,
+        model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Score:
         """Score one image against its prompt; see `AestheticClient.score`."""
@@ -66,7 +66,7 @@ class AsyncAestheticClient:
         prompt: str,
         candidates: Iterable[ImageLike | Candidate],
         min_score: float | None = None,
-        model_version: str | None = None,
+        model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Ranking:
         """Rank the candidates of one prompt; see `AestheticClient.score_batch`."""

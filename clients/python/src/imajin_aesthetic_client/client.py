@@ -58,7 +58,7 @@ class AestheticClient:
         image: ImageLike,
         prompt: str,
         min_score: float | None = None,
-        model_version: str | None = None,
+        model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Score:
         """Score one image against its prompt.
@@ -67,7 +67,8 @@ class AestheticClient:
             image: a path, the bytes of a file, a Pillow image, or an address the service fetches.
             prompt: what the image was meant to show.
             min_score: `passed` says whether `raw_score` reaches it.
-            model_version: one of the versions that are served; the stable one by default.
+            model_version: a version that is served (`info().versions`): it alone answers. By default the
+                service chooses.
             timeout_s: in the place of the client's.
         """
         return self._ask(calls.score(image, prompt, Gate(min_score, model_version)), timeout_s)
@@ -78,7 +79,7 @@ class AestheticClient:
         prompt: str,
         candidates: Iterable[ImageLike | Candidate],
         min_score: float | None = None,
-        model_version: str | None = None,
+        model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Ranking:
         """Rank the candidates of one prompt; ten at most, where `/info` says nothing else.

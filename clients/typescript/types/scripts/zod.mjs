@@ -81,13 +81,14 @@ function union(members) {
 }
 
 function object(schema) {
-  if (!schema.properties) return `z.record(z.string(), ${expression(schema.additionalProperties)})`;
+  const { properties, additionalProperties: others } = schema;
+  if (!properties) return `z.record(z.string(), ${others === true ? "z.unknown()" : expression(others)})`;
   const required = new Set(schema.required);
-  const fields = Object.entries(schema.properties).map(([name, property]) => {
+  const fields = Object.entries(properties).map(([name, property]) => {
     const comment = property.description ? `  /** ${property.description} */\n` : "";
     return `${comment}  ${name}: ${expression(property)}${required.has(name) ? "" : ".optional()"},`;
   });
-  const kind = schema.additionalProperties === false ? "z.strictObject" : "z.object";
+  const kind = others === false ? "z.strictObject" : "z.object";
   return `${kind}({\n${fields.join("\n")}\n})${exactlyOne(schema["x-exactly-one-of"])}`;
 }
 

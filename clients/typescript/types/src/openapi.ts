@@ -96,6 +96,7 @@ export interface paths {
          * @description Say what the last look at every part has found, a moment ago; 503 while one of them fails.
          *
          *     A look scores a one-pixel image. On a shared GPU the model is neither loaded nor kept for it.
+         *     A canary or a shadow that fails is named, and does not make the service unready.
          */
         get: operations["ready"];
         put?: never;
@@ -118,6 +119,7 @@ export interface paths {
          * @description Say what the last look at every part has found, a moment ago; 503 while one of them fails.
          *
          *     A look scores a one-pixel image. On a shared GPU the model is neither loaded nor kept for it.
+         *     A canary or a shadow that fails is named, and does not make the service unready.
          */
         get: operations["health"];
         put?: never;
@@ -271,7 +273,7 @@ export interface components {
         };
         /**
          * InfoResponse
-         * @description Answer of `/info`.
+         * @description Answer of `/info`; what is said of the model at the top is the stable version's.
          */
         InfoResponse: {
             /** Service */
@@ -279,6 +281,11 @@ export interface components {
             /** Service Version */
             service_version: string;
             model: components["schemas"]["ModelInfo"];
+            /**
+             * Versions
+             * @description All that are served, stable first.
+             */
+            versions: components["schemas"]["VersionInfo"][];
             /** Precision */
             precision: string;
             /** Runtime */
@@ -342,6 +349,8 @@ export interface components {
         /**
          * ModelInfo
          * @description What scored it; scores are comparable where all four are equal.
+         *
+         *     Where two versions answered one batch, this is the stable one: each result names its own.
          */
         ModelInfo: {
             /** Name */
@@ -392,6 +401,11 @@ export interface components {
              */
             passed: boolean | null;
             image: components["schemas"]["ImageInfo"];
+            /**
+             * Model Version
+             * @description The version that gave this score.
+             */
+            model_version: string;
             /** Cached */
             cached: boolean;
             /**
@@ -445,6 +459,11 @@ export interface components {
              */
             passed: boolean | null;
             image: components["schemas"]["ImageInfo"];
+            /**
+             * Model Version
+             * @description The version that gave this score.
+             */
+            model_version: string;
             /** Cached */
             cached: boolean;
             /** Prompt Tokens */
@@ -454,6 +473,46 @@ export interface components {
             model: components["schemas"]["ModelInfo"];
             /** Processing Time Ms */
             processing_time_ms: number;
+        };
+        /**
+         * VersionInfo
+         * @description One of the versions that are served.
+         */
+        VersionInfo: {
+            /** Version */
+            version: string;
+            /**
+             * Role
+             * @description stable, canary (answers its share), or shadow (is only compared)
+             */
+            role: string;
+            /**
+             * Share
+             * @description Of the questions that it is asked, 0 to 1.
+             */
+            share: number;
+            /**
+             * Loaded
+             * @description Whether Triton has it ready.
+             */
+            loaded: boolean;
+            /** Name */
+            name: string;
+            /** Weights Sha256 */
+            weights_sha256: string;
+            /** Precision */
+            precision: string;
+            /** Runtime */
+            runtime: string;
+            /** Published At */
+            published_at: string;
+            /**
+             * Gates
+             * @description Summary of what it had to pass before it was published; null: nothing.
+             */
+            gates: {
+                [key: string]: unknown;
+            } | null;
         };
         /**
          * ScoreRequest
@@ -471,6 +530,12 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Model Version
+             * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
+             * @example 3
+             */
+            model_version?: number | string | null;
             /**
              * Image Url
              * @description http or https address of the image.
@@ -499,6 +564,12 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Model Version
+             * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
+             * @example 3
+             */
+            model_version?: number | string | null;
             /**
              * Image
              * Format: binary
@@ -543,6 +614,12 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Model Version
+             * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
+             * @example 3
+             */
+            model_version?: number | string | null;
             /** Candidates */
             candidates: components["schemas"]["Candidate"][];
         };
@@ -569,7 +646,7 @@ export interface components {
          * @description What went wrong, for programs.
          * @enum {string}
          */
-        ErrorCode: "deadline_exceeded" | "gpu_unavailable" | "image_too_large" | "image_undecodable" | "image_unreachable" | "image_url_forbidden" | "internal" | "invalid_request" | "method_not_allowed" | "model_unavailable" | "not_found" | "overloaded" | "payload_too_large" | "unauthorized";
+        ErrorCode: "deadline_exceeded" | "gpu_unavailable" | "image_too_large" | "image_undecodable" | "image_unreachable" | "image_url_forbidden" | "internal" | "invalid_request" | "method_not_allowed" | "model_unavailable" | "not_found" | "overloaded" | "payload_too_large" | "unauthorized" | "unknown_version";
     };
     responses: never;
     parameters: never;

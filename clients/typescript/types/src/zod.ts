@@ -19,6 +19,8 @@ export const BatchRequest = z.strictObject({
   prompt: z.string().max(10000),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
+  model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
   candidates: z.array(Candidate).min(1).max(64),
 });
 export type BatchRequest = z.infer<typeof BatchRequest>;
@@ -43,6 +45,8 @@ export const RankedCandidate = z.object({
   /** raw_score >= min_score; null without min_score. */
   passed: z.boolean().nullable(),
   image: ImageInfo,
+  /** The version that gave this score. */
+  model_version: z.string(),
   cached: z.boolean(),
   /** 1 is best; equal scores share a rank. */
   rank: z.int(),
@@ -53,7 +57,7 @@ export const RankedCandidate = z.object({
 export type RankedCandidate = z.infer<typeof RankedCandidate>;
 
 /** What went wrong, for programs. */
-export const ErrorCode = z.enum(["deadline_exceeded","gpu_unavailable","image_too_large","image_undecodable","image_unreachable","image_url_forbidden","internal","invalid_request","method_not_allowed","model_unavailable","not_found","overloaded","payload_too_large","unauthorized"]);
+export const ErrorCode = z.enum(["deadline_exceeded","gpu_unavailable","image_too_large","image_undecodable","image_unreachable","image_url_forbidden","internal","invalid_request","method_not_allowed","model_unavailable","not_found","overloaded","payload_too_large","unauthorized","unknown_version"]);
 export type ErrorCode = z.infer<typeof ErrorCode>;
 
 /** Why a candidate has no score. */
@@ -71,7 +75,9 @@ export const FailedCandidate = z.object({
 });
 export type FailedCandidate = z.infer<typeof FailedCandidate>;
 
-/** What scored it; scores are comparable where all four are equal. */
+/** What scored it; scores are comparable where all four are equal.
+
+Where two versions answered one batch, this is the stable one: each result names its own. */
 export const ModelInfo = z.object({
   name: z.string(),
   version: z.string(),
@@ -129,6 +135,25 @@ export const HealthResponse = z.object({
 });
 export type HealthResponse = z.infer<typeof HealthResponse>;
 
+/** One of the versions that are served. */
+export const VersionInfo = z.object({
+  version: z.string(),
+  /** stable, canary (answers its share), or shadow (is only compared) */
+  role: z.string(),
+  /** Of the questions that it is asked, 0 to 1. */
+  share: z.number(),
+  /** Whether Triton has it ready. */
+  loaded: z.boolean(),
+  name: z.string(),
+  weights_sha256: z.string(),
+  precision: z.string(),
+  runtime: z.string(),
+  published_at: z.string(),
+  /** Summary of what it had to pass before it was published; null: nothing. */
+  gates: z.record(z.string(), z.unknown()).nullable(),
+});
+export type VersionInfo = z.infer<typeof VersionInfo>;
+
 /** What a request may ask for; what an operator may choose of it is read from the settings. */
 export const Limits = z.object({
   max_candidates: z.int(),
@@ -152,11 +177,13 @@ export const Scale = z.object({
 });
 export type Scale = z.infer<typeof Scale>;
 
-/** Answer of `/info`. */
+/** Answer of `/info`; what is said of the model at the top is the stable version's. */
 export const InfoResponse = z.object({
   service: z.string(),
   service_version: z.string(),
   model: ModelInfo,
+  /** All that are served, stable first. */
+  versions: z.array(VersionInfo),
   precision: z.string(),
   runtime: z.string(),
   /** cpu or gpu; null while the model is not loaded. */
@@ -196,6 +223,8 @@ export const ScoreRequest = z.strictObject({
   prompt: z.string().max(10000),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
+  model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
   /** http or https address of the image. */
   image_url: z.string().min(1).max(8192).nullable().optional(),
   /** The image file in base64, or as a data: URI. */
@@ -214,6 +243,8 @@ export const ScoreResponse = z.object({
   /** raw_score >= min_score; null without min_score. */
   passed: z.boolean().nullable(),
   image: ImageInfo,
+  /** The version that gave this score. */
+  model_version: z.string(),
   cached: z.boolean(),
   prompt_tokens: z.int(),
   prompt_truncated: z.boolean(),
