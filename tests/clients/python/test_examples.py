@@ -70,6 +70,13 @@ def test_rewards_of_a_batch(service: RunningStack) -> None:
         assert line.startswith(f"{example['prompt']}: {example['fitting']}, ")
 
 
+def test_a_caller_without_the_client(service: RunningStack) -> None:
+    """Tritonclient alone ranks the ten pictures of a prompt, the fitting one first."""
+    lines = _run(service, "triton_caller.py").splitlines()
+    assert len(lines) == 10
+    assert lines[0].endswith(EXAMPLES[0]["fitting"])
+
+
 def test_tensors_arrays_and_paths_have_one_reward(service: RunningStack) -> None:
     """flow_grpo's function takes tensors and arrays, DanceGRPO's method paths."""
     import torch
