@@ -1,6 +1,7 @@
 # `make up` serves, `make test` tests; each installs what it needs into .venv first.
 # Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
 #            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
+#            TRITON_HOST=127.0.0.1, of Triton's gRPC door, which has no keys (SECURITY.md)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -8,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 HOST ?= 127.0.0.1
+TRITON_HOST ?= 127.0.0.1
 PORT ?= 8006
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
 ifeq ($(origin NAME),environment)
@@ -28,7 +30,7 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 	@$(ENSURE); status=$$?; \
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
 	else exit $$status; fi
-	@$(BIN)/python -m local up --host $(HOST) --port $(PORT)
+	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT)
 
 DEMO := .cache/demo
 demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
@@ -42,9 +44,9 @@ publish: checkpoint-is-named $(VENV)/.export ## export CHECKPOINT=path, compare 
 checkpoint-is-named:
 	@[ -n "$(CHECKPOINT)" ] || { echo "error: say which: make publish CHECKPOINT=path/to/ImageReward.pt" >&2; exit 1; }
 
-# Three processes on two cores, a file at a time: most integration tests wait for something.
 install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## install all that the tests need; they run without a network
 
+# Three processes on two cores, a file at a time: most integration tests wait for something.
 test: install-test ## run the everyday tests
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

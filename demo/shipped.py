@@ -40,7 +40,7 @@ def ship(run: Path, directory: Path, report: Path, *, pairs_each: int = PAIRS, q
     """Calibrate a run, publish it in place of what lies in `directory`, measure and report.
 
     Raises:
-        ParityError: the graph differs from torch; what was there stays.
+        GateError: the graph is too far from torch; what was there stays.
     """
     state = read_state(run)
     network = load_network(state)
@@ -79,7 +79,7 @@ def publish(checkpoint: Path, directory: Path, *, quiet: bool = False) -> None:
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.
-        ParityError: the graph differs from torch; what was there stays.
+        GateError: the graph is too far from torch; what was there stays.
     """
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         draft = Path(temporary) / directory.name

@@ -14,7 +14,7 @@ from export import deploy_commands, evaluate
 from export.choose import DEMO, Chooser
 from export.deploy import Deployer, Manner
 from export.deploy_commands import user
-from export.errors import Busy, ExportError, RegistryError, ToolsMissing, Undone
+from export.errors import Busy, ExportError, NoSecondShare, RegistryError, ToolsMissing, Undone
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
 from export.running_triton import find
@@ -30,6 +30,7 @@ EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
     RegistryError: 4,  # refused: nothing has changed
     Undone: 5,  # what was served before is served again
     Busy: 6,
+    NoSecondShare: 8,  # nothing has changed; `--replace` needs no second share
 }
 """1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton's start."""
 

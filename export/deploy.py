@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import compileall
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from export.checks import check
 from export.deployment_store import DeploymentStore
-from export.errors import ExportError, RegistryError, TritonFailed, TritonGone, Undone
+from export.errors import (
+    CannotWrite,
+    ExportError,
+    NoSecondShare,
+    RegistryError,
+    TritonFailed,
+    TritonGone,
+    Undone,
+)
 from export.live_switch import LiveSwitch
+from export.second_share import second_share
 from export.served_config import network_settings
 from export.trial import trial
 from reward import deployment
@@ -30,9 +40,11 @@ from reward.deployment import Change, Deployment, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from export.registry import Registry
     from export.running_triton import RunningTriton
+    from export.second_share import LedgerSettings
 
 
 @dataclass(frozen=True)
@@ -44,10 +56,12 @@ class Manner:
     watch_s: float = 5.0
     """How long a new version is watched; longer than frontends remember what is served, a second."""
     load_timeout_s: float = 300.0
-    start_timeout_s: float = 30.0
+    start_timeout_s: float = 60.0
     """How long a Triton that is noted as running, and does not answer yet, is waited for."""
     replace: bool = False
     """Unload the old version before the new one is loaded, where there is no memory for both."""
+    ledger: LedgerSettings | None = None
+    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class Deployer:
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
+            NoSecondShare: a shared GPU has no memory for both; nothing has changed.
             Undone: it failed in Triton, and the old one is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
@@ -194,6 +209,9 @@ class Deployer:
             if not is_tried:
                 self._try(target, number)
             self._store.write(target)
+            if triton is not None and not is_up and triton.is_up() and triton.loaded():
+                self._switch(triton).settle(target)  # it has started meanwhile, perhaps with the former files
+                return Outcome(target.stable, True, True, _said(target))
             when = "when the model is next loaded" if is_up else "from the next start of Triton"
             missing = "the model is not loaded" if is_up else "no Triton runs"
             return Outcome(target.stable, True, False, f"{_said(target)} {when}: {missing}")
@@ -212,6 +230,8 @@ class Deployer:
             else:
                 switch.go_over(before, target, number=number, expected=expected)
             switch.watch(number, watch_s=manner.watch_s)
+        except NoSecondShare:
+            raise  # nothing has changed
         except (ExportError, KeyboardInterrupt) as error:
             raise self._undone(triton, before, number, error) from error
         says = _said(target)
@@ -236,6 +256,8 @@ class Deployer:
             if self._manner.replace:
                 triton.unload()  # there is no memory for both on the way back either
             self._switch(triton).settle(content)
+        except CannotWrite as failure:
+            return CannotWrite(f"{reason}; and to serve version {before.stable} again failed: {failure}")
         except TritonFailed as failure:
             self._store.write(content)
             return Undone(
@@ -268,7 +290,15 @@ class Deployer:
             compileall.compile_dir(self._registry.directory(number), quiet=2)
 
     def _switch(self, triton: RunningTriton) -> LiveSwitch:
-        return LiveSwitch(triton, self._store, self._registry.repository, say=self._say, step=self._step)
+        def room(number: int) -> AbstractContextManager[None]:
+            if number in triton.loaded():
+                return nullcontext()
+            directory = self._registry.directory(number)
+            return second_share(self._manner.ledger, server_id=triton.server_id(), directory=directory)
+
+        return LiveSwitch(
+            triton, self._store, self._registry.repository, say=self._say, step=self._step, room=room
+        )
 
     def _entry(self, action: str, before: int | None, after: int, why: str) -> Change:
         return Change(

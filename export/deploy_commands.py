@@ -16,7 +16,8 @@ from export import golden
 from export.checks import check
 from export.deploy import Deployer, Manner, earlier_stable
 from export.errors import TritonFailed
-from export.running_triton import find
+from export.running_triton import environment, find
+from export.second_share import LedgerSettings
 from export.served_config import DEVICES, network_settings
 from export.trial import trial
 from reward import deployment, runtimes
@@ -243,6 +244,7 @@ def _deployer(registry: Registry, arguments: argparse.Namespace) -> Deployer:
             watch_s=arguments.watch_s,
             load_timeout_s=arguments.timeout_s,
             replace=arguments.replace,
+            ledger=None if arguments.replace else LedgerSettings.read(environment(registry.repository)),
         )
     return Deployer(
         registry,

@@ -10,6 +10,7 @@ ExportError
 │   └── WrongFile       there it is, but by its digest it is another one
 ├── GateError           what was exported is too far from the fp32 network to be published
 ├── QuestionsError      `--gate-set` or `--calibration` is not in the form that is read
+├── NoSecondShare       a shared GPU has no memory for two versions, or nobody can say so
 ├── RegistryError       a version does not exist, or the repository is not one
 │   └── Refused         a version that must not be served
 ├── ScoresDiffer        a published version does not give the published scores
@@ -59,6 +60,10 @@ class GateError(ExportError):
 
 class QuestionsError(ExportError):
     """A directory of questions is not in the form that is read."""
+
+
+class NoSecondShare(ExportError):
+    """There is no memory for two versions, or nobody can say whether there is; nothing has changed."""
 
 
 class RegistryError(ExportError):

@@ -111,7 +111,7 @@ def check(
 
 def steps(questions: Questions) -> int:
     """Count the calls of `progress` of one check."""
-    return len(list(_batches(questions))) + 2
+    return len(_batches(questions)) + 2
 
 
 def measure(
@@ -162,7 +162,7 @@ def broken(measured: Measured, limits: Limits, precision: str) -> list[str]:
     for name, text in _NAMES.items():
         value, limit = getattr(measured, name), getattr(limits, name)
         if name in _AT_LEAST and not value >= limit:
-            failures.append(f"{text} is {value:.4g}, at least {limit:g} is asked for of {precision}")
+            failures.append(f"{text} is {value:.6g}, at least {limit:g} is asked for of {precision}")
         if name not in _AT_LEAST and not value <= limit:
             failures.append(f"{text} is {value:.2g}, at most {limit:g} is allowed for {precision}")
     return failures

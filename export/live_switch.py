@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from export.errors import TritonFailed
@@ -12,6 +13,7 @@ from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from export.deployment_store import DeploymentStore
@@ -36,7 +38,10 @@ class LiveSwitch:
         *,
         say: Callable[[str], None],
         step: Callable[[str], None],
+        room: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
+        """Take a running Triton; `room` gives a version memory while it is loaded beside others."""
+        self._room = room
         self._triton = triton
         self._store = store
         self._repository = repository
@@ -55,15 +60,18 @@ class LiveSwitch:
             expected: what it answered to the fixed questions in its trial; None where it was not tried.
 
         Raises:
+            NoSecondShare: there is no memory for both; nothing has changed.
             TritonFailed, CannotWrite: what is served may be the old or the new.
         """
         both = self.published({*before.versions, *target.versions})
         # One that was deleted by hand is not loaded again, and cannot be said to be served meanwhile.
         meanwhile = before if before.stable in both else target
-        self._say(f"loading version {number} beside {before.stable}")
-        self._store.write(meanwhile, loaded=both)
-        self._step("load both")
-        self._triton.load(NETWORK)
+        if number not in before.versions:
+            self._say(f"loading version {number} beside {before.stable}")
+        with self._room(number):
+            self._store.write(meanwhile, loaded=both)
+            self._step("load both")
+            self._load(both)
         self._step("warm up")
         _compare(self._triton.score(number, questions()), expected)
         self._store.write(target, loaded=both)
@@ -114,7 +122,7 @@ class LiveSwitch:
         """
         self._store.write(content)
         self._step("drop the old")
-        self._triton.load(NETWORK)
+        self._load(self.published(content.versions))
         self._triton.wait_for(self.published(content.versions))
 
     def settle(self, content: Deployment) -> None:
@@ -123,10 +131,19 @@ class LiveSwitch:
         Raises:
             TritonFailed, CannotWrite: something is in the way; the next command tries again.
         """
-        self._store.write(content, loaded=self.published({*content.versions, *self._triton.loaded()}))
-        self._triton.load(NETWORK)
+        both = self.published({*content.versions, *self._triton.loaded()})
+        self._store.write(content, loaded=both)
+        self._load(both)
         self._triton.load(ENSEMBLE)
         self.drop(content)
+
+    def _load(self, versions: list[int]) -> None:
+        self._triton.load(NETWORK)
+        missing = set(versions) - self._triton.loaded()
+        if missing:
+            raise TritonFailed(
+                f"Triton does not load version {max(missing)}: was it started with --model-config-name=served?"
+            )
 
     def published(self, versions: Iterable[int]) -> list[int]:
         """Return those of these versions that are there: one may have been deleted by hand."""

@@ -69,6 +69,12 @@ def find(
     return RunningTriton(url or str((note or {})["triton_url"]), key, load_timeout_s=load_timeout_s)
 
 
+def environment(repository: Path) -> dict[str, str]:
+    """Return this process's environment over what the keeper of Triton noted of its frontends'."""
+    noted = (_note(repository) or {}).get("environment", {})
+    return {**{str(name): str(value) for name, value in dict(noted).items()}, **os.environ}
+
+
 class RunningTriton:
     """One Triton server."""
 
@@ -98,6 +104,10 @@ class RunningTriton:
                 return False
             time.sleep(_POLL_S)
         return True
+
+    def server_id(self) -> str:
+        """Return what it was started with as `--id`, which is the id of its lease on a shared GPU."""
+        return str(json.loads(self._ask("GET", "/v2"))["name"])
 
     def loaded(self) -> set[int]:
         """Return the versions of the network that are ready."""

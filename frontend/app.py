@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -14,18 +15,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from frontend.gpu.keeper import Keeper, KeeperOptions
-from frontend.gpu.ledger import load_ledger, measured_mb
+from frontend.gpu.ledger import load_ledger, needed_mb, served_versions
 from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
 from frontend.http.problem import on_http_exception
-from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
 from frontend.images import addresses
 from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
+from frontend.images.room import FetchRoom
 from frontend.images.sources import ImageLoader
 from frontend.metrics import Metrics
 from frontend.scoring.admission import Admission
@@ -55,11 +58,14 @@ def create_app(settings: Settings) -> FastAPI:
         KeysInvalid: the file of API keys cannot be read.
     """
     metrics = Metrics()
+    limits = BodyLimits(
+        max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _open(settings, metrics, stack)
+            app.state.services = await _open(settings, metrics, limits, stack)
             yield
 
     app = FastAPI(
@@ -69,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.include_router(router)
@@ -76,9 +83,6 @@ def create_app(settings: Settings) -> FastAPI:
         add_docs(app)
     app.add_exception_handler(HTTPException, on_http_exception)
     # The last one added is the outermost.
-    limits = BodyLimits(
-        max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
-    )
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(RequestLimitsMiddleware, limits=limits, keys=keys)
     if settings.cors_origins:
@@ -94,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Services:
+async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack: AsyncExitStack) -> Services:
     policy = FetchPolicy(
         mode=settings.fetch,
         allow=addresses.parse_allow(settings.fetch_allow),
@@ -121,7 +125,8 @@ async def _open(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     metrics.in_work.set_function(lambda: admission.in_work)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.circuit_open.set_function(lambda: client.is_cut_off)
-    loader = ImageLoader(fetcher, pool, metrics)
+    room = FetchRoom(limits, settings.max_buffered_bytes // 2)
+    loader = ImageLoader(fetcher, room, pool, metrics)
     scorer = Scorer(client, ScoreCache(settings.max_cache_bytes), metrics, keeper)
     shadow = await stack.enter_async_context(Shadow(client, metrics, keeper))
     pipeline = Pipeline(admission, loader, client, scorer, shadow, metrics, keeper)
@@ -156,6 +161,7 @@ async def _open_keeper(
         settings.triton_url,
         None if key is None else key.get_secret_value(),
         load_timeout_s=settings.gpu_load_timeout_s,
+        served=partial(served_versions, settings.model_repository),
     )
     options = KeeperOptions(
         coordination=settings.gpu_ledger or "model-boss",
@@ -163,7 +169,7 @@ async def _open_keeper(
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=ledger.ttl_s,
         priority=settings.gpu_priority,
-        vram_mb=lambda: settings.vram_mb or measured_mb(settings.model_repository),
+        vram_mb=partial(needed_mb, settings.model_repository, each_mb=settings.vram_mb),
         wait_s=settings.gpu_wait_s,
         idle_release_s=settings.idle_release_s,
         fail_open=settings.gpu_on_outage is OnOutage.FAIL_OPEN,

@@ -6,9 +6,10 @@ import io
 import json
 import logging
 import re
+import select
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 _USERINFO: Final = re.compile(r"(\w+://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
 _QUERY: Final = re.compile(r"(\w+://[^\s?#'\"]*)[?#][^\s'\"]*")
@@ -40,13 +41,24 @@ def _redacted(value: object) -> object:
 
 
 def let_lines_be_lost() -> None:
-    """Write standard error unbuffered: a line that a full disk or closed pipe refuses is just lost.
+    """Write standard error unbuffered: a line that a full disk or a closed pipe refuses is just lost.
 
     A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a
-    worker.
+    worker. So is a line that a pipe or a paused terminal does not take at once: nobody waits for it.
     """
-    raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+    raw = _Lossy(sys.stderr.fileno(), "w", closefd=False)
     sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)
+
+
+class _Lossy(io.FileIO):
+    def write(self, data: Any) -> int:  # noqa: ANN401 - whatever is bytes
+        whole = memoryview(data).cast("B")
+        # What a pipe takes for certain when it takes anything.
+        for start in range(0, len(whole), select.PIPE_BUF):
+            if not select.select([], [self], [], 0)[1]:
+                break
+            super().write(whole[start : start + select.PIPE_BUF])
+        return len(whole)
 
 
 def configure() -> None:

@@ -79,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     for option, default, meaning in (
         ("--host", StackSettings.host, f"address of REST, and of Redis {shown}"),
         ("--port", StackSettings.port, f"REST {shown}"),
-        ("--triton-host", StackSettings.triton_host, f"address of Triton's own door: it has no keys {shown}"),
+        (
+            "--triton-host",
+            StackSettings.triton_host,
+            f"address of Triton's gRPC door: it has no keys {shown}",
+        ),
         ("--triton-http-port", Ports.http, shown),
         ("--triton-grpc-port", Ports.grpc, shown),
         ("--triton-metrics-port", Ports.metrics, shown),

@@ -59,7 +59,10 @@ def main() -> NoReturn:
     here.send(b"?")
     if here.recv(1) != b"+":
         command = [os.environ[word[len(_MARK) :]] if word.startswith(_MARK) else word for word in command]
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    try:
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        sys.exit(f"error: {command[0]} cannot be started: {error.strerror}")
 
 
 def _help(program: int, asker: socket.socket) -> None:

@@ -27,14 +27,14 @@ from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
 from local.private_file import write_private
 from local.supervised import Supervised, keep_running
-from local.tritonserver import Ports
+from local.tritonserver import LOOPBACK, Ports
 from local.watchdog import has_dead_stub, watch
 from reward import deployment
 from reward.contract import MODELS, NETWORK, PREPROCESS
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 _POLL_S: Final = 0.2
 _ANSWER_TIMEOUT_S: Final = 10.0
@@ -52,11 +52,11 @@ class StackSettings:
     repository: Path
     directory: Path
     """For logs and the composed backend directory."""
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
-    triton_host: str = "127.0.0.1"
-    """Triton's own door has no keys and no limits, and 2.51 can be crashed through it."""
+    triton_host: str = LOOPBACK
+    """Of Triton's gRPC door, which has no keys; its others stay on this machine."""
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """So long the service may be unready before the process that fails is started again."""
@@ -76,7 +76,7 @@ class Stack:
         settings.directory.mkdir(parents=True, exist_ok=True)
         reachable = _reachable(settings.host)
         self.url = f"http://{reachable}:{settings.port}"
-        self.triton_url = f"{_reachable(settings.triton_host)}:{settings.triton.http}"
+        self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
@@ -151,6 +151,7 @@ class Stack:
         """Say for a block where Triton is, for `python -m export promote` of the same user."""
         path = deployment.running_path(self.settings.repository)
         note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
+        note["environment"] = {**_of_the_ledger(os.environ), **self._sharing}
         try:
             path.parent.mkdir(exist_ok=True)
             write_private(path, json.dumps(note) + "\n")
@@ -164,6 +165,12 @@ class Stack:
             with suppress(OSError, ValueError):
                 if json.loads(path.read_text()) == note:  # another's stays
                     path.unlink()
+
+    @property
+    def _sharing(self) -> dict[str, str]:
+        """What the frontend is told of who gives the GPU's memory out; a promotion asks there, too."""
+        told = {} if self._redis_url is None else {"AESTHETIC_REDIS_URL": self._redis_url}
+        return told if self.ledger is None else {**told, "AESTHETIC_GPU": self.ledger.gpu}
 
     def _make_triton(self) -> Supervised:
         settings = self.settings
@@ -196,10 +203,7 @@ class Stack:
             "AESTHETIC_MODEL_REPOSITORY": str(settings.repository.resolve()),
         }
         if self._redis_url is not None:
-            environment["AESTHETIC_REDIS_URL"] = self._redis_url
-            environment["AESTHETIC_TRITON_ADMIN_KEY"] = self._admin_key
-        if self.ledger is not None:
-            environment["AESTHETIC_GPU"] = self.ledger.gpu
+            environment |= {**self._sharing, "AESTHETIC_TRITON_ADMIN_KEY": self._admin_key}
         command = [sys.executable, "-m", "frontend"]
         # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first
         # request would have the model loaded.
@@ -221,9 +225,9 @@ class Stack:
                 )
 
     def _addresses(self) -> Iterator[str]:
-        host, ports = _reachable(self.settings.triton_host), self.settings.triton
+        grpc, ports = _reachable(self.settings.triton_host), self.settings.triton
         yield f"REST      {self.url}  (documentation: /docs)"
-        yield f"Triton    http://{host}:{ports.http}, gRPC {host}:{ports.grpc}, metrics {host}:{ports.metrics}"
+        yield f"Triton    http://{self.triton_url}, gRPC {grpc}:{ports.grpc}, metrics {LOOPBACK}:{ports.metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
             yield f"Ledger    redis://{self.ledger.address}, with its password in {file}"
@@ -235,14 +239,9 @@ class Stack:
 
     def _warnings(self) -> Iterator[str]:
         if not _is_loopback(self.settings.triton_host):
-            yield (
-                "Warning   Triton's own door is open: it has no keys and no limits, and a request can crash "
-                "Triton 2.51; see SECURITY.md"
-            )
+            yield "          Triton's gRPC door is open; it has no keys (SECURITY.md)"
         elif not _is_loopback(self.settings.host):
-            yield (
-                "          Triton stays on this machine, for a request can crash 2.51: --triton-host opens it"
-            )
+            yield "          Triton's doors stay on this machine; --triton-host opens gRPC, which has no keys"
         if self._admin_key.encode() in Path(f"/proc/{self.triton.pid}/cmdline").read_bytes():
             yield (
                 "Warning   every user of this machine can read Triton's administration key (ps), for this "
@@ -276,7 +275,7 @@ def _check_published(repository: Path) -> None:
 
 def _check_ports(settings: StackSettings) -> None:
     wanted = [
-        (f"--triton-{door}-port", settings.triton_host, port)
+        (f"--triton-{door}-port", settings.triton_host if door == "grpc" else LOOPBACK, port)
         for door, port in asdict(settings.triton).items()
     ]
     wanted.append(("--port", settings.host, settings.port))
@@ -324,3 +323,9 @@ def _reason(log: Path | None) -> str:
     # Triton writes line ends as "\\n"; what follows this one is a traceback.
     message = message.partition(r"\n\nAt:")[0]
     return f"{message} (log: {log})"
+
+
+def _of_the_ledger(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the frontend that say how it shares a GPU."""
+    prefixes = ("AESTHETIC_REDIS_URL", "AESTHETIC_GPU", "AESTHETIC_VRAM_MB", "AESTHETIC_MODEL_BOSS")
+    return {name: value for name, value in environment.items() if name.startswith(prefixes)}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Loading a model runs its code, and shared memory is another way into the process: only who knows
 # the administration key may. Statistics, metadata and inference stay open.
+LOOPBACK: Final = "127.0.0.1"
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
 ADMIN_HEADER: Final = "triton-admin-key"
 
@@ -71,7 +72,7 @@ class TritonServer:
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
-        Who sends `admin_key` may load and unload. The lease of GPU memory is under `server_id`.
+        Of its doors gRPC alone listens on `host`: a request over HTTP can crash 2.51. Who sends `admin_key` may load and unload. The lease of GPU memory is under `server_id`.
         """
         options = {
             "id": server_id,
@@ -86,7 +87,7 @@ class TritonServer:
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
         for door, port in asdict(ports).items():
-            options |= {f"{door}-address": host, f"{door}-port": port}
+            options |= {f"{door}-address": host if door == "grpc" else LOOPBACK, f"{door}-port": port}
         if self.backends is not None:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]

@@ -10,6 +10,7 @@ from model_boss.errors import InvalidClaim
 
 MAX_MB: Final = 2**31
 MAX_PRIORITY: Final = 1000
+MAX_NAME_BYTES: Final = 200
 
 
 class Phase(StrEnum):
@@ -74,6 +75,9 @@ class Claim:
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
             raise InvalidClaim("a claim needs a lease id and an owner")
+        for name in (self.lease_id, self.owner, self.model, self.holder):
+            if len(name.encode()) > MAX_NAME_BYTES:
+                raise InvalidClaim(f"{name[:20]!r}... has more than {MAX_NAME_BYTES} bytes")
         if not 1 <= self.vram_mb <= MAX_MB:
             raise InvalidClaim(f"vram_mb is {self.vram_mb}, expected 1 to {MAX_MB}")
         if not 0 <= self.priority <= MAX_PRIORITY:
@@ -102,7 +106,7 @@ class Granted:
     used_mb: int | None = None
     """What was committed; `None` where nothing was, or where it was forgotten."""
     vram_mb: int | None = None
-    """How much is set aside, where another process of the lease claimed another size first."""
+    """How much is set aside, where that may be another size than was claimed."""
     capacity: Capacity | None = None
     """What the ledger knew when it granted; a holder brings it along after a restart of Redis."""
     others_stand_by: bool = False
@@ -149,10 +153,16 @@ class GpuLedger(Protocol):
         """Say that the model is loaded, and how much it was measured to use."""
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
-        """Hold the lease for `ttl_s` from now; `in_use`: since the last call."""
+        """Hold the lease for `ttl_s` from now; `in_use`: since the last call.
 
-    async def release(self, claim: Claim, fence: int) -> object:
-        """Give the memory back, which is free; fence 0: leave the queue."""
+        `claim.vram_mb` is what is needed now; the grant says what is set aside.
+        """
+
+    async def release(self, claim: Claim, fence: int, heir: str = "") -> object:
+        """Give the memory back, which is free, or to another lease of the owner, the heir.
+
+        Fence 0: leave the queue.
+        """
 
     async def hand_over(self, claim: Claim, fence: int) -> object:
         """Let the next process that asks follow at once."""

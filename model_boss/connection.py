@@ -58,6 +58,7 @@ class Connection:
         # One retry, at once: after a restart of Redis the pool hands out a connection that is dead.
         options: dict[str, Any] = {
             "decode_responses": True,
+            "encoding_errors": "replace",  # whoever else writes there may write no text
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 1),

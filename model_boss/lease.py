@@ -163,14 +163,17 @@ class Lease:
                 wait.cancel()
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
-    async def release(self) -> None:
-        """Give the memory back, or leave the queue; what cannot be told ends by itself."""
+    async def release(self, heir: str = "") -> None:
+        """Give the memory back, or leave the queue; what cannot be told ends by itself.
+
+        Or give it to an heir, another lease of the same owner: it is free at no moment.
+        """
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper, self._is_over = self._keeper, None, True
             self._settled.set()
             if keeper is not None:
                 keeper.cancel()
-                await self._tenure.release()
+                await self._tenure.release(heir)
 
     async def _keep(self) -> None:
         while not self.lost.is_set() and not (self._tenure.refusal and not self._was_granted):

@@ -34,6 +34,7 @@ from model_boss.protocol import (
     Keys,
     Script,
     compose,
+    is_gpu,
 )
 from model_boss.table import Table, read_table
 from model_boss.tenure import now_s
@@ -112,7 +113,8 @@ class Ledger:
         """Hold the lease for one more time to live; where Redis forgot it, it is admitted again.
 
         Args:
-            claim: as it was granted.
+            claim: as it was granted; or with another `vram_mb`, of what is needed now: the lease
+                shrinks to that, or grows where there is room, and the answer says what it has.
             granted: the ledger's last answer; `None` of this call: the lease is lost.
             in_use: since the last call; a lease that is not used for a time to live counts as idle.
 
@@ -136,6 +138,7 @@ class Ledger:
             used_mb=_or_empty(granted.used_mb),
             total_mb=capacity.total_mb if capacity else "",
             margin_mb=capacity.margin_mb if capacity else "",
+            needs_mb=claim.vram_mb,
         )
         if word == "ttl_mismatch":
             raise self._refusal(word, rest, claim)
@@ -143,8 +146,14 @@ class Ledger:
             return None
         if now_s() >= self._measure_at_s.get(claim.gpu, 0.0):
             await self._measure_after(claim.gpu)
-        phase, used_mb, wanted_ms = rest
-        return replace(granted, phase=Phase(phase), used_mb=_or_none(used_mb), others_stand_by=wanted_ms > 0)
+        phase, used_mb, wanted_ms, vram_mb = rest
+        return replace(
+            granted,
+            phase=Phase(phase),
+            used_mb=_or_none(used_mb),
+            vram_mb=vram_mb,
+            others_stand_by=wanted_ms > 0,
+        )
 
     async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
         """Say that the memory is in use now, and how much if that was measured; `None`: lost."""
@@ -158,13 +167,18 @@ class Ledger:
         """Let the next process that asks for this lease hold it at once; the memory stays set aside."""
         return await self._fenced(HAND_OVER, claim, fence) == "ok"
 
-    async def release(self, claim: Claim, fence: int = 0) -> bool:
+    async def release(self, claim: Claim, fence: int = 0, heir: str = "") -> bool:
         """Give the memory back, once it is unloaded, or without a fence leave the queue.
+
+        Args:
+            claim: as it was granted.
+            fence: the token it was granted under.
+            heir: the id of another lease of this owner, that takes the memory over as it is.
 
         Returns:
             Whether the lease was held under this fence, or waited.
         """
-        answer = await self._fenced(RELEASE, claim, fence)
+        answer = await self._fenced(RELEASE, claim, fence, heir=heir)
         if fence:
             await self._measure_after(claim.gpu)
         return answer == "ok"
@@ -190,7 +204,8 @@ class Ledger:
             for name in ("capacity", "epoch")
             for key in await self._in_time(self._matching(pattern + name))
         ]
-        return sorted({key[key.index("{") + 1 : key.index("}")] for key in keys})
+        named = {key[key.index("{") + 1 : key.index("}")] for key in keys}
+        return sorted(gpu for gpu in named if is_gpu(gpu))
 
     async def set_capacity(self, gpu: str, capacity: Capacity) -> None:
         """Set by hand how much memory a GPU has."""
@@ -266,6 +281,7 @@ class Ledger:
         limit = rest[0] if rest else None
         reasons = {
             "conflict": f"lease {claim.lease_id} belongs to another owner, or to another claim",
+            "full": f"{limit} hold or wait for {claim.gpu} already",
             "too_large": f"{claim.vram_mb} MiB claimed, {claim.gpu} can give {limit} MiB",
             "ttl_mismatch": f"the ledger of {claim.gpu} runs with {limit} ms, not {self.options.ttl_ms}",
             "unknown_capacity": f"nobody has said how much memory {claim.gpu} has",

@@ -32,11 +32,16 @@ class Keys(NamedTuple):
         Raises:
             InvalidClaim: the name would not be one hash tag, or not one word.
         """
-        if not re.fullmatch(r"[^\s{}]+", gpu):
+        if not is_gpu(gpu):
             raise InvalidClaim(f"{gpu!r} cannot name a GPU: no spaces, no braces, not empty")
         if not re.fullmatch(r"[^\s{}*?\[\]\\]+", prefix):
             raise InvalidClaim(f"{prefix!r} cannot be a prefix of keys")
         return cls(*(f"{prefix}:{{{gpu}}}:{name}" for name in cls._fields))
+
+
+def is_gpu(name: str) -> bool:
+    """Tell whether a name can be one hash tag, and one word."""
+    return re.fullmatch(r"[^\s{}]+", name) is not None
 
 
 @dataclass(frozen=True)

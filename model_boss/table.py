@@ -46,6 +46,8 @@ class Table:
     ttl_ms: int | None
     fence: int | None
     """The last fencing token that was handed out."""
+    unreadable: int
+    """How many entries that no client of this ledger wrote were removed."""
     leases: tuple[Row, ...]
     """In the order of their grants."""
     waiters: tuple[Row, ...]
@@ -76,6 +78,7 @@ def read_table(gpu: str, now_ms: int, ledger: str, leases: Sequence[str]) -> Tab
         now_ms=now_ms,
         held_mb=facts["held_mb"],
         foreign_mb=facts["foreign_mb"],
+        unreadable=facts.get("unreadable", 0),
         leases=tuple(held),
         waiters=tuple(waiting),
         **known,
@@ -96,6 +99,8 @@ def render(table: Table) -> str:
         lines.append(
             f"  just begun: nothing new is granted for {_seconds(table.grace_until_ms - table.now_ms)}"
         )
+    if table.unreadable:
+        lines.append(f"  {table.unreadable} entries that no client wrote were removed")
     rows: list[tuple[str, ...]] = [
         ("LEASE", "OWNER", "MODEL", "MIB", "PRIORITY", "PHASE", "FENCE", "EXPIRES", "UNUSED", "HOLDER")
     ]
@@ -118,17 +123,22 @@ def _row(lease: dict[str, Any]) -> Row:
 def _cells(row: Row, now_ms: int) -> tuple[str, ...]:
     waits = row.position is not None
     return (
-        row.lease_id,
-        row.owner,
-        row.model,
+        _shown(row.lease_id),
+        _shown(row.owner),
+        _shown(row.model),
         str(row.vram_mb),
         str(row.priority),
         f"waiting, {row.position}" if waits else row.phase,
         "-" if waits else str(row.fence),
         _seconds(row.expires_at_ms - now_ms),
         "-" if waits else _seconds(now_ms - row.idle_since_ms),
-        row.holder or "-",
+        _shown(row.holder) or "-",
     )
+
+
+def _shown(name: str) -> str:
+    """Take out of a stranger's text what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _seconds(ms: int) -> str:

@@ -16,7 +16,9 @@ import asyncio
 import logging
 import random
 import time
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from model_boss.claim import Granted, Held, Phase, Waiting, WaitReason
@@ -184,13 +186,20 @@ class Tenure:
             return
         self._take(lease, sent_at_s, is_renewed=False)
 
-    async def release(self) -> None:
-        """Give back the memory, which is free, or the place in the queue; else it ends by itself."""
-        await self._part(self._ledger.release)
+    def need(self, vram_mb: int) -> None:
+        """Say how much is needed from now on; told with the next renewal."""
+        self.claim = replace(self._claimed(), vram_mb=vram_mb)
+
+    async def release(self, heir: str = "") -> None:
+        """Give back the memory, which is free, or the place in the queue; else it ends by itself.
+
+        Or give it to an heir, another lease of the same owner, as it is.
+        """
+        await self._part("release", partial(self._ledger.release, heir=heir))
 
     async def hand_over(self) -> None:
         """Let another process follow; ask again a little later whether one did."""
-        await self._part(self._ledger.hand_over)
+        await self._part("hand over", self._ledger.hand_over)
         self.handed_over = True
         self._due_at_s = self._now_s() + self._ledger.ttl_s / 3 + min(1.0, self._ledger.ttl_s / 10)
 
@@ -199,7 +208,7 @@ class Tenure:
         if self._answer in (Standing.QUEUED, Standing.REFUSED):
             self._answer = Standing.NONE
 
-    async def _part(self, tell: Callable[[Claim, int], Awaitable[object]]) -> None:
+    async def _part(self, word: str, tell: Callable[[Claim, int], Awaitable[object]]) -> None:
         fence = 0 if self.lease is None else self.lease.fence
         is_there = self._answer in _WAITING if self.lease is None else self._memory_left_s() > 0
         self.lease, self._answer, self._due_at_s = None, Standing.NONE, 0.0
@@ -208,7 +217,7 @@ class Tenure:
         lease_id = self._claimed().lease_id
         try:
             await self._reached(tell(self._claimed(), fence))
-            _LOG.info("lease %s: %s", lease_id, tell.__name__)
+            _LOG.info("lease %s: %s", lease_id, word)
         except LedgerUnavailable as error:
             _LOG.warning("lease %s: not given back, it will expire: %s", lease_id, error.__cause__)
 
@@ -222,6 +231,9 @@ class Tenure:
             _LOG.info("lease %s: granted, fence %d", lease_id, lease.fence)
         if before is None or lease.phase is not before.phase:
             _LOG.info("lease %s: %s", lease_id, lease.phase)
+        leased_mb, needed_mb = lease.vram_mb, self._claimed().vram_mb
+        if leased_mb is not None and leased_mb < needed_mb and lease != before:
+            _LOG.warning("lease %s: %d MiB leased, %d needed", lease_id, leased_mb, needed_mb)
         self.lease = lease
         if is_renewed:
             self._renewed_at_s = sent_at_s

@@ -118,7 +118,7 @@ class DecodeWorker:
             self._start()
 
     def decode(
-        self, content: bytes | FilePart, *, kind: bytes = IMAGE, timeout_s: float | None = None
+        self, content: bytes | bytearray | FilePart, *, kind: bytes = IMAGE, timeout_s: float | None = None
     ) -> PreparedImage:
         """Decode one image, within `timeout_s` where that is less than the limits' own.
 
@@ -189,11 +189,11 @@ class DecodeWorker:
             self._child.wait()
             self._child = None
 
-    def _ask(self, kind: bytes, content: bytes | FilePart, until: float) -> PreparedImage:
+    def _ask(self, kind: bytes, content: bytes | bytearray | FilePart, until: float) -> PreparedImage:
         assert self._socket is not None
         self._socket.settimeout(max(until - time.monotonic(), 0.001))  # 0 would mean not to wait at all
         self._socket.sendall(_HEADER.pack(kind, len(content)))
-        if isinstance(content, bytes):
+        if isinstance(content, bytes | bytearray):
             self._socket.sendall(content)
         elif len(content):  # 0 would mean the whole file
             self._socket.sendfile(content, content.start, len(content))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "manifest.json"
+UNMEASURED_MB: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Manifest:
     """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
     gates: dict[str, Any] | None = None
     """What the version was measured by before it was published, and whether it `passed`; None: by nothing."""
+
+    @property
+    def claimed_mb(self) -> int:
+        """Return what is claimed of a shared GPU for it: as measured, or a number where nothing was."""
+        return self.vram_mb or UNMEASURED_MB
 
 
 def read(directory: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""What several kinds of tests share: one small published network."""
+"""What several kinds of tests share: above all, one small published network."""
 
 from __future__ import annotations
 
@@ -15,26 +15,49 @@ from hypothesis import HealthCheck, settings
 from local.tritonserver import SHARED_MEMORY
 from tests.repository import copy_repository
 
-# No test asserts a wall-clock time: hypothesis must not either.
+# No test asserts a wall-clock time, so hypothesis must not, either.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 STARTED_S = time.time()
+RUN = os.environ.setdefault("IMAJIN_AESTHETIC_TEST_RUN", f"{os.getpid()}-{STARTED_S}")
+"""Inherited by every process that a test starts, and what that starts."""
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves shared memory behind: a container has little of it."""
+    """Fail a run that leaves processes or shared memory behind: a container has little of both."""
     if hasattr(session.config, "workerinput"):
         return  # the process that started the workers looks, after them
-    left = _regions_left_behind()
-    if left:
-        print("\nshared memory was left behind:", *left, sep="\n")  # noqa: T201 - pytest's own output is over
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for what, left in (("processes", _processes_left_behind()), ("shared memory", _regions_left_behind())):
+        if left:
+            print(f"\n{what} left behind:", *left, sep="\n")  # noqa: T201 - pytest's own output is over
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _processes_left_behind(patience_s: float = 10) -> list[str]:
+    """Find processes of this run, but those that end with the process that started them."""
+    deadline_s = time.monotonic() + patience_s
+    while left := [line for line in _command_lines() if "multiprocessing" not in line]:
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.2)
+    return left
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile, or is not ours
+            if f"={RUN}\0".encode() in (process / "environ").read_bytes():
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"{process.name}: {line[:200]}")
+    return found
 
 
 def _regions_left_behind() -> list[Path]:
-    """Find the regions of Tritons that were made since the start and that no process has mapped."""
+    """Find shared memory that Tritons made since the start and that no process has mapped."""
     made = [path for path in SHARED_MEMORY.iterdir() if path.stat().st_mtime >= STARTED_S]
     regions = [path for path in made if path.name.startswith(("imajin_", "triton_python_backend_"))]
     mapped = set()
@@ -46,8 +69,11 @@ def _regions_left_behind() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository in which a small network with random weights is version 1. Its checkpoint lies beside it."""
-    # Exporting takes longest; it is done once for all the processes that run tests (pytest-xdist).
+    """A model repository in which a small network with random weights is version 1.
+
+    Its checkpoint lies beside it.
+    """
+    # The export takes long, so it is done once for all test processes (pytest-xdist).
     of_all = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         of_all = of_all.parent

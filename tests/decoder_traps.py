@@ -1,7 +1,7 @@
 """A decoder that fails as C code fails, for images that ask for it.
 
-Python imports `sitecustomize` when it starts: a directory with one, on PYTHONPATH, reaches the processes that a
-test does not start itself, and the product needs no hook for tests.
+Python imports `sitecustomize` when it starts. A directory with such a module, on PYTHONPATH,
+reaches processes that the test does not start itself. So the product needs no hook for tests.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ sys.meta_path.insert(0, Finder())
 
 
 def set_traps(directory: Path) -> str:
-    """Write the module; return the directory, to stand first on PYTHONPATH."""
+    """Write the module; return its directory, which must come first on PYTHONPATH."""
     (directory / "sitecustomize.py").write_text(_SITE)
     return str(directory)

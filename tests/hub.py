@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face hub: one file, served as the hub's resolve endpoint serves it.
+"""A stand-in for the Hugging Face hub: one file, served as the hub serves it.
 
-`huggingface_hub` reads its environment when it is imported, so what is tested runs in processes of its own,
-under `Hub.environment`.
+`huggingface_hub` reads its environment when it is imported. So the code under test runs in
+processes of its own, under `environment`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ COMMIT: Final = "c0ffee" + 34 * "0"
 
 @dataclass
 class Hub:
-    """The server; every request for the file is kept in `requests`."""
+    """The server; `requests` has every request for the file."""
 
     path: str
-    """`owner/name/resolve/main/file`"""
+    """The path of the file: `owner/name/resolve/main/file`."""
     content: bytes
     etag: str = ""
-    """By default the content's sha256, as the hub gives it for large files."""
+    """By default the sha256 of the content, as the hub gives it for large files."""
     status: int = 200
     cut_after: int | None = None
-    """The first download ends after so many bytes, without a word."""
+    """The first download is cut off after this many bytes."""
     requests: list[str] = field(default_factory=list)
-    """`HEAD`, `GET` or `GET bytes=7-`"""
+    """Each is `HEAD`, `GET` or `GET bytes=7-`."""
 
     def __enter__(self) -> Self:
         self.etag = self.etag or hashlib.sha256(self.content).hexdigest()
@@ -60,7 +60,7 @@ class Hub:
 
 
 def environment(cache: Path, endpoint: str, **more: str) -> dict[str, str]:
-    """Return an environment with this endpoint and cache, and with no proxy between."""
+    """Return an environment with this endpoint and cache, and with no proxy in between."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -77,7 +77,7 @@ def nobody() -> str:
 
 
 def python(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python in that environment."""
+    """Run Python with these arguments in that environment."""
     return subprocess.run(
         [sys.executable, *arguments], env=env, capture_output=True, text=True, check=False, timeout=250
     )

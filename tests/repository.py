@@ -1,4 +1,4 @@
-"""A model repository of a test's own: copied from the checkout, without published versions."""
+"""A model repository for one test, copied from the checkout without published versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHECKOUT: Final = Path(__file__).parents[1]
 
 
 def copy_repository(target: Path) -> Path:
-    """Copy the three model directories; what somebody published and promoted in the checkout stays there."""
+    """Copy the three model directories, but nothing that was published in the checkout."""
     shutil.copytree(
         CHECKOUT / "model_repository",
         target,

@@ -1,4 +1,4 @@
-"""A network of a few layers with random weights, for tests: milliseconds, not half a second."""
+"""A network of a few layers with random weights, built in milliseconds instead of half a second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL: Final = Dimensions(
 
 
 def small_network(seed: int = 0) -> RewardNetwork:
-    """Build it from a seed, with weights spread so that images and prompts matter."""
+    """Build the network from a seed, with weights spread so that images and prompts matter."""
     network = RewardNetwork(SMALL)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
@@ -43,7 +43,7 @@ def small_network(seed: int = 0) -> RewardNetwork:
 
 
 def _offset(network: RewardNetwork) -> torch.Tensor:
-    """Score a grey picture without words, so that it can be made the origin."""
+    """Score a grey picture without words, so that this score can be made the zero."""
     pixels = torch.full((1, 3, 224, 224), 128, dtype=torch.uint8)
     tokens = torch.tensor([[101, 102]])
     with torch.no_grad():
@@ -52,6 +52,6 @@ def _offset(network: RewardNetwork) -> torch.Tensor:
 
 
 def save_small_checkpoint(path: Path, seed: int = 0) -> Path:
-    """Write it as safetensors."""
+    """Write the small network as safetensors."""
     checkpoint.save(small_network(seed), path)
     return path

@@ -1,4 +1,4 @@
-"""Published versions, changed in ways that no digest shows."""
+"""Published versions that were changed in ways that no digest shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def score_nan(directory: Path) -> None:
-    """Make a version score everything with NaN, its manifest agreeing with its files."""
+    """Make a version score everything with NaN; its manifest still agrees with its files."""
     path = directory / GRAPH_FILE_NAME
     model = onnx.load(path, load_external_data=False)
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.bias")
@@ -32,7 +32,7 @@ def claim_preprocessing(directory: Path, digest: str) -> None:
 
 
 def agree(directory: Path) -> None:
-    """Make a manifest name the files as they are."""
+    """Make a manifest name the files as they are now."""
     content = manifest.read(directory)
     files = {name: sha256(directory / name) for name in content.files}
     manifest.write(dataclasses.replace(content, files=files), directory)

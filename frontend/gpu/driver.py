@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from frontend.errors import DeadlineExceeded
@@ -108,6 +109,7 @@ class Driver:
             self._tenure.forget_answer()
         await self._look_for_use()
         tenure, options = self._tenure, self._options
+        self._need()
         if tenure.outage is None:
             self._may_unload_unproven = True
         is_long_away = tenure.outage_s > options.ttl_s and not options.fail_open
@@ -125,6 +127,12 @@ class Driver:
             is_due=tenure.due_in_s(is_urgent=self._is_urgent()) <= 0,
             is_unproven=is_long_away and self._may_unload_unproven,
         )
+
+    def _need(self) -> None:
+        """Say what the memory of what is loaded now comes to: another version may be there too."""
+        if self._model is ModelState.READY and self._tenure.lease is not None:
+            with suppress(Unavailable):
+                self._tenure.need(self._options.vram_mb(self._control.loaded))
 
     async def _look(self) -> ModelState:
         timeout_s = max(0.5, min(2.0, self._options.ttl_s / 6))
@@ -200,8 +208,8 @@ class Driver:
         if server_id == _DEFAULT_SERVER_ID:
             _LOG.warning("Triton runs under its default id: two of them on one GPU would share one lease")
         options = self._options
-        vram_mb, priority = options.vram_mb(), options.priority
-        return Claim(options.gpu, server_id, _OWNER, NETWORK.name, vram_mb, priority, options.holder)
+        needed_mb, priority = options.vram_mb(self._control.loaded), options.priority
+        return Claim(options.gpu, server_id, _OWNER, NETWORK.name, needed_mb, priority, options.holder)
 
     async def _load(self) -> None:
         _LOG.info("lease %s: model loading", self._lease_id)

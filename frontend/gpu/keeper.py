@@ -24,7 +24,7 @@ from frontend.triton.state import ModelState
 from model_boss import LedgerUnavailable, Standing, Tenure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
     from frontend.deadline import Deadline
@@ -61,8 +61,8 @@ class KeeperOptions:
     """This frontend's name among those of its Triton."""
     ttl_s: float
     priority: int
-    vram_mb: Callable[[], int]
-    """What the version that would be loaded takes; raises `Unavailable` where there is none."""
+    vram_mb: Callable[[Collection[int]], int]
+    """What the served versions take, and these that are loaded; raises `Unavailable` where none is served."""
     wait_s: float
     idle_release_s: float
     """0: never."""
@@ -187,7 +187,7 @@ class Keeper:
             fence=lease.fence if lease is not None else others.fence if others is not None else None,
             keeper=options.holder if is_ours else others.holder if others is not None else None,
             priority=options.priority,
-            vram_mb=None if claim is None or not is_ours else claim.vram_mb,
+            vram_mb=None if lease is None or claim is None else lease.vram_mb or claim.vram_mb,
             expires_in_s=None if expires_in_s is None else round(expires_in_s, 3),
             is_unprotected=tenure.standing is Standing.UNPROTECTED,
             outage=tenure.outage,
@@ -243,7 +243,7 @@ class Keeper:
         if trouble is not None and not self._driver.has_timed_out:
             return trouble.detail
         try:
-            claimed_mb = self._options.vram_mb()
+            claimed_mb = self._options.vram_mb(())
             room_mb = await self._ledger.room_mb(self._options.gpu)
         except Unavailable as error:
             return error.detail

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from frontend.triton.errors import NotReady
 from reward import deployment, manifest
@@ -11,11 +11,10 @@ from reward.contract import NETWORK
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from model_boss import GpuLedger
-
-_UNMEASURED_MB: Final = 2048
 
 
 def load_ledger(name: str, gpu: str) -> GpuLedger:
@@ -35,14 +34,49 @@ def load_ledger(name: str, gpu: str) -> GpuLedger:
     return ledger
 
 
-def measured_mb(repository: Path) -> int:
-    """Read in the manifest of the version that would be loaded what it takes; else take a number.
+def served_versions(repository: Path) -> tuple[int, ...]:
+    """Return the versions that requests are sent to; none where nobody has said: any will do.
+
+    One that was deleted by hand is not waited for.
+    """
+    if not deployment.path(repository).exists():
+        return ()
+    try:
+        there = deployment.published(repository)
+        return tuple(version for version in deployment.read(repository).versions if version in there)
+    except VersionError:
+        return ()
+
+
+def needed_mb(repository: Path, loaded: Collection[int] = (), *, each_mb: int | None = None) -> int:
+    """Add up what the served versions take, and what is loaded beside them, by their manifests.
+
+    A promotion loads the new version beside the old one, and a canary stays there.
+
+    Args:
+        repository: of the models.
+        loaded: the versions in Triton's memory.
+        each_mb: what an operator says that a version takes, in the place of the manifests.
 
     Raises:
         NotReady: no version is promoted.
     """
     try:
-        content = manifest.read(repository / NETWORK.name / str(deployment.read(repository).stable))
+        served = deployment.read(repository)
+        stable_mb = each_mb or _vram_mb(repository, served.stable)
     except VersionError as error:
+        if each_mb is not None:
+            return each_mb * max(1, len(loaded))  # the repository cannot be read from here
         raise NotReady("no version is promoted", internal=str(error)) from error
-    return content.vram_mb or _UNMEASURED_MB
+    beside = {*served.versions, *loaded} - {served.stable}
+    return stable_mb + sum(each_mb or _vram_mb(repository, version, or_else=True) for version in beside)
+
+
+def _vram_mb(repository: Path, version: int, *, or_else: bool = False) -> int:
+    """Read what a version was measured to take; a number where it was not, or where it is gone."""
+    try:
+        return manifest.read(repository / NETWORK.name / str(version)).claimed_mb
+    except VersionError:
+        if or_else:
+            return manifest.UNMEASURED_MB
+        raise

@@ -7,11 +7,15 @@ runs. Finding the end of such a string is a search for one byte, and what is lef
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from frontend.http.errors import PayloadTooLarge
 from frontend.images.shared_bytes import Piece, SharedBytes
 
-_MIN_BYTES: Final = 2**16
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MIN_BYTES: Final = 2**10
 _MAX_FIELDS: Final = 256
 _MAX_GAP_BYTES: Final = 64  # of blanks around a colon
 _BLANKS: Final = b" \t\r\n"
@@ -28,27 +32,40 @@ class LongStrings:
         """Return a parsed value; of one that was cut out, what stood between its quotes."""
         return self._strings.get(value, value)
 
-    def cut(self, content: SharedBytes, name: str) -> bytes:
-        """Return `content` with a word for each long string value of a field called `name`."""
-        key = f'"{name}"'.encode()
+    def cut(self, content: SharedBytes, name: str, *, max_rest_bytes: int) -> bytes:
+        """Return `content` with a word for each long string value of a field called `name`.
+
+        Raises:
+            PayloadTooLarge: what is left is long all the same.
+        """
+        places = list(_find(content, f'"{name}"'.encode()))
+        if len(content) - sum(end - start for start, end in places) > max_rest_bytes:
+            raise PayloadTooLarge(f"beside its images the body has more than {max_rest_bytes} bytes")
         kept: list[bytes] = []
         position = 0
-        for _ in range(_MAX_FIELDS):
-            found = content.find(key, position)
-            if found < 0:
-                break
-            start = _value_start(content, found + len(key))
-            end = content.find(b'"', start)
-            if end - start >= _MIN_BYTES and content.read(end - 1, end) != b"\\":
-                word = f"{self._mark}{len(self._strings)}"
-                self._strings[word] = Piece(content, start, end)
-                kept += [content.read(position, start), word.encode()]
-            else:  # short, or no base64: the parser will say what it is
-                end = found + len(key)
-                kept.append(content.read(position, end))
+        for start, end in places:
+            word = f"{self._mark}{len(self._strings)}"
+            self._strings[word] = Piece(content, start, end)
+            kept += [content.read(position, start), word.encode()]
             position = end
         kept.append(content.read(position, len(content)))
         return b"".join(kept)
+
+
+def _find(content: SharedBytes, key: bytes) -> Iterator[tuple[int, int]]:
+    """Find where the long strings behind a key begin and end, without their quotes."""
+    position = 0
+    for _ in range(_MAX_FIELDS):
+        found = content.find(key, position)
+        if found < 0:
+            return
+        position = found + len(key)
+        start = _value_start(content, position)
+        end = content.find(b'"', start)
+        # Else it is short, or no base64: the parser will say what it is.
+        if end - start >= _MIN_BYTES and content.read(end - 1, end) != b"\\":
+            yield start, end
+            position = end
 
 
 def _value_start(content: SharedBytes, position: int) -> int:

@@ -51,6 +51,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     images.ImageUndecodable: Kind(422, "image_undecodable", "The image cannot be decoded"),
     images.ImageUrlForbidden: Kind(422, "image_url_forbidden", "The image URL is not allowed"),
     images.ImageUnreachable: Kind(422, "image_unreachable", "The image cannot be fetched"),
+    images.TooManyFetched: _OVERLOADED,
     scoring.PromptInvalid: _INVALID,
     scoring.UnknownVersion: Kind(422, "unknown_version", "This version is not served"),
     scoring.Overloaded: _OVERLOADED,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 
 from frontend.errors import ServiceError
-from frontend.http.errors import PayloadTooLarge, Unauthorized
+from frontend.http.body_limits import Body, BodyLimits
+from frontend.http.errors import InvalidRequest, Unauthorized
 from frontend.http.problem import problem
-from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,30 +25,6 @@ if TYPE_CHECKING:
 _OPEN_PATHS: Final = frozenset({"/", "/health", "/health/live", "/health/ready"})
 _OPEN_PREFIX: Final = "/static/"  # what the page consists of
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_RETRY_AFTER_S: Final = 1.0
-
-
-class BodyLimits:
-    """How large one body may be, and all bodies together that are held at one moment."""
-
-    def __init__(self, *, max_body_bytes: int, max_buffered_bytes: int) -> None:
-        self.max_body_bytes = max_body_bytes
-        self._max_buffered_bytes = max_buffered_bytes
-        self.buffered_bytes = 0
-
-    def take(self, count: int) -> None:
-        """Count bytes that have been received, or announced.
-
-        Raises:
-            Overloaded: too many are held.
-        """
-        if self.buffered_bytes + count > self._max_buffered_bytes:
-            raise Overloaded("too many large bodies are being received", retry_after_s=_RETRY_AFTER_S)
-        self.buffered_bytes += count
-
-    def give_back(self, count: int) -> None:
-        """Count bytes as no longer held."""
-        self.buffered_bytes -= count
 
 
 class RequestLimitsMiddleware:
@@ -80,13 +56,13 @@ class _Exchange:
         self._keys = keys
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._notes: dict[str, object] = scope["state"]["notes"]
-        self._received_bytes = 0
-        self._held_bytes = 0
-        self._body_read = asyncio.Event()
+        self._body = Body()
         self._answering = False
+        self._is_last = False
 
     async def run(self, app: ASGIApp) -> None:
         try:
+            self._check_framing()
             self._check_key()
             self._check_announced_size()
             if self._scope["method"] in _WITHOUT_BODY:
@@ -100,19 +76,14 @@ class _Exchange:
         except Exception:  # noqa: BLE001 - the outermost frame on the REST side
             await self._fail(ServiceError("an internal error occurred", internal=traceback.format_exc()))
         finally:
-            self._limits.give_back(self._held_bytes)
-            self._notes["received_bytes"] = self._received_bytes
+            self._limits.let_go(self._body)
+            self._notes["received_bytes"] = self._body.received_bytes
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            count = len(message.get("body", b""))
-            self._received_bytes += count
-            if self._received_bytes > self._limits.max_body_bytes:
-                raise self._too_large()
-            self._hold(self._received_bytes)
-            if not message.get("more_body", False):
-                self._body_read.set()
+        message = await self._body.receive(self._receive)
+        self._limits.hold(self._body, self._body.received_bytes)
+        if self._body.is_read.is_set():
+            self._limits.arrived(self._body)
         return message
 
     async def send(self, message: Message) -> None:
@@ -132,20 +103,15 @@ class _Exchange:
             raise Unauthorized("send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
         self._notes["key"] = name
 
+    def _check_framing(self) -> None:
+        """Refuse a body of two lengths: whoever stands before us may have read the other (RFC 9112)."""
+        if {b"content-length", b"transfer-encoding"} <= self._headers.keys():
+            self._is_last = True
+            raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another")
+
     def _check_announced_size(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
-        size = int(announced) if announced.isdigit() else 0
-        if size > self._limits.max_body_bytes:
-            raise self._too_large()
-        self._hold(size)  # bodies for which there is no room are refused before they arrive
-
-    def _hold(self, size: int) -> None:
-        if size > self._held_bytes:
-            self._limits.take(size - self._held_bytes)
-            self._held_bytes = size
-
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the body has more than the {self._limits.max_body_bytes} bytes allowed")
+        self._limits.hold(self._body, int(announced) if announced.isdigit() else 0)
 
     async def _until_gone(self, app: ASGIApp) -> None:
         """Run the application, and cancel it when its client closes the connection."""
@@ -163,7 +129,7 @@ class _Exchange:
         work.result()
 
     async def _gone(self) -> None:
-        await self._body_read.wait()
+        await self._body.is_read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -171,4 +137,7 @@ class _Exchange:
         if error.internal is not None:
             self._notes["internal"] = error.internal
         if not self._answering:
-            await problem(error, self._scope["state"]["request_id"])(self._scope, self._receive, self.send)
+            response = problem(error, self._scope["state"]["request_id"])
+            if self._is_last:
+                response.headers["Connection"] = "close"
+            await response(self._scope, self._receive, self.send)

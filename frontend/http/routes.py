@@ -256,7 +256,7 @@ def _model(served: ServedVersion) -> schemas.ModelInfo:
 
 def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
     manifest = served.manifest
-    gates: dict[str, Any] = getattr(manifest, "gates", None) or {}
+    gates = manifest.gates or {}
     return schemas.VersionInfo(
         version=served.version,
         role=served.role,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -51,8 +51,18 @@ ModelVersion = Annotated[
 ]
 
 
+_MAX_FIELDS: Final = 16
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_small(cls, content: object) -> object:
+        if isinstance(content, dict) and len(content) > _MAX_FIELDS:  # each would be an error
+            raise ValueError(f"there are more fields than the {len(cls.model_fields)} known")
+        return content
 
 
 class Question(_Body):

@@ -48,7 +48,7 @@ class DecodePool:
         """Prepare; `module` is what a worker runs, and `on_worker_lost` is called in some thread."""
         self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
         self._idle: SimpleQueue[DecodeWorker] = SimpleQueue()
-        self._turns = Turns(workers)
+        self._turns = Turns(workers, max_each=max(1, workers - 1))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._left = False
 
@@ -72,7 +72,7 @@ class DecodePool:
         await finishing
 
     async def decode(
-        self, source: bytes | Base64, *, timeout_s: float, request: object = None
+        self, source: bytes | bytearray | Base64, *, timeout_s: float, request: object = None
     ) -> PreparedImage:
         """Decode one image within `timeout_s`, the wait for a worker included.
 
@@ -95,7 +95,9 @@ class DecodePool:
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the image was decoded") from None
 
-    def _submit(self, source: bytes | Base64, deadline: float, request: object) -> Future[PreparedImage]:
+    def _submit(
+        self, source: bytes | bytearray | Base64, deadline: float, request: object
+    ) -> Future[PreparedImage]:
         """Have a thread do it; the turn ends with the work, whether or not somebody waits for it still."""
         try:
             future = self._threads.submit(self._work, source, deadline)
@@ -106,10 +108,10 @@ class DecodePool:
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turns.give_back, request))
         return future
 
-    def _work(self, source: bytes | Base64, deadline: float) -> PreparedImage:
+    def _work(self, source: bytes | bytearray | Base64, deadline: float) -> PreparedImage:
         worker = self._idle.get()
         try:
-            kind = IMAGE if isinstance(source, bytes) else _BASE64
+            kind = IMAGE if isinstance(source, bytes | bytearray) else _BASE64
             content = json.dumps(source)[1:-1].encode() if isinstance(source, str) else source
             return worker.decode(content, kind=kind, timeout_s=deadline - time.monotonic())
         except reward.errors.RewardError as error:

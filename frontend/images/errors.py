@@ -6,6 +6,8 @@ ImageError
 ├── ImageTooLarge       more pixels, bytes or memory than allowed
 ├── ImageUndecodable    damaged, no image, of another format, or its decoder hung or crashed
 └── DecoderStopped      the service is ending
+
+TooManyFetched          there is no room: the error of the whole request
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ class ImageUndecodable(ImageError):
 
 class DecoderStopped(ImageError):
     """The pool of decode workers has been left."""
+
+
+class TooManyFetched(ServiceError):
+    """There is no room for what is fetched."""
 
 
 def too_large(max_bytes: int) -> ImageTooLarge:

@@ -22,14 +22,17 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.errors import DeadlineExceeded
 from frontend.images import addresses
 from frontend.images.addresses import Address, AllowEntry, Gate, Mode, Reason, Refused, Target
 from frontend.images.errors import ImageUnreachable, ImageUrlForbidden, too_large
+from frontend.images.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
+
+    from _typeshed import WriteableBuffer
 
 _HEADERS: Final = {
     "User-Agent": "imajin-aesthetic",
@@ -38,6 +41,12 @@ _HEADERS: Final = {
 }
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOOKUP_THREADS: Final = 32
+
+_MAX_READ_BYTES: Final = 2**14
+_MAX_INFLATED_BYTES: Final = 2**18
+_FREE_PARTS: Final = 256
+_MIN_PART_BYTES: Final = 256
+"""Parsing a chunk of one byte takes a microsecond, and 256 KiB of them, read at once, 30 ms."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,8 @@ class FetchPolicy:
     connect_timeout_s: float = 3.0
     total_timeout_s: float = 10.0
     max_redirects: int = 3
-    max_connections: int = 64
+    max_fetches: int = 128
+    max_fetches_of_host: int = 32
 
 
 class Fetcher:
@@ -69,6 +79,7 @@ class Fetcher:
         self._gate = Gate(policy.mode, policy.allow, policy.ports, is_public)
         self._on_denied = on_denied
         self._resolver = resolver or _SystemResolver(policy.connect_timeout_s)
+        self._turns = Turns(policy.max_fetches, max_each=policy.max_fetches_of_host)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,7 +87,8 @@ class Fetcher:
             connector=aiohttp.TCPConnector(
                 resolver=self._resolver,
                 use_dns_cache=False,
-                limit=self._policy.max_connections,
+                limit=self._policy.max_fetches,
+                limit_per_host=self._policy.max_fetches_of_host,  # for those who are redirected to it
                 socket_factory=self._open_socket,
             ),
             auto_decompress=False,
@@ -93,8 +105,13 @@ class Fetcher:
             await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: str, *, timeout_s: float) -> bytes:
-        """Download one image within `timeout_s` and the policy's own total.
+    async def fetch(
+        self, url: str, *, timeout_s: float, take: Callable[[int], None] = lambda _: None
+    ) -> bytearray:
+        """Download one image within `timeout_s` and, once it has begun, the policy's own total.
+
+        So many are fetched at once, and so many of one host; others wait, and hosts take turns. `take` is
+        told of bytes as they arrive, and may raise.
 
         Raises:
             ImageUrlForbidden: scheme, host, port or address, of the URL or of a redirect.
@@ -102,19 +119,30 @@ class Fetcher:
             ImageTooLarge: more bytes than the policy allows.
             DeadlineExceeded: `timeout_s` passed.
         """
-        policy_s = self._policy.total_timeout_s
         try:
-            async with asyncio.timeout(min(timeout_s, policy_s)) as scope:
-                return await self._follow(url)
+            target = addresses.parse_url(url)
+            self._gate.admit(target)
+            async with asyncio.timeout(timeout_s):
+                await self._turns.take(target.host)
+                try:
+                    return await self._fetch(target, take)
+                finally:
+                    self._turns.give_back(target.host)
         except Refused as refused:
             self._on_denied(refused.reason)
             raise ImageUrlForbidden(refused.detail) from refused
         except TimeoutError as error:
-            if not scope.expired():  # aiohttp's own limit for one connection
-                raise _unreachable("the image's host did not answer in time", error) from error
-            if timeout_s <= policy_s:
-                raise DeadlineExceeded("the deadline passed while the image was fetched") from error
-            raise ImageUnreachable(f"fetching the image took longer than {policy_s:g} s") from error
+            raise DeadlineExceeded("the deadline passed while the image was fetched") from error
+
+    async def _fetch(self, target: Target, take: Callable[[int], None]) -> bytearray:
+        total_s = self._policy.total_timeout_s
+        try:
+            async with asyncio.timeout(total_s) as scope:
+                return await self._follow(target, take)
+        except TimeoutError as error:
+            if scope.expired():
+                raise ImageUnreachable(f"fetching the image took longer than {total_s:g} s") from error
+            raise _unreachable("the image's host did not answer in time", error) from error  # aiohttp's limit
         except aiohttp.ClientConnectorDNSError as error:
             raise _unreachable("the name of the image's host cannot be resolved", error) from error
         except aiohttp.ClientPayloadError as error:
@@ -122,33 +150,22 @@ class Fetcher:
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable("the image's host cannot be reached", error) from error
 
-    async def fetch_all(self, urls: Sequence[str], *, timeout_s: float) -> list[bytes | ServiceError]:
-        """Download the images of one batch at once, the same URL once; answers in the order of `urls`."""
-        async with asyncio.TaskGroup() as group:
-            tasks = {url: group.create_task(self._attempt(url, timeout_s)) for url in dict.fromkeys(urls)}
-        return [tasks[url].result() for url in urls]
-
-    async def _attempt(self, url: str, timeout_s: float) -> bytes | ServiceError:
-        try:
-            return await self.fetch(url, timeout_s=timeout_s)
-        except ServiceError as error:
-            return error
-
-    async def _follow(self, url: str) -> bytes:
-        target = addresses.parse_url(url)
+    async def _follow(self, target: Target, take: Callable[[int], None]) -> bytearray:
         userinfo = target.userinfo
         for _ in range(self._policy.max_redirects + 1):
-            self._gate.admit(target)
-            answer = await self._request(target, userinfo)
-            if isinstance(answer, bytes):
+            answer = await self._request(target, userinfo, take)
+            if isinstance(answer, bytearray):
                 return answer
             following = addresses.parse_url(answer, base=target)
+            self._gate.admit(following)
             if following.origin != target.origin:
                 userinfo = None
             target = following
         raise ImageUnreachable(f"the URL redirects more than {self._policy.max_redirects} times")
 
-    async def _request(self, target: Target, userinfo: str | None) -> bytes | str:
+    async def _request(
+        self, target: Target, userinfo: str | None, take: Callable[[int], None]
+    ) -> bytearray | str:
         """Return the image, or the Location of another one."""
         if self._session is None:
             raise RuntimeError("the Fetcher has not been entered")
@@ -163,7 +180,7 @@ class Fetcher:
                     return location
                 if response.status != 200:
                     raise ImageUnreachable(f"the image's host answered {response.status}")
-                return await self._read(response)
+                return await self._read(response, take)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             if dial.refused is not None:
                 raise dial.refused from error
@@ -180,26 +197,43 @@ class Fetcher:
         except Refused as refused:
             dial.refused = refused
             raise PermissionError(errno.EACCES, "the address is not allowed") from refused
-        return socket.socket(family, kind, protocol)
+        return _Sipping(family, kind, protocol)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, take: Callable[[int], None]) -> bytearray:
         max_bytes = self._policy.max_bytes
         if (response.content_length or 0) > max_bytes:  # a hint that spares the transfer, no more
             raise too_large(max_bytes)
         inflater = _inflater(response.headers.get("Content-Encoding", ""))
         body = bytearray()
-        received = 0
-        async for chunk in response.content.iter_any():
+        received = parts = 0
+        async for chunk, _ in response.content.iter_chunks():
             received += len(chunk)
-            try:
-                body += inflater.decompress(chunk, max_bytes + 1 - len(body)) if inflater else chunk
-            except zlib.error as error:
-                raise _unreachable("the image's content encoding is damaged", error) from error
-            if max(received, len(body)) > max_bytes:
+            parts += 1
+            if parts > _FREE_PARTS + received // _MIN_PART_BYTES:
+                raise ImageUnreachable("the image's host sends it in crumbs")
+            if received > max_bytes:
                 raise too_large(max_bytes)
+            for part in (chunk,) if inflater is None else _inflated(chunk, inflater):
+                take(len(part))
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
+                if inflater is not None:
+                    await asyncio.sleep(0)
         if inflater and not inflater.eof:
             raise ImageUnreachable("the image's host ended its answer early")
-        return bytes(body)
+        return body
+
+
+class _Sipping(socket.socket):
+    """A socket that reads little at once, so that parsing it gives others their turns."""
+
+    def recv(self, count: int, flags: int = 0, /) -> bytes:
+        return super().recv(min(count, _MAX_READ_BYTES), flags)
+
+    def recv_into(self, buffer: WriteableBuffer, count: int = 0, flags: int = 0, /) -> int:
+        """Read for TLS."""
+        return super().recv_into(buffer, min(count or len(memoryview(buffer)), _MAX_READ_BYTES), flags)
 
 
 @dataclass
@@ -263,6 +297,19 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
         case "deflate":
             return zlib.decompressobj()
     raise ImageUnreachable("the image's host answered in a content encoding that was not asked for")
+
+
+def _inflated(data: bytes, inflater: zlib._Decompress) -> Iterator[bytes]:
+    """Inflate in parts that take a millisecond each."""
+    while True:
+        try:
+            part = inflater.decompress(data, _MAX_INFLATED_BYTES)
+        except zlib.error as error:
+            raise _unreachable("the image's content encoding is damaged", error) from error
+        yield part
+        data = inflater.unconsumed_tail
+        if not data and len(part) < _MAX_INFLATED_BYTES:
+            return
 
 
 def _basic(userinfo: str) -> str:

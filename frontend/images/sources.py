@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from frontend.errors import ServiceError
+from frontend.images.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from frontend.deadline import Deadline
     from frontend.images.decode import Base64, DecodePool
     from frontend.images.fetch import Fetcher
+    from frontend.images.room import FetchRoom
     from frontend.metrics import Metrics
     from reward import PreparedImage
+
+    Encoded = bytes | bytearray | Base64
+    """An image as its sender or its host gave it."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -28,44 +37,77 @@ class Source:
 
 
 class ImageLoader:
-    """Fetches and decodes the images of one request side by side."""
+    """Fetches the images of one request side by side, and decodes them."""
 
-    def __init__(self, fetcher: Fetcher, pool: DecodePool, metrics: Metrics) -> None:
+    def __init__(self, fetcher: Fetcher, room: FetchRoom, pool: DecodePool, metrics: Metrics) -> None:
         self._fetcher = fetcher
+        self._room = room
         self._pool = pool
         self._metrics = metrics
 
-    async def load(self, sources: Sequence[Source], deadline: Deadline) -> list[PreparedImage | ServiceError]:
-        """Load the images of one request; one that fails stands as its error and stops no other."""
-        fetched = await self._fetch([source.url for source in sources if source.url is not None], deadline)
-        async with asyncio.TaskGroup() as group:
-            request = object()
-            tasks = [
-                group.create_task(self._load_one(source, fetched, deadline, request)) for source in sources
-            ]
-        return [task.result() for task in tasks]
+    @asynccontextmanager
+    async def fetched(
+        self, sources: Sequence[Source], deadline: Deadline
+    ) -> AsyncIterator[list[Encoded | ServiceError]]:
+        """Hold the encoded images of one request for the duration of the block.
 
-    async def _fetch(self, urls: list[str], deadline: Deadline) -> dict[str, bytes | ServiceError]:
+        One that cannot be fetched stands as its error and stops no other.
+
+        Raises:
+            ServiceError: there is no room for what is fetched, or the deadline passed.
+        """
+        with self._room.holding() as take:
+            urls = list(dict.fromkeys(source.url for source in sources if source.url is not None))
+            answers = dict(zip(urls, await self._fetch(urls, deadline, take), strict=True))
+            yield [_encoded(source) if source.url is None else answers[source.url] for source in sources]
+
+    async def decoded(
+        self, images: Sequence[Encoded | ServiceError], deadline: Deadline
+    ) -> list[PreparedImage | ServiceError]:
+        """Decode the images of one request; one that fails stands as its error and stops no other.
+
+        Raises:
+            ServiceError: the deadline passed, or the service is ending.
+        """
+        request = object()
+        return await _all(lambda image: self._decode(image, deadline, request), images)
+
+    async def _fetch(
+        self, urls: list[str], deadline: Deadline, take: Callable[[int], None]
+    ) -> list[bytearray | ServiceError]:
         if not urls:
-            return {}
+            return []
         with self._metrics.stage("fetch"):
-            answers = await self._fetcher.fetch_all(urls, timeout_s=deadline.remaining_s())
-        return dict(zip(urls, answers, strict=True))
+            timeout_s = deadline.remaining_s()
+            return await _all(lambda url: self._fetcher.fetch(url, timeout_s=timeout_s, take=take), urls)
 
-    async def _load_one(
-        self, source: Source, fetched: dict[str, bytes | ServiceError], deadline: Deadline, request: object
-    ) -> PreparedImage | ServiceError:
-        try:
-            encoded = self._encoded(source, fetched)
-            with self._metrics.stage("decode"):
-                return await self._pool.decode(encoded, timeout_s=deadline.remaining_s(), request=request)
-        except ServiceError as error:
-            return error
+    async def _decode(
+        self, image: Encoded | ServiceError, deadline: Deadline, request: object
+    ) -> PreparedImage:
+        if isinstance(image, ServiceError):
+            raise image
+        with self._metrics.stage("decode"):
+            return await self._pool.decode(image, timeout_s=deadline.remaining_s(), request=request)
 
-    def _encoded(self, source: Source, fetched: dict[str, bytes | ServiceError]) -> bytes | Base64:
-        if source.url is not None:
-            answer = fetched[source.url]
-            if isinstance(answer, ServiceError):
-                raise answer
-            return answer
-        return source.data or b"" if source.base64 is None else source.base64
+
+def _encoded(source: Source) -> Encoded:
+    return source.data or b"" if source.base64 is None else source.base64
+
+
+async def _all(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T]) -> list[R | ServiceError]:
+    """Do all at once; an image's error stands for it, any other ends the rest and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_attempt(work, item)) for item in items]
+    except ExceptionGroup as errors:
+        if errors.split(ServiceError)[1] is not None:
+            raise  # a defect of ours
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]
+
+
+async def _attempt(work: Callable[[T], Coroutine[Any, Any, R]], item: T) -> R | ServiceError:
+    try:
+        return await work(item)
+    except ImageError as error:
+        return error

@@ -32,17 +32,18 @@ class Admission:
         self.queued = 0
 
     @asynccontextmanager
-    async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[None]:
-        """Hold `images` places for the duration of the block.
+    async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[float]:
+        """Hold `images` places for the duration of the block; yield the seconds that it waited.
 
         Raises:
             Overloaded: the queue is full; says when to come back.
             DeadlineExceeded: the deadline passed in the queue.
         """
+        arrived = time.monotonic()
         await self._enter(images, deadline)
         started = time.monotonic()
         try:
-            yield
+            yield started - arrived
         finally:
             # The time in which one image's place becomes free again, at the present load.
             image_s = (time.monotonic() - started) / images
@@ -50,12 +51,20 @@ class Admission:
             self.in_work -= images
             self._wake()
 
+    def check(self, images: int) -> None:
+        """Refuse what would be refused now, before anything is fetched for it.
+
+        Raises:
+            Overloaded: the queue is full; says when to come back.
+        """
+        if not self._is_free(images) and self.queued + images > self._max_queue:
+            raise Overloaded("the queue is full", retry_after_s=self._retry_after_s())
+
     async def _enter(self, images: int, deadline: Deadline) -> None:
-        if not self._waiting and self.in_work + images <= self._max_concurrency:
+        if self._is_free(images):
             self.in_work += images
             return
-        if self.queued + images > self._max_queue:
-            raise Overloaded("the queue is full", retry_after_s=self._retry_after_s())
+        self.check(images)
         turn = asyncio.get_running_loop().create_future()
         entry = (images, turn)
         self._waiting.append(entry)
@@ -73,6 +82,9 @@ class Admission:
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded("the deadline passed while the request waited for its turn") from error
             raise
+
+    def _is_free(self, images: int) -> bool:
+        return not self._waiting and self.in_work + images <= self._max_concurrency
 
     def _wake(self) -> None:
         while self._waiting:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from frontend.errors import DeadlineExceeded, ServiceError
+from frontend.errors import ServiceError
 from frontend.scoring import canary
 from frontend.scoring.cache import Question
 from frontend.scoring.errors import PromptInvalid, UnknownVersion
@@ -86,23 +85,23 @@ class Pipeline:
             ServiceError: whatever concerns the whole request; an image's own failure stands in its
                 place.
         """
-        arrived = time.perf_counter()
-        async with self._admission.admit(len(sources), deadline):
-            self._metrics.stage_seconds.labels("queue").observe(time.perf_counter() - arrived)
-            served = await self._client.served(deadline)
-            named = self._find(version, served)
-            # Before any work is done for nothing. A model that is not loaded yet is not loaded for
-            # pictures that cannot be read, or are known.
-            if self._keeper is None or self._keeper.is_ready:
-                self._client.check(named or served.stable)
+        self._admission.check(len(sources))
+        served = await self._client.served(deadline)
+        named = self._find(version, served)
+        # Before any work is done for nothing. A model that is not loaded yet is not loaded for
+        # pictures that cannot be read, or are known.
+        if self._keeper is None or self._keeper.is_ready:
+            self._client.check(named or served.stable)
+        async with (
+            self._loader.fetched(sources, deadline) as fetched,  # a slow host takes nobody's place
+            self._admission.admit(len(sources), deadline) as waited_s,
+        ):
+            self._metrics.stage_seconds.labels("queue").observe(waited_s)
             tokens = await self._tokenise(prompt)
-            images = await self._loader.load(sources, deadline)
-            for image in images:
-                if isinstance(image, DeadlineExceeded):  # the request's own: no image is in time now
-                    raise image
+            images = await self._loader.decoded(fetched, deadline)
             questions = [Question(image, tokens) for image in images if not isinstance(image, ServiceError)]
             work = _Work(questions, version, Asker(request_id, deadline))
-            scored, served = await self._score(work, served)
+            scored, served = await self._score(work, await self._client.served(deadline))
         versions = {image.version.version: image.version for image in scored}
         in_order = iter(scored)
         return ScoreResult(

@@ -22,20 +22,41 @@ from frontend.triton.state import ModelState
 from reward.contract import ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+
+    from reward.contract import ModelSpec
 
 T = TypeVar("T")
 
 _ADMIN_HEADER: Final = "triton-admin-key"
 _ASK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.05
+_IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})
 
 
 class ModelControl:
     """One Triton server's administration."""
 
-    def __init__(self, url: str, admin_key: str | None, *, load_timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        admin_key: str | None,
+        *,
+        load_timeout_s: float,
+        served: Callable[[], Collection[int]] = tuple,
+    ) -> None:
+        """Take Triton's HTTP door, `host:port`.
+
+        Args:
+            url: where it is.
+            admin_key: what opens its administration.
+            load_timeout_s: how long a load or an unload may take.
+            served: the versions that requests are sent to; where it names none, any will do.
+        """
+        self.loaded: frozenset[int] = frozenset()
+        """The versions of the network that were in memory, or on their way, at the last look."""
         self._url = url
+        self._served = served
         self._headers = {} if admin_key is None else {_ADMIN_HEADER: admin_key}
         self._load_timeout_s = load_timeout_s
 
@@ -51,6 +72,9 @@ class ModelControl:
 
     async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
         """See where the network stands, and the ensemble over it.
+
+        It is ready when all served versions are. What else is loaded beside them, or goes, is a
+        promotion's affair, and no change of the model's state.
 
         Raises:
             Unavailable: Triton cannot be reached, or refuses to be administered.
@@ -75,8 +99,11 @@ class ModelControl:
         """
         deadline = Deadline.after(self._load_timeout_s)
         await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
-        if await self._look(deadline) is not ModelState.READY:
-            await self._ask(lambda client: client.load_model(ENSEMBLE.name, headers=self._headers), deadline)
+        state = await self._look(deadline)
+        if state is ModelState.PART:  # with the ensemble, only a network that is not there is loaded
+            await self._load(NETWORK, deadline)
+        if state is not ModelState.READY:
+            await self._load(ENSEMBLE, deadline)
 
     async def unload(self) -> None:
         """Unload both and return when their memory is free.
@@ -100,6 +127,9 @@ class ModelControl:
             if not calls.is_nobody_there(error):
                 raise
 
+    async def _load(self, model: ModelSpec, deadline: Deadline) -> None:
+        await self._ask(lambda client: client.load_model(model.name, headers=self._headers), deadline)
+
     async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
         """Wait until the network stands as it should."""
         while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
@@ -109,17 +139,14 @@ class ModelControl:
         index = await self._ask(
             lambda client: client.get_model_repository_index(headers=self._headers), deadline
         )
-        network, ensemble = (
-            {entry.get("state", "") for entry in index if entry["name"] == model.name}
-            for model in (NETWORK, ENSEMBLE)
-        )
-        if "READY" in network & ensemble:
-            return ModelState.READY
-        if "LOADING" in network | ensemble:
-            return ModelState.LOADING
-        if "UNLOADING" in network:
-            return ModelState.UNLOADING
-        return ModelState.PART if "READY" in network else ModelState.ABSENT
+        versions = {
+            int(entry["version"]): entry.get("state", "")
+            for entry in index
+            if entry["name"] == NETWORK.name and entry.get("version")
+        }
+        ensemble = {entry.get("state", "") for entry in index if entry["name"] == ENSEMBLE.name}
+        self.loaded = frozenset(version for version, state in versions.items() if state in _IN_MEMORY)
+        return state_of(versions, ensemble, set(self._served()))
 
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
@@ -144,3 +171,22 @@ class ModelControl:
             yield client
         finally:
             await client.close()
+
+
+def state_of(versions: Mapping[int, str], ensemble: set[str], served: set[int]) -> ModelState:
+    """Say where the model stands by the states that Triton's index gives its parts.
+
+    Args:
+        versions: of the network, and the state of each.
+        ensemble: its states.
+        served: the versions that requests are sent to; where there are none, any will do.
+    """
+    network = set(versions.values())
+    is_served = {versions.get(version) for version in served} == {"READY"} if served else "READY" in network
+    if is_served and "READY" in ensemble:
+        return ModelState.READY
+    if "LOADING" in network | ensemble:
+        return ModelState.LOADING
+    if "UNLOADING" in network:
+        return ModelState.UNLOADING
+    return ModelState.PART if "READY" in network else ModelState.ABSENT

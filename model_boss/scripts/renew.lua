@@ -9,23 +9,30 @@
 -- is read only then. `used_mb` is '' until it has committed; `total_mb` and `margin_mb` stand in
 -- where the capacity was lost.
 --
+-- `vram_mb` is the lease's size as the holder knows it, `needs_mb` what it needs now. The lease
+-- shrinks to that, or grows where there is room for it, whoever waits: the memory is in use
+-- already. It stays as it is where it has changed without the holder's knowing (`release` to an
+-- heir), and does not grow in the grace, when others may have been forgotten.
+--
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, fence, ttl_ms, in_use,
---       model, vram_mb, priority, phase, used_mb, total_mb, margin_mb
+--       model, vram_mb, priority, phase, used_mb, total_mb, margin_mb, needs_mb
 -- Returns:
---   ok, phase, used_mb, wanted_ms
---   yield, phase, used_mb, wanted_ms
+--   ok, phase, used_mb, wanted_ms, vram_mb
+--   yield, phase, used_mb, wanted_ms, vram_mb
 --   lost
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live
 
 local lease_id, owner, holder, fence, ttl_ms, in_use,
-  model, vram_mb, priority, phase, used_mb, total_mb, margin_mb = unpack(ARGV)
+  model, vram_mb, priority, phase, used_mb, total_mb, margin_mb, needs_mb = unpack(ARGV)
 fence, ttl_ms = whole('fence', fence, 1, MAX_MS), whole('ttl_ms', ttl_ms, 1, MAX_TTL_MS)
 in_use = whole('in_use', in_use, 0, 1) == 1
 vram_mb, priority = whole('vram_mb', vram_mb, 1, MAX_MB), whole('priority', priority, 0, MAX_PRIORITY)
+needs_mb = whole('needs_mb', needs_mb, 1, MAX_MB)
 used_mb = used_mb ~= '' and whole('used_mb', used_mb, 0, MAX_MB) or nil
 total_mb = total_mb ~= '' and whole('total_mb', total_mb, 1, MAX_MB) or nil
 margin_mb = total_mb and whole('margin_mb', margin_mb, 0, MAX_MB)
+check_names({lease_id = lease_id, owner = owner, holder = holder, model = model})
 if phase ~= 'reserved' and phase ~= 'active' and phase ~= 'yielding' then error('invalid argument phase') end
 
 -- A lease of this id that the ledger remembers gives way only to a later one of the same owner.
@@ -48,6 +55,16 @@ local function admit_again(live, epoch, known)
   return lease
 end
 
+local function resize(lease, live, in_grace)
+  if needs_mb == vram_mb or lease.vram_mb ~= vram_mb then return end
+  local capacity = read_capacity()
+  local room_mb = (capacity.total_mb or 0) - (capacity.margin_mb or 0)
+  if needs_mb > vram_mb and (in_grace or held_mb(live) - vram_mb + needs_mb > room_mb) then return end
+  lease.vram_mb = needs_mb
+  if lease.used_mb then lease.used_mb, lease.loaded_at_ms = needs_mb, NOW end
+  record('resized', lease_id, lease)
+end
+
 local live = sweep()
 local epoch = open_epoch(ttl_ms)
 if not same_ttl(epoch, ttl_ms, live) then return {'ttl_mismatch', epoch.ttl_ms} end
@@ -56,9 +73,11 @@ local lease = live[lease_id]
 if not holds(lease, owner, fence) then
   lease = admit_again(live, epoch, lease)
   if not lease then return {'lost'} end
+  live[lease_id] = lease
 end
+resize(lease, live, NOW < epoch.grace_until_ms)
 if in_use then lease.idle_since_ms = NOW end
 extend(lease, ttl_ms)
 save(lease_id, lease)
 local wanted_ms = math.max(0, (lease.wanted_until_ms or 0) - NOW)
-return {answer(lease), lease.phase, committed_mb(lease), wanted_ms}
+return {answer(lease), lease.phase, committed_mb(lease), wanted_ms, lease.vram_mb}

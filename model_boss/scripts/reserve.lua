@@ -19,23 +19,26 @@
 --   waiting, position, reason (grace, queue or memory)
 --   conflict                  the id is another owner's, or without a holder another claim's
 --   too_large, room_mb        more than this GPU can ever give
+--   full, most                so many hold or wait already
 --   unknown_capacity          nobody has said how much memory this GPU has
 --   ttl_mismatch, ttl_ms      this ledger runs with another time to live
 
 local lease_id, owner, holder, model, vram_mb, priority, ttl_ms = unpack(ARGV)
 vram_mb, priority = whole('vram_mb', vram_mb, 1, MAX_MB), whole('priority', priority, 0, MAX_PRIORITY)
 ttl_ms = whole('ttl_ms', ttl_ms, 1, MAX_TTL_MS)
-local PRIORITY_STEP = 2 ^ 40 -- tickets of one priority
+check_names({lease_id = lease_id, owner = owner, holder = holder, model = model})
 
 local function idle(lease, epoch)
   return lease.phase == 'active' and NOW - lease.idle_since_ms >= epoch.ttl_ms
 end
 
--- The holders that this request may ask: idle first, then lowest priority, then largest.
+-- The holders that this request may ask: idle first, then lowest priority, then largest. Not the
+-- one beside which it is to be: 'a/2' is a share beside 'a'.
 local function candidates(live, epoch)
   local found = {}
   for id, lease in pairs(live) do
-    if lease.phase == 'active' or lease.phase == 'reserved' then
+    local is_beside = string.sub(lease_id, 1, #id + 1) == id .. '/'
+    if not is_beside and (lease.phase == 'active' or lease.phase == 'reserved') then
       local is_idle = idle(lease, epoch)
       if is_idle or lease.priority < priority then
         found[#found + 1] = {id = id, lease = lease, rank = is_idle and 0 or 1}
@@ -90,7 +93,7 @@ if lease then
 end
 local is_held = lease and lease.phase ~= 'waiting'
 if is_held and lease.holder ~= holder and (in_grace or NOW < lease.follow_at_ms) then
-  lease.wanted_until_ms = NOW + ttl_ms
+  lease.wanted_until_ms = NOW + math.min(ttl_ms, epoch.ttl_ms)
   save(lease_id, lease)
   return {'held', lease.holder, lease.fence}
 end
@@ -118,9 +121,11 @@ if capacity.total_mb and vram_mb > room_mb then
 end
 
 if not lease then
+  if count(live) >= MAX_LEASES then return {'full', MAX_LEASES} end
   lease = {owner = owner, vram_mb = vram_mb, priority = priority, phase = 'waiting', fence = 0}
-  local ticket = redis.call('HINCRBY', EPOCH, 'ticket', 1)
-  redis.call('ZADD', WAITERS, string.format('%.0f', ticket - priority * PRIORITY_STEP), lease_id)
+  local ticket = (numbers(EPOCH, {'ticket'}).ticket or 0) + 1
+  redis.call('HSET', EPOCH, 'ticket', string.format('%.0f', ticket))
+  redis.call('ZADD', WAITERS, string.format('%.0f', ticket - priority * MAX_TICKET), lease_id)
   record('waiting', lease_id, lease)
 end
 lease.model, lease.idle_since_ms, lease.expires_at_ms = model, NOW, NOW + ttl_ms

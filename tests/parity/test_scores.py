@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,11 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     )
     theirs = ask(job, directory)
     registry = Registry(copy_repository(directory / "repository"))
-    number = publish(registry, Recipe(checkpoint, "random weights, seed 0"), show_progress=False)
+    names = [path.name for path in pictures.values()][:4]
+    asked = [{"prompt": PROMPTS[index], "images": names} for index in (0, 1)]  # a hundred pairs take long
+    (directory / "prompts.json").write_text(json.dumps(asked))
+    recipe = Recipe(checkpoint, "random weights, seed 0", gate_set=directory)
+    number = publish(registry, recipe, show_progress=False)
     checkpoint.unlink()  # 1.8 GB
     loaded = runtimes.load(registry.directory(number))
     return Reference(
@@ -118,9 +123,9 @@ def test_a_score_does_not_depend_on_its_batch_mates(reference: Reference) -> Non
 def test_the_manifest_reports_the_agreement(reference: Reference) -> None:
     """Publishing compared the graph with torch and wrote down what it measured."""
     assert reference.gates["failures"] == []
-    assert reference.gates["max_difference"] <= 1e-5
+    assert reference.gates["max_difference"] <= TOLERANCE
     assert reference.gates["batch_difference"] <= 1e-5
-    assert reference.gates["pairs"] == 100
+    assert reference.gates["pairs"] == 8
     assert reference.gates["deviation"] > 0.1
 
 

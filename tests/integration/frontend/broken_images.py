@@ -19,7 +19,10 @@ _EDGES: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x8
 
 
 def valid(format_: str) -> list[bytes]:
-    """Small images that together use what the format has: modes, alpha, interlacing, progression, frames."""
+    """Return small images that together use what a format has.
+
+    That is modes, alpha, interlacing, progression and frames.
+    """
     rgb = _picture((48, 40))
     rgba = rgb.copy()
     rgba.putalpha(rgb.convert("L"))
@@ -66,7 +69,7 @@ def valid(format_: str) -> list[bytes]:
 
 
 def mutant(originals: list[bytes], others: list[bytes], seed: str) -> bytes:
-    """Break one of `originals`, in one to four ways; the same seed breaks it the same way."""
+    """Break one of `originals` in one to four ways; the same seed breaks it in the same way."""
     chance = random.Random(seed)
     data = bytearray(chance.choice(originals))
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
@@ -77,7 +80,7 @@ def mutant(originals: list[bytes], others: list[bytes], seed: str) -> bytes:
 
 
 def with_png_checksums(data: bytes) -> bytes:
-    """Make every chunk's checksum right, so that damage is not found by it already."""
+    """Correct every chunk's checksum, so that damage is not found by the checksum already."""
     out = bytearray(data)
     at = 8
     while at + 12 <= len(out):
@@ -101,7 +104,7 @@ def _save(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def _place(data: bytearray, chance: random.Random) -> int:
-    """Prefer the front, where the headers are."""
+    """Choose a place to damage; the front, where the headers are, is preferred."""
     size = max(len(data), 1)
     return chance.randrange(min(size, 64)) if chance.random() < 0.4 else chance.randrange(size)
 

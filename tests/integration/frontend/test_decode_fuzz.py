@@ -1,6 +1,7 @@
-"""Broken images, bombs and polyglots: each gets its code, none surprises, and memory stays bounded.
+"""Broken images, bombs and polyglots: each gets its error code, and memory stays bounded.
 
-AESTHETIC_FUZZ_IMAGES sets how many broken images there are in all, AESTHETIC_FUZZ_SEED which ones.
+AESTHETIC_FUZZ_IMAGES sets how many broken images there are in all. AESTHETIC_FUZZ_SEED sets which
+ones.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def peak_bytes() -> int:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_originals_are_valid(format_: str) -> None:
-    """What is broken below is whole to begin with, and counting its frames changes no pixel."""
+    """The images are valid before they are broken, and counting frames changes no pixel."""
     for data in valid(format_):
         decoded = prepare(data, max_pixels=LIMITS.max_pixels)
         assert decoded.format == format_
@@ -55,7 +56,10 @@ def test_originals_are_valid(format_: str) -> None:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_broken_images(format_: str) -> None:
-    """A broken image is decoded or refused as invalid; nothing else happens, and memory stays bounded."""
+    """A broken image is decoded or refused as invalid, and nothing else happens.
+
+    Memory stays bounded.
+    """
     before = peak_bytes()
     seen: collections.Counter[str] = collections.Counter()
     for index, data in enumerate(mutants(format_, IMAGES // len(FORMATS))):
@@ -74,7 +78,7 @@ def test_broken_images(format_: str) -> None:
 
 
 async def test_broken_images_through_the_pool() -> None:
-    """The same through the workers: each gets its code, and no worker is lost."""
+    """Through the workers, too, each broken image gets its code, and no worker is lost."""
     lost: list[bool] = []
     images = [data for format_ in FORMATS for data in mutants(format_, 40)]
     async with DecodePool(LIMITS, on_worker_lost=lambda: lost.append(True)) as pool:
@@ -86,7 +90,7 @@ async def test_broken_images_through_the_pool() -> None:
     assert lost == []
 
 
-# --- Bombs ---------------------------------------------------------------------------------------------------
+# --- Bombs ----------------------------------------------------------------------------------------
 
 
 def png(width: int, height: int, rows: bytes, *chunks: tuple[bytes, bytes], depth: int = 8) -> bytes:
@@ -174,7 +178,7 @@ BOMBS: Final[dict[str, tuple[bytes, type[ServiceError] | None]]] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 async def test_bombs(name: str) -> None:
-    """A small file that announces or unfolds to much gets its code, at a bounded cost."""
+    """A small file that announces or decompresses to too much gets its code at a bounded cost."""
     data, expected = BOMBS[name]
     before = peak_bytes()
     async with DecodePool(LIMITS) as pool:
@@ -187,7 +191,7 @@ async def test_bombs(name: str) -> None:
     assert peak_bytes() - before < GROWTH_BYTES
 
 
-# --- Polyglots and impostors ---------------------------------------------------------------------------------
+# --- Polyglots and impostors ----------------------------------------------------------------------
 
 
 def polyglots() -> dict[str, tuple[bytes, str | None]]:
@@ -228,7 +232,10 @@ def polyglots() -> dict[str, tuple[bytes, str | None]]:
 
 
 async def test_polyglots() -> None:
-    """A file is what its first bytes say, whatever else it is; what is no allowed image is refused."""
+    """The first bytes of a file decide what it is, whatever else it is.
+
+    What is no allowed image is refused.
+    """
     async with DecodePool(LIMITS) as pool:
         for name, (data, expected) in polyglots().items():
             try:

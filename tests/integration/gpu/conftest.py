@@ -1,4 +1,4 @@
-"""A GPU of a test's own."""
+"""A GPU for each test."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def shared(published_repository: Path, tmp_path: Path) -> AsyncIterator[SharedGpu]:
-    """Redis, Triton and a ledger of one GPU, without any frontend yet."""
+    """Redis, Triton and a ledger with one GPU, without any frontend yet."""
     async with SharedGpu(published_repository, tmp_path) as shared:
         yield shared
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of a test's own."""
+    """A Redis for one test."""
     with RedisServer(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 async def ledger(redis: RedisServer) -> AsyncIterator[Ledger]:
-    """A ledger that began long ago: a new one grants nothing for a time to live."""
+    """A ledger past its grace; a new one grants nothing for one time to live."""
     async with Ledger(redis.url, LedgerOptions(ttl_s=TTL_S)) as ledger:
         await begin(ledger, redis)
         yield ledger

@@ -1,4 +1,4 @@
-"""What the tests of keepers ask of the ledger, of Triton and of the keepers themselves."""
+"""Questions that tests of keepers ask the ledger, Triton and the keepers themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def is_told(caplog: pytest.LogCaptureFixture) -> bool:
 
 
 async def watch_lease(ledger: Ledger) -> None:
-    """End with an error where the memory is free for a moment."""
+    """Watch without end; fail as soon as nobody holds the lease."""
     while True:
         assert await our_lease(ledger) is not None
         await asyncio.sleep(0.01)
@@ -42,9 +42,14 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
         client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
 
 
-def other_service(ledger: Ledger, *, priority: int = 900, is_always_in_use: bool = False) -> Lease:
-    """Another service, that asks for so much that both do not fit; in use, it gives way to nobody as urgent."""
-    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", 3000, 500 if is_always_in_use else priority)
+def other_service(
+    ledger: Ledger, *, priority: int = 900, vram_mb: int = 3000, is_always_in_use: bool = False
+) -> Lease:
+    """Another service, that asks for so much that both do not fit.
+
+    In use, it is as urgent as ours.
+    """
+    claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", vram_mb, 500 if is_always_in_use else priority)
     return Lease(ledger, claim, is_always_in_use=is_always_in_use)
 
 

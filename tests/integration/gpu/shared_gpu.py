@@ -55,7 +55,7 @@ class Process:
             )
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it by a signal, and what it left behind by force."""
+        """End the process by a signal, and kill whatever it left behind."""
         if self._process is None:
             return
         group = self._process.pid
@@ -76,7 +76,7 @@ class Process:
 
 
 class Frontend(Process):
-    """One frontend, on a port of its own."""
+    """One frontend on a port of its own."""
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         (self.port,) = free_ports(1)
@@ -89,7 +89,7 @@ class Frontend(Process):
         await until(self._is_live)
 
     async def health(self, status: int) -> httpx.Response:
-        """What `/health/ready` says, once the monitor has seen what this status is for."""
+        """Return the answer of `/health/ready` once it has this status."""
         answers: list[httpx.Response] = []
 
         async def is_told() -> bool:
@@ -100,20 +100,20 @@ class Frontend(Process):
         return answers[-1]
 
     async def score(self, prompt: str = "a red square", **body: Any) -> httpx.Response:
-        """Score a small picture, or what `body` names."""
+        """Score a small picture, or the image that `body` names."""
         return await self.client.post(
             "/score", json={"prompt": prompt, **(body or {"image_base64": PICTURE})}
         )
 
     async def gpu(self) -> dict[str, Any]:
-        """What `/info` says of the GPU."""
+        """Return what `/info` says about the GPU."""
         answer = await self.client.get("/info")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()["gpu"]
         return found
 
     async def metric(self, name: str) -> float:
-        """One sample of `/metrics`, with its labels; 0 where there is none yet."""
+        """Return one sample of `/metrics`, given with its labels; 0 if it does not exist yet."""
         for line in (await self.client.get("/metrics")).text.splitlines():
             if line.startswith(f"{name} "):
                 return float(line.rpartition(" ")[2])
@@ -128,7 +128,7 @@ class Frontend(Process):
 
 
 class SharedGpu:
-    """Redis, Triton with nothing but the preprocessing loaded, and a client of the ledger."""
+    """Redis, Triton with only the preprocessing loaded, and a client of the ledger."""
 
     def __init__(self, repository: Path, directory: Path) -> None:
         self.repository = repository
@@ -139,6 +139,7 @@ class SharedGpu:
         self.triton_url = f"127.0.0.1:{http}"
         self._ports = tritonserver.Ports(http, grpc, metrics)
         self.server_id = f"triton-of-the-test@{http}"
+        self.admin_key = _ADMIN_KEY
         self._triton = Process(directory / "triton.log")
         self.ledger: Ledger
 
@@ -159,7 +160,10 @@ class SharedGpu:
         self.redis.kill()
 
     async def _end_grace(self) -> None:
-        """Make the ledger one that began long ago: a new one grants nothing for a time to live."""
+        """End the ledger's first grace, as if it had begun long ago.
+
+        A new ledger grants nothing for one time to live.
+        """
         claim = Claim(GPU, "first", "first", "first", 1)
         await self.ledger.reserve(claim)
         await self.ledger.release(claim)
@@ -184,7 +188,7 @@ class SharedGpu:
         tritonserver.remove_regions(self.server_id)
 
     def frontend(self, **settings: object) -> Frontend:
-        """Describe one more frontend; a setting that is None is left at its default."""
+        """Describe one more frontend; a setting that is None keeps its default."""
         chosen = {
             "HOST": "127.0.0.1",
             "TRITON_URL": self.triton_url,
@@ -211,7 +215,7 @@ class SharedGpu:
         return frontend
 
     async def is_loaded(self) -> bool:
-        """Whether Triton has the network."""
+        """Tell whether Triton has the network loaded."""
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"http://{self.triton_url}/v2/models/{NETWORK.name}/ready")
         return answer.status_code == 200
@@ -220,12 +224,12 @@ class SharedGpu:
         return await self.ledger.table(GPU)
 
     async def our_lease(self) -> Row | None:
-        """The lease of the service, while there is one."""
+        """Return the lease of the service, if there is one."""
         return next((row for row in (await self.table()).leases if row.lease_id == self.server_id), None)
 
     @asynccontextmanager
     async def other_service(self, *, priority: int = 900, vram_mb: int = 3000) -> AsyncIterator[Lease]:
-        """Another service, that asks for so much that both do not fit."""
+        """Another service that claims so much memory that the two do not fit together."""
         claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", vram_mb, priority)
         async with Lease(self.ledger, claim) as lease:
             yield lease
@@ -240,7 +244,7 @@ class SharedGpu:
 
 
 async def until(holds: Callable[[], Any], timeout_s: float = _START_TIMEOUT_S) -> None:
-    """Wait until a condition holds, asked again and again."""
+    """Wait until a condition holds; it is checked again and again."""
     deadline = time.monotonic() + timeout_s
     while not await holds():
         assert time.monotonic() < deadline, "it did not become true"

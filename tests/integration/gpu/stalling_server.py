@@ -1,4 +1,4 @@
-"""A web server that keeps whoever fetches a picture waiting until it is told to answer."""
+"""A web server that answers requests for a picture only when a test tells it to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StallingServer:
-    """Counts those who wait."""
+    """The server; it counts the requests that wait."""
 
     def __init__(self) -> None:
         self.address = ""

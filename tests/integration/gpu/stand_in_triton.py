@@ -1,4 +1,4 @@
-"""A Triton that only knows where its model stands, for what the real one cannot be made to do at the right moment."""
+"""A Triton that only knows where its model stands: the real one cannot be made to fail on time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StandInTriton:
         return self.state is ModelState.READY
 
     async def infer(self, for_s: float = 0.0) -> None:
-        """Run; an unload waits for it."""
+        """Run an inference; an unload waits for it."""
         if not self.is_loaded:
             raise NotLoaded("the stand-in has no model")
         self._running += 1
@@ -47,7 +47,7 @@ class StandInTriton:
         self.ran += 1
 
     async def load(self) -> None:
-        """Load, whether or not the caller stays; concurrent loads are one."""
+        """Load the model, even if the caller leaves; concurrent loads become one."""
         if self.is_loaded:
             return
         if self._loading is None or self._loading.done():
@@ -55,7 +55,7 @@ class StandInTriton:
         await asyncio.shield(self._loading)
 
     async def unload(self) -> None:
-        """Unload, once a load that is under way has ended, and what runs."""
+        """Unload the model, once a load under way and all running inferences have ended."""
         if self._loading is not None:
             await asyncio.shield(self._loading)
         self.unloads += 1
@@ -73,14 +73,14 @@ class StandInTriton:
 
 
 class StandInControl(ModelControl):
-    """One frontend's way to the server, which may be cut, or fail to load."""
+    """One frontend's way to the server; it can be cut, and it can fail to load."""
 
     def __init__(self, triton: StandInTriton) -> None:
         super().__init__("127.0.0.1:0", None, load_timeout_s=10)
         self.is_cut = False
         self.fails_to_load = False
         self.defects = 0
-        """How many looks from now on end in an exception that nobody expects."""
+        """How many of the next looks raise an unexpected exception."""
         self._triton = triton
 
     async def server_id(self) -> str:
@@ -116,7 +116,7 @@ class StandInControl(ModelControl):
 
 
 class StandInFrontend(Keeper):
-    """The keeper of one frontend, without its doors."""
+    """The keeper of one frontend, without the rest of the frontend."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class StandInFrontend(Keeper):
         name: str | None = None,
         **settings: object,
     ) -> None:
-        """Take another ledger, or the URL of a Redis."""
+        """Take a ledger, or the URL of a Redis."""
         self.triton = triton
         self.control = StandInControl(triton)
         if isinstance(ledger, str):
@@ -140,7 +140,7 @@ class StandInFrontend(Keeper):
             "holder": name or f"frontend-{id(self)}",
             "ttl_s": ledger.ttl_s,
             "priority": 500,
-            "vram_mb": lambda: vram_mb,
+            "vram_mb": lambda loaded: vram_mb * max(1, len(loaded)),
             "wait_s": 20.0,
             "idle_release_s": 0.0,
             "fail_open": False,
@@ -151,7 +151,10 @@ class StandInFrontend(Keeper):
         super().__init__(ledger, self.control, options, Metrics(), on_loaded=lambda: None)
 
     async def use(self, for_s: float = 0.0) -> int | None:
-        """Be a request, as the pipeline sends it; return the fence under which the model was used."""
+        """Be a request, as the pipeline sends it.
+
+        Return the fence under which the model was used.
+        """
         deadline = Deadline.after(30)
         while True:
             fence = self.status().fence
@@ -166,7 +169,7 @@ class StandInFrontend(Keeper):
                 return fence
 
     async def crash(self) -> None:
-        """Say nothing more to anybody, as after SIGKILL."""
+        """Stop at once and tell nobody, as after SIGKILL."""
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait({self._task})

@@ -1,6 +1,7 @@
-"""Frontends of one Triton, at the moments that are hard to meet: a real ledger, and a stand-in for Triton.
+"""Frontends of one Triton at moments that are hard to meet.
 
-The same frontends with a real Triton are in `test_life.py` and `test_trouble.py`.
+The ledger is real, Triton is a stand-in. `test_life.py` and `test_trouble.py` have the same
+frontends with a real Triton.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 async def test_a_waiter_who_gives_up_in_the_moment_of_the_grant(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """It takes nothing from the frontend that goes on waiting."""
+    """A frontend that gives up just as it is granted takes nothing from one that still waits."""
     first = StandInFrontend(triton, redis.url)
     second = StandInFrontend(triton, redis.url, wait_s=1.0)
     async with first, second, other_service(ledger, is_always_in_use=True) as other:
@@ -55,7 +56,10 @@ async def test_a_waiter_who_gives_up_in_the_moment_of_the_grant(
 async def test_a_waiter_who_gives_up_leaves_the_place_to_the_other(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Two frontends wait with one ticket; who came after them is not granted before the one that goes on waiting."""
+    """Two frontends wait with one ticket.
+
+    Who came after them is not granted before the one that goes on waiting.
+    """
     first = StandInFrontend(triton, redis.url, wait_s=1.0)
     second = StandInFrontend(triton, redis.url)
     late = Lease(ledger, Claim(GPU, "late", "late", "late", 3000, 500))
@@ -76,7 +80,10 @@ async def test_a_waiter_who_gives_up_leaves_the_place_to_the_other(
 async def test_a_keeper_that_ends_hands_the_model_over(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Under load: nothing is unloaded, nobody waits, and the memory is leased at every moment."""
+    """A keeper that ends hands the model over to another frontend.
+
+    Nothing is unloaded, no request waits, and the memory is leased at every moment.
+    """
     async with StandInFrontend(triton, redis.url, name="staying") as staying:
         async with StandInFrontend(triton, redis.url, name="ending") as ending:
             fence = await ending.use()
@@ -97,7 +104,7 @@ async def test_a_keeper_that_ends_hands_the_model_over(
 async def test_frontends_that_end_together_leave_nothing(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """The keeper hands over to one that ends, too: nobody follows, and it unloads after all."""
+    """If the frontend that should follow ends as well, the keeper unloads the model after all."""
     keeper, other = StandInFrontend(triton, redis.url), StandInFrontend(triton, redis.url)
     for frontend in (keeper, other):
         await frontend.__aenter__()
@@ -109,7 +116,7 @@ async def test_frontends_that_end_together_leave_nothing(
 
 
 async def test_a_lease_in_use_is_not_idle(triton: StandInTriton, redis: RedisServer, ledger: Ledger) -> None:
-    """While requests come the memory is kept from a less urgent claim, at whatever door they come."""
+    """While requests come, at whatever door, the memory is kept from a less urgent claim."""
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger, priority=0) as other:
         await frontend.use()
         waiting = asyncio.create_task(other.wait_granted(timeout_s=30))
@@ -126,7 +133,10 @@ async def test_a_lease_in_use_is_not_idle(triton: StandInTriton, redis: RedisSer
 async def test_what_triton_has_accepted_is_finished(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A request that runs when the memory is asked for ends well; one that comes later waits for the next grant."""
+    """A request that runs when the memory is asked for ends well.
+
+    One that comes later waits for the next grant.
+    """
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger) as other:
         await frontend.use()
         running = asyncio.create_task(frontend.use(2 * TTL_S))
@@ -145,7 +155,10 @@ async def test_what_triton_has_accepted_is_finished(
 async def test_requests_after_a_yield_load_anew_once(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Those of both frontends wait for the model that one of them loads under the next lease."""
+    """After a yield, one frontend loads the model under the next lease, and loads it once.
+
+    The requests of both frontends wait for it.
+    """
     triton.unload_s = 0.3
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
@@ -163,7 +176,7 @@ async def test_requests_after_a_yield_load_anew_once(
 async def test_an_end_while_the_model_is_loaded(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A frontend that ends while Triton loads waits no longer than its grace, and gives no memory back that is used."""
+    """A frontend that ends while Triton loads waits for its grace, and gives back no used memory."""
     triton.load_s = 30
     frontend = StandInFrontend(triton, redis.url, close_s=1.0)
     async with frontend:
@@ -179,7 +192,7 @@ async def test_an_end_while_the_model_is_loaded(
 async def test_looking_at_the_service_is_no_use(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Whoever asks where the model stands does not keep it."""
+    """Asking for the state of the model does not count as using it."""
     async with StandInFrontend(triton, redis.url, idle_release_s=1.0) as frontend:
         await frontend.use()
         ends_at_s = time.monotonic() + 20
@@ -195,7 +208,7 @@ async def test_looking_at_the_service_is_no_use(
 async def test_frontends_of_two_sizes_claim_one(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Settings that change one frontend after the other conflict neither with a lease nor with its place in the queue."""
+    """Settings that change one frontend after the other conflict with no lease and no place."""
     first = StandInFrontend(triton, redis.url, vram_mb=3000)
     second = StandInFrontend(triton, redis.url, vram_mb=2500)
     async with first, second, other_service(ledger, is_always_in_use=True) as other:

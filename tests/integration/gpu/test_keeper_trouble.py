@@ -1,4 +1,7 @@
-"""Frontends of one stand-in Triton when something fails: the ledger, Triton, a frontend, the keeper itself."""
+"""Frontends of one stand-in Triton when something fails.
+
+The ledger, Triton, a frontend, the keeper itself.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
 async def test_an_outage_ends_before_the_memory_is_anothers(
     triton: StandInTriton, redis: RedisServer
 ) -> None:
-    """Redis that swallows what it is sent costs no second after the lease's own end: the model is gone in time."""
+    """Redis that swallows what it is sent costs no second after the lease's own end.
+
+    The model is gone in time.
+    """
     ttl_s = 9.0  # it has a tenth of that to be gone
     async with Proxy(redis.port) as proxy, Ledger(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         await begin(ledger, redis)
@@ -57,7 +63,7 @@ async def test_an_outage_ends_before_the_memory_is_anothers(
 async def test_a_newcomer_whom_triton_does_not_answer(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """It serves nobody, and takes the model from nobody."""
+    """A frontend that Triton does not answer serves nobody and takes the model from nobody."""
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         fence = await first.use()
         second.control.is_cut = True
@@ -75,7 +81,10 @@ async def test_a_newcomer_whom_triton_does_not_answer(
 async def test_a_frontend_that_cannot_load_gives_the_memory_back(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Its requests are told so; another that can load is granted next."""
+    """A frontend that cannot load the model tells its requests so and gives the memory back.
+
+    Another frontend that can load it is granted next.
+    """
     async with StandInFrontend(triton, redis.url) as first, StandInFrontend(triton, redis.url) as second:
         second.control.fails_to_load = True
         with pytest.raises(Unavailable):
@@ -92,7 +101,10 @@ async def test_a_frontend_that_cannot_load_gives_the_memory_back(
 async def test_a_new_ledger_is_given_time_to_know_the_lease_again(
     triton: StandInTriton, redis: RedisServer
 ) -> None:
-    """Redis restarts empty, and a frontend without a lease is asked first: the other's model stays."""
+    """Redis restarts empty, and a frontend without a lease is asked first.
+
+    The other's model stays.
+    """
     ttl_s = 15.0  # the other says again that it holds the lease up to 5 s later
     first = StandInFrontend(triton, redis.url, ttl_s=ttl_s)
     second = StandInFrontend(triton, redis.url, ttl_s=ttl_s)
@@ -113,7 +125,10 @@ async def test_a_new_ledger_is_given_time_to_know_the_lease_again(
 async def test_a_newcomer_in_an_outage_respects_who_goes_on(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """With fail_open a frontend keeps the model without a lease; another that gets no lease does not unload it."""
+    """With fail_open a frontend keeps the model without a lease.
+
+    Another that gets no lease does not unload it.
+    """
     async with StandInFrontend(triton, redis.url, fail_open=True) as first:
         await first.use()
         redis.kill()
@@ -132,7 +147,10 @@ async def test_a_newcomer_in_an_outage_respects_who_goes_on(
 async def test_a_model_whose_lease_nobody_can_prove(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Left behind by a crash, and the ledger away: it goes after a time to live, when it is nobody's any more."""
+    """Left behind by a crash, and the ledger away.
+
+    It goes after a time to live, when it is nobody's any more.
+    """
     crashing = StandInFrontend(triton, redis.url)
     await crashing.__aenter__()
     fence = await crashing.use()
@@ -152,7 +170,10 @@ async def test_a_model_whose_lease_nobody_can_prove(
 async def test_a_frontend_cut_off_from_the_ledger_unloads_once_at_most(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """What is loaded after that was loaded by a frontend that reaches the ledger: it stays."""
+    """A frontend cut off from the ledger unloads a model once at most.
+
+    A model loaded after that belongs to a frontend that reaches the ledger, so it stays.
+    """
     async with (
         Proxy(redis.port) as proxy,
         StandInFrontend(triton, redis.url) as keeper,
@@ -174,7 +195,7 @@ async def test_a_frontend_cut_off_from_the_ledger_unloads_once_at_most(
 async def test_memory_is_not_given_back_before_it_is_free(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """While Triton does not answer the lease is kept, and unloading is tried again."""
+    """While Triton does not answer, the lease is kept and the unload is tried again."""
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger) as other:
         await frontend.use()
         frontend.control.is_cut = True
@@ -192,7 +213,7 @@ async def test_memory_is_not_given_back_before_it_is_free(
 async def test_a_model_that_a_crash_left_behind_goes_though_nobody_asks(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """The one that stood by follows the dead keeper, and gives the memory back once the model is idle."""
+    """The one that stood by follows the dead keeper, and gives the idle model's memory back."""
     crashing = StandInFrontend(triton, redis.url, idle_release_s=1.0)
     await crashing.__aenter__()
     fence = await crashing.use()
@@ -208,7 +229,7 @@ async def test_a_model_that_a_crash_left_behind_goes_though_nobody_asks(
 async def test_an_end_during_trouble_leaves_the_others_alone(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A keeper that ends while Redis fails cannot hand over, and unloads nothing under the others."""
+    """A keeper that ends while Redis fails cannot hand over, and unloads nothing."""
     async with Proxy(redis.port) as proxy, StandInFrontend(triton, redis.url) as staying:
         async with StandInFrontend(triton, proxy.url, close_s=1.0) as ending:
             await ending.use()
@@ -226,7 +247,7 @@ async def test_an_end_during_trouble_leaves_the_others_alone(
 async def test_a_defect_of_the_keeper_is_told_and_it_begins_again(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception that nobody expects ends neither the keeping nor the lease, and is in the log."""
+    """An exception that nobody expects is in the log, and ends neither keeping nor lease."""
     async with StandInFrontend(triton, redis.url) as frontend:
         fence = await frontend.use()
         frontend.control.defects = 1
@@ -240,7 +261,10 @@ async def test_a_defect_of_the_keeper_is_told_and_it_begins_again(
 
 @pytest.mark.usefixtures("ledger")
 async def test_a_defect_while_the_model_is_loaded(triton: StandInTriton, redis: RedisServer) -> None:
-    """The load goes on in Triton; the request that waits is served, and the model is loaded once."""
+    """The load goes on in Triton.
+
+    The request that waits is served, and the model is loaded once.
+    """
     triton.load_s = 0.5
     async with StandInFrontend(triton, redis.url) as frontend:
         using = asyncio.create_task(frontend.use())

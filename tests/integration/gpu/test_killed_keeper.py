@@ -1,4 +1,4 @@
-"""The keeper is killed under load, again and again, with a second frontend there."""
+"""The keeper is killed under load, again and again, beside a second frontend."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 
 async def test_no_request_of_the_other_fails_when_the_keeper_is_killed(shared: SharedGpu) -> None:
-    """It follows under a new fence; the model stays loaded, and its memory is leased again in time."""
+    """It follows under a new fence.
+
+    The model stays loaded, and its memory is leased again in time.
+    """
     await _kill_keepers(shared, times=2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 async def test_fifty_keepers_are_killed_and_no_request_of_the_other_fails(shared: SharedGpu) -> None:
-    """Each time another frontend takes the dead one's place; memory is never unleased for a time to live."""
+    """Each time another frontend takes the dead one's place.
+
+    Memory is never unleased for a time to live.
+    """
     await _kill_keepers(shared, times=50)
 
 
@@ -56,7 +62,7 @@ async def _kill_keepers(shared: SharedGpu, times: int) -> None:
 
 
 async def _ask(frontend: Frontend) -> None:
-    """Be two callers who never pause; end at the first answer that is no score."""
+    """Be two callers that never pause; fail at the first answer that is no score."""
 
     async def keep_asking() -> None:
         while True:
@@ -67,7 +73,7 @@ async def _ask(frontend: Frontend) -> None:
 
 
 async def _watch_memory(shared: SharedGpu) -> None:
-    """End when the model has been loaded without a lease for a time to live."""
+    """Fail once the model has been loaded without a lease for a whole time to live."""
     leased_at_s = time.monotonic()
     while True:
         if await shared.our_lease() is not None or not await shared.is_loaded():

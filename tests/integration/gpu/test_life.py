@@ -1,4 +1,7 @@
-"""The model on a shared GPU: loaded by the first request, given back when nobody uses it or somebody asks."""
+"""The model on a shared GPU.
+
+Loaded by the first request, given back when nobody uses it or somebody asks.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 
 
 async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
-    """The first request loads the model; the other frontend stands by, uses it, and loads nothing again."""
+    """The first request loads the model.
+
+    The other frontend stands by, uses it, and loads nothing again.
+    """
     first, second = await shared.start_frontend(), await shared.start_frontend()
     before = (await first.client.get("/info")).json()
     assert before["gpu_coordination"] == "model-boss"
@@ -63,7 +69,10 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
 
 
 async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) -> None:
-    """Both find the model unloaded and load it at the same time: one lease, and every request is answered."""
+    """Both find the model unloaded and load it at the same time.
+
+    One lease, and every request is answered.
+    """
     frontends = [await shared.start_frontend(), await shared.start_frontend()]
     answers = await asyncio.gather(*(frontend.score() for frontend in frontends for _ in range(5)))
     assert [answer.status_code for answer in answers] == [200] * 10
@@ -71,12 +80,15 @@ async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) ->
 
 
 async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: SharedGpu) -> None:
-    """Asked to yield, the keeper unloads; requests that had not reached Triton wait, and all are answered."""
+    """Asked to yield, the keeper unloads.
+
+    Requests that had not reached Triton wait, and all are answered.
+    """
     async with stalling_server() as server:
         frontends = [await shared.start_frontend(fetch_allow=server.address) for _ in "ab"]
         for frontend in frontends:
             assert (await frontend.score()).status_code == 200
-        # Admitted, and still waiting for its picture when the memory is asked for.
+        # These requests are admitted, but wait for their picture when the memory is asked for.
         slow = [asyncio.create_task(frontend.score(image_url=server.url)) for frontend in frontends]
         await until(lambda: server.has(2))
         ending = asyncio.Event()
@@ -107,7 +119,10 @@ async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: Sha
 
 
 async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: SharedGpu) -> None:
-    """Once no frontend is asked any more. Probes neither keep the model nor have it loaded."""
+    """Once no frontend is asked any more, the model is unloaded.
+
+    Probes neither keep the model nor load it.
+    """
     first = await shared.start_frontend(idle_release_s=1.5)
     second = await shared.start_frontend(idle_release_s=1.5)
     probing = asyncio.create_task(_keep_probing(first, second))
@@ -130,7 +145,7 @@ async def test_an_idle_model_is_given_back_and_probes_change_nothing(shared: Sha
 
 
 async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> None:
-    """A model that is used past the frontend is not idle."""
+    """A model that is used directly through Triton is not idle."""
     frontend = await shared.start_frontend(idle_release_s=1.0)
     assert (await frontend.score()).status_code == 200
     ends_at_s = time.monotonic() + 4
@@ -143,7 +158,7 @@ async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> 
 
 
 async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGpu) -> None:
-    """What is in the cache is answered, and what cannot be decoded refused, while the model is unloaded."""
+    """While it is unloaded, what is cached is answered, and what cannot be decoded refused."""
     frontend = await shared.start_frontend(idle_release_s=0.5, max_cache_bytes=10_000)
     scored = (await frontend.score()).json()
     await until(lambda: _is_unloaded(shared))
@@ -159,7 +174,7 @@ async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGp
 
 
 async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> None:
-    """A request waits as long as configured, and hears 503 gpu_unavailable and when to come back."""
+    """A request waits as long as configured, then hears 503 and when to come back."""
     frontend = await shared.start_frontend(gpu_wait_s=1.0)
     async with shared.other_service(priority=500) as other:
         await other.wait_granted(timeout_s=10)
@@ -178,7 +193,10 @@ async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> 
 
 
 async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu) -> None:
-    """SIGTERM of the keeper hands the model over to the other; of the last, nothing is left."""
+    """After SIGTERM the keeper hands the model over to the other frontend.
+
+    The last frontend leaves nothing behind.
+    """
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
@@ -200,7 +218,10 @@ async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu)
 async def test_the_claim_is_what_the_manifest_measured(
     shared: SharedGpu, published_repository: Path, tmp_path: Path
 ) -> None:
-    """Without AESTHETIC_VRAM_MB the version's manifest says how much memory it takes; 2048 MiB where it does not."""
+    """Without AESTHETIC_VRAM_MB the version's manifest says how much memory it takes.
+
+    2048 MiB where it does not.
+    """
     repository = shutil.copytree(published_repository, tmp_path / "measured")
     path = repository / NETWORK.name / "1" / "manifest.json"
     content = json.loads(path.read_text())

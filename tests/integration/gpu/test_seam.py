@@ -1,4 +1,7 @@
-"""The keeper on another coordinator than model-boss: the adapter that `docs/gpu-sharing.md` shows."""
+"""The keeper on another coordinator than model-boss.
+
+The adapter that `docs/gpu-sharing.md` shows.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ TTL_S = 1.2
 
 
 class Denied(Exception):
-    """Told by the coordinator."""
+    """An error of the coordinator: it refuses."""
 
 
 class Down(Exception):
-    """Likewise."""
+    """An error of the coordinator: it is away."""
 
 
 class Client:
-    """What the document imagines: one lease, in memory."""
+    """The coordinator's client that the document imagines: one lease, in memory."""
 
     ttl_s = TTL_S
     is_full = False
@@ -100,7 +103,7 @@ class Client:
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The document's own text, as a module; its name as `AESTHETIC_GPU_LEDGER` has it."""
+    """The adapter from the document as a module, by its name for `AESTHETIC_GPU_LEDGER`."""
     Client.state, Client.is_full, Client.is_down, Client.priorities = None, False, False, []
     coordinator = ModuleType("coordinator")
     vars(coordinator).update(Client=Client, Denied=Denied, Down=Down)
@@ -114,7 +117,10 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def test_the_keeper_runs_on_the_adapter_of_the_document(adapter: str) -> None:
-    """Load, stand by, follow a crash, hand over, give way to a preemption, give back."""
+    """The keeper loads, stands by, follows a crash and hands over on this coordinator.
+
+    It also gives way to a preemption, and gives the lease back at its end.
+    """
     triton = StandInTriton()
     first = StandInFrontend(triton, load_ledger(adapter, GPU))
     await first.__aenter__()
@@ -139,7 +145,10 @@ async def test_the_keeper_runs_on_the_adapter_of_the_document(adapter: str) -> N
 
 
 async def test_what_the_coordinator_refuses_is_told(adapter: str) -> None:
-    """Denied: 503 at once. Down for longer than a lease lasts: the model is unloaded."""
+    """A refusal of the coordinator is 503 at once.
+
+    If the coordinator is away for longer than a lease lasts, the model is unloaded.
+    """
     triton = StandInTriton()
     async with StandInFrontend(triton, load_ledger(adapter, GPU), vram_mb=20_000) as frontend:
         with pytest.raises(GpuUnavailable, match="refuses"):
@@ -154,7 +163,7 @@ async def test_what_the_coordinator_refuses_is_told(adapter: str) -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module:connect", "frontend.gpu.ledger:nothing", "frontend", ":"])
 def test_a_name_that_leads_to_no_factory_is_refused(name: str) -> None:
-    """At the start, and not with the first request."""
+    """A wrong name of a factory is refused at the start, and not with the first request."""
     with pytest.raises(ValueError, match=r"is not package\.module:factory"):
         load_ledger(name, GPU)
 

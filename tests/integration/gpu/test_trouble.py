@@ -1,4 +1,7 @@
-"""The service on a shared GPU when something dies: Redis, Triton, a frontend, the network between them."""
+"""The service on a shared GPU when something dies.
+
+Redis, Triton, a frontend, the network between them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
 
 async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
-    """The lease is admitted again under its old fence; no request fails, and nobody else is granted meanwhile."""
+    """The lease is admitted again under its old fence.
+
+    No request fails, and nobody else is granted meanwhile.
+    """
     frontend = await shared.start_frontend()
     assert (await frontend.score()).status_code == 200
     fence = (await frontend.gpu())["fence"]
@@ -46,7 +52,10 @@ async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
 
 
 async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None:
-    """fail_closed: served until the lease ends by the holder's own clock, then unloaded, and 503 until it is back."""
+    """With fail_closed it serves until the lease ends by the holder's own clock.
+
+    Then the model is unloaded, and requests are told 503 until the ledger is back.
+    """
     frontend = await shared.start_frontend(gpu_wait_s=1.0)
     await until(lambda: _is_scored(frontend))  # a busy machine loads for longer than that
     shared.redis.kill()
@@ -68,7 +77,10 @@ async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None
 
 
 async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> None:
-    """fail_open: it goes on without a lease and says so, and enters the ledger again when it is back."""
+    """With fail_open it goes on without a lease, and says so.
+
+    It enters the ledger again when that is back.
+    """
     frontend = await shared.start_frontend(gpu_on_outage="fail_open")
     assert (await frontend.score()).status_code == 200
     shared.redis.kill()
@@ -85,7 +97,10 @@ async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> No
 
 
 async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> None:
-    """Redis behind a network that drops, delays, refuses and cuts: every request is answered by its deadline."""
+    """Redis behind a network that drops, delays, refuses and cuts.
+
+    Every request is answered by its deadline.
+    """
     async with Proxy(shared.redis.port) as proxy:
         frontend = await shared.start_frontend(redis_url=proxy.url, gpu_wait_s=1.0, idle_release_s=0.5)
         for trouble in ("drops", "drops_answers", "refuses", "delays", "cuts"):
@@ -111,7 +126,10 @@ async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> 
 
 
 async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> None:
-    """It comes back without the model: the lease is given back, and claimed anew by the next request."""
+    """It comes back without the model.
+
+    The lease is given back, and claimed anew by the next request.
+    """
     frontends = [await shared.start_frontend(), await shared.start_frontend()]
     for frontend in frontends:
         assert (await frontend.score()).status_code == 200
@@ -130,7 +148,7 @@ async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> Non
 
 
 async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGpu) -> None:
-    """The other frontend follows under a new fence, and gives the memory up when it is asked for."""
+    """The other frontend follows under a new fence, and yields when it is asked to."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
@@ -146,7 +164,10 @@ async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGp
 
 
 async def test_a_model_that_was_left_behind_is_taken_over(shared: SharedGpu) -> None:
-    """Its only frontend crashed: the next one leases its memory at once, without any request."""
+    """After the crash of a model's only frontend, the next frontend leases its memory at once.
+
+    This needs no request.
+    """
     first = await shared.start_frontend()
     assert (await first.score()).status_code == 200
     first.stop(signal.SIGKILL)
@@ -156,7 +177,10 @@ async def test_a_model_that_was_left_behind_is_taken_over(shared: SharedGpu) -> 
 
 
 async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
-    """Its lease expired and the memory is somebody else's by now: the next frontend unloads it."""
+    """A model whose lease expired, and whose memory is another's by now, is unloaded.
+
+    The next frontend does so.
+    """
     first = await shared.start_frontend()
     assert (await first.score()).status_code == 200
     first.stop(signal.SIGKILL)
@@ -172,7 +196,10 @@ async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
 async def test_a_model_that_cannot_be_loaded(
     shared: SharedGpu, published_repository: Path, tmp_path: Path
 ) -> None:
-    """503 model_unavailable without a word of the traceback; the memory is given back, and a repair is found."""
+    """503 model_unavailable without a word of the traceback.
+
+    The memory is given back, and a repair is found.
+    """
     broken = tmp_path / "broken"
     shutil.copytree(published_repository, broken)
     code = broken / NETWORK.name / "1" / "model.py"
@@ -192,7 +219,10 @@ async def test_a_model_that_cannot_be_loaded(
 
 
 async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
-    """It is refused at once, and `/health` says what is wrong before any request."""
+    """A claim that can never be granted is refused at once.
+
+    `/health` says what is wrong, even before any request.
+    """
     frontend = await shared.start_frontend(vram_mb=100_000)
     health = await frontend.health(503)
     assert "100000 MiB" in health.json()["parts"]["gpu"]["detail"]
@@ -202,7 +232,7 @@ async def test_a_claim_that_can_never_be_granted(shared: SharedGpu) -> None:
 
 
 async def test_tritons_administration_is_shut(shared: SharedGpu) -> None:
-    """With a wrong key nothing can be loaded: `/health` says so before any request."""
+    """With a wrong key nothing can be loaded, and `/health` says so before any request."""
     frontend = await shared.start_frontend(triton_admin_key="wrong")
     health = await frontend.health(503)
     assert health.json()["parts"]["gpu"]["detail"] == "the inference server refuses to be administered"

@@ -1,4 +1,4 @@
-"""A client that uses its memory because it was told so, and the clock by which it knows when to stop."""
+"""A client that uses its memory because it was told so, and the clock by which it stops."""
 
 from __future__ import annotations
 
@@ -14,28 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Temper:
-    """How a client keeps time, and what it chose to do when its lease is over by its own clock."""
+    """How a client keeps time, and what it does when its lease is over by its own clock."""
 
     rate: float
-    """What its clock counts while Redis's counts 1."""
+    """What its clock counts while Redis's clock counts 1."""
     late: float
-    """How long after that end it has stopped, in times to live: it had not looked, or had to unload."""
+    """How long after that end it has stopped, in times to live.
+
+    It had not looked, or had to unload.
+    """
     safety: float
     """How much earlier than the ledger its own clock ends the lease, in times to live."""
     on_outage: OnOutage
 
 
-# A margin of a tenth makes up for a clock that is so slow and a holder so late: 0.9 / 0.95 + 0.05 < 1. Who
-# has nothing to make up for needs none, and stops in the very millisecond in which the ledger's time ends.
+# A margin of a tenth makes up for a clock that is so slow and a holder so late, since
+# 0.9 / 0.95 + 0.05 < 1. Who has nothing to make up for needs none, and stops in the very
+# millisecond in which the ledger's time ends.
 TEMPERS: Final = tuple(
     Temper(rate, late, safety, on_outage)
     for on_outage in OnOutage
     for rate, late, safety in ((1, 0, 0), (0.95, 0.05, 0.1), (1.05, 0, 0.1))
 )
 HELD: Final = {False: 1.0, True: 2 / 3}
-"""In times to live, whether others stand by or not: then one of them may follow after two missed heartbeats."""
+"""In times to live, whether others stand by or not.
+
+Then one of them may follow after two missed heartbeats.
+"""
 MIN_STAY: Final = {others_stand_by: (held - 0.1) / 1.05 for others_stand_by, held in HELD.items()}
-"""In times to live: none of these stops earlier after its last word."""
+"""The earliest stop after the client's last call, in times to live."""
 
 
 @dataclass
@@ -52,9 +59,9 @@ class Believer:
     loaded_mb: int = 0
     committed_mb: int | str = ""
     is_unloaded: bool = False
-    """Draining: what is unloaded is not loaded again under the same lease."""
+    """It has unloaded its model, and does not load it again under the same lease."""
     is_unprotected: bool = False
-    """Its lease is over, and it goes on: on a GPU of one's own."""
+    """Its lease is over, and it goes on, as on a GPU of one's own."""
     ttl_ms: int = 0
     sent_at_ms: int = 0
     _left_ms: Callable[[], float] = field(default=lambda: 0.0)
@@ -66,15 +73,23 @@ class Believer:
     def unload(self) -> None:
         self.loaded_mb, self.is_unloaded = 0, True
 
+    def resize(self, phase: str, committed_mb: int | str, vram_mb: int) -> None:
+        """Take in what a heartbeat was answered; what is loaded fits into it."""
+        self.phase, self.committed_mb, self.vram_mb = phase, committed_mb, vram_mb
+        self.loaded_mb = min(self.loaded_mb, vram_mb)
+
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
-        """Count from when the call was sent, on a clock of its own; in milliseconds, which are exact as floats."""
+        """Count from when the call was sent, on a clock of its own.
+
+        In milliseconds, which are exact as floats.
+        """
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
         held_ms = lasts_s(ttl_ms, others_follow=self.others_stand_by, safety=self.temper.safety)
         self._left_ms = lambda: rate * sent_at_ms + held_ms - rate * (redis_ms() - late_ms)
         self.ttl_ms, self.sent_at_ms, self.is_unprotected = ttl_ms, sent_at_ms, False
 
     def goes_on(self, now_ms: int) -> bool:
-        """Look at its clock, and tell whether it uses its memory still."""
+        """Look at the client's clock; tell whether it still uses its memory."""
         if self.is_unprotected or self._left_ms() > 0:
             return True
         stay_ms = MIN_STAY[self.others_stand_by] * self.ttl_ms

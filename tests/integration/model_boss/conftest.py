@@ -1,4 +1,4 @@
-"""One redis-server for the tests that need no other; each of them finds it empty."""
+"""One redis-server for all tests that need no other; each test finds it empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
 
 @pytest.fixture
 def server(shared_server: RedisServer) -> RedisServer:
-    """An empty Redis that outlives the test: not to be killed."""
+    """An empty Redis that other tests use after this one, so it must not be killed."""
     with shared_server.client() as client:
         client.flushall()
         client.script_flush()

@@ -1,6 +1,6 @@
-"""One client of `test_processes.py`, as a process: claims, holds, releases, again and again.
+"""One client of `test_processes.py`, as a process: it claims, holds and releases, again and again.
 
-Writes a line of JSON for everything it does, with the machine's monotonic clock.
+It writes a line of JSON for everything it does, with the time of the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def tell(event: str, lease_id: str, **more: float) -> None:
 
 
 async def contend(url: str, name: str, gpu: str, ttl_s: float, until_s: float) -> None:
-    """Hold this GPU as often as it is granted, until the machine's clock says `until_s`."""
+    """Hold this GPU as often as it is granted, until the machine's clock reaches `until_s`."""
     chance = random.Random(name)
     async with Ledger(url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         number = 0

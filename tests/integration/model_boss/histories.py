@@ -1,7 +1,7 @@
-"""Random histories of clients, crashes, expiry, outages, restarts and failovers, as hypothesis writes them.
+"""Random histories of clients, crashes, expiry, outages, restarts and failovers.
 
-Rules that need a holder or a waiter pick one by its number among those there are, so that most steps of a
-history do something; those that must be refused have a rule of their own.
+Rules that need a holder or a waiter pick one by its number among those there are, so that most
+steps of a history do something; those that must be refused have a rule of their own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ anybody_is_cut_off = precondition(lambda self: self.world.cut_off)
 
 
 class Histories(RuleBasedStateMachine):
-    """Five leases of eight clients, one GPU of 20 MiB with a margin of 2."""
+    """Five leases of eight clients on one GPU of 20 MiB with a margin of 2."""
 
     ledger: ClassVar[TurnedLedger]
 
@@ -63,10 +63,11 @@ class Histories(RuleBasedStateMachine):
     def begin(
         self, crowd: list[tuple[int, int]], idle: int, is_old: bool, is_full: bool, tempers: list[Temper]
     ) -> None:
-        """Begin most histories after the first grace, some with holders of whom some are idle."""
+        """Begin most histories after the first grace, and some with holders, a few of them idle."""
         closed = [temper for temper in TEMPERS if temper.on_outage is OnOutage.FAIL_CLOSED]
         for client, temper in zip(CLIENTS, tempers, strict=True):
-            # Who goes on without a lease does not know whether another holds it: told in `docs/model-boss.md`.
+            # Who goes on without a lease does not know whether another holds it: told in
+            # `docs/model-boss.md`.
             self.world.tempers[client] = closed[TEMPERS.index(temper) % 3] if holder_of(client) else temper
         if not crowd and not is_old:
             return
@@ -135,6 +136,12 @@ class Histories(RuleBasedStateMachine):
         self.world.renew(client, self.world.believers[client].fence, in_use=True)
 
     @anybody_holds
+    @rule(number=numbers, more_mb=st.sampled_from([-9, -3, -1, 1, 2, 3, 9]))
+    def renew_for_more_or_less(self, number: int, more_mb: int) -> None:
+        client = self._holder(number)
+        self.world.renew(client, self.world.believers[client].fence, more_mb=more_mb)
+
+    @anybody_holds
     @rule(number=numbers)
     def hand_over(self, number: int) -> None:
         client = self._holder(number)
@@ -148,7 +155,10 @@ class Histories(RuleBasedStateMachine):
         trouble=st.sampled_from(["none", "none", "fail over", "restart empty"]),
     )
     def a_holder_is_followed(self, number: int, how: str, more_ms: int, trouble: str) -> None:
-        """To the very millisecond from which another may follow; then the former holder and all others ask."""
+        """To the very millisecond from which another may follow.
+
+        Then the former holder and all others ask.
+        """
         world = self.world
         named = sorted(client for client in world.believers if holder_of(client))
         client = named[number % len(named)]
@@ -247,13 +257,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(client=clients)
     def redis_is_out_of_reach(self, client: str) -> None:
-        """For one client: its calls fail, and time goes on."""
+        """For one client, all calls fail while time goes on."""
         self.world.cut_off.add(client)
 
     @anybody_is_cut_off
     @rule(number=numbers)
     def redis_is_in_reach_again(self, number: int) -> None:
-        """A holder says at once that it is there."""
+        """A holder says at once that it is still there."""
         client = sorted(self.world.cut_off)[number % len(self.world.cut_off)]
         self.world.cut_off.remove(client)
         if client in self.world.believers:
@@ -264,7 +274,10 @@ class Histories(RuleBasedStateMachine):
     def a_holder_is_cut_off_and_another_takes_its_memory(
         self, number: int, there: float, back: float
     ) -> None:
-        """After a renewal that took its time; the other asks in the very millisecond of the lease's end."""
+        """After a renewal that took its time.
+
+        The other asks in the very millisecond of the lease's end.
+        """
         world, client = self.world, self._holder(number)
         holder, ttl_ms = world.believers[client], self.world.ttl_ms
         world.renew(client, holder.fence, round(there * ttl_ms), round(back * ttl_ms))
@@ -293,7 +306,10 @@ class Histories(RuleBasedStateMachine):
     @anybody_holds
     @rule(number=numbers, how=st.sampled_from(["restart empty", "fail over"]), is_smaller=st.booleans())
     def redis_restarts_and_others_come_first(self, number: int, how: str, is_smaller: bool) -> None:
-        """Before the heartbeats the size is set by hand, or a holder reserves; after them, an old fence comes."""
+        """Before the heartbeats the size is set by hand, or a holder reserves.
+
+        After them, an old fence comes.
+        """
         self.redis_is_in_trouble(how)
         if is_smaller:
             self.world.set_capacity(12)

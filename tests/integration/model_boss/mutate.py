@@ -1,9 +1,10 @@
-"""Mutate every comparison and condition of every Lua script, one by one, and see whether the histories notice.
+"""Change every comparison and condition of the Lua scripts, one by one, to test the tests.
 
     python -m tests.integration.model_boss.mutate [--histories 600] [script ...]
 
-`docs/model-boss.md` records what came out. The ranges that `whole` checks are held by
-`test_scripts.py` instead: no client of the histories sends a number out of range.
+For each change it tells whether the histories notice. `docs/model-boss.md` has the results. The
+ranges that `whole` checks are left out: no client of the histories sends a number out of range, and
+`test_scripts.py` holds them.
 """
 
 from __future__ import annotations
@@ -30,24 +31,16 @@ if TYPE_CHECKING:
 
     import redis
 
-SCRIPTS: Final = (
-    "_ledger",
-    "reserve",
-    "commit",
-    "renew",
-    "hand_over",
-    "yield",
-    "release",
-    "cancel",
-    "status",
-    "capacity",
-)
+SCRIPTS: Final = ("_ledger", "reserve", "commit", "renew", "hand_over", "release", "status", "capacity")
 OPPOSITES: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "~=", "~=": "=="}
 _COMPARISON: Final = re.compile(r"(?<= )(<=|>=|==|~=|<|>)(?= )")
 
 
 def mutants(name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, mutated line and mutated text: comparisons (but those of `whole`), and bare conditions."""
+    """Yield line number, mutated line and mutated text.
+
+    Comparisons (but those of `whole`), and bare conditions.
+    """
     lines = source(name).split("\n")
     for number, line in enumerate(lines):
         if line.lstrip().startswith("--") or "value % 1" in line:
@@ -62,7 +55,7 @@ def mutants(name: str) -> Iterator[tuple[int, str, str]]:
 
 
 def notices(client: redis.Redis, name: str, text: str, histories: int) -> str | None:
-    """Return how the histories failed under this mutant, or `None` where they passed."""
+    """Return how the histories failed under this change, or `None` if they passed."""
 
     class Run(Histories):
         ledger = TurnedLedger(client, {name: text})

@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and Redis that makes the troubles of a network."""
+"""A TCP proxy between a client and Redis that makes network trouble."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Passes bytes on, late (`delay_s`), not at all (`drops`), or cuts what is there (`cut`)."""
+    """Pass bytes on, or late (`delay_s`), or not at all (`drops`); `cut` ends all connections."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.delay_s = 0.0

@@ -1,6 +1,7 @@
-"""The ledger in plain Python, as `docs/model-boss.md` tells it: what the scripts are held against.
+"""The ledger in plain Python, as `docs/model-boss.md` describes it.
 
-Written from the text, not from the Lua: where the two differ, one of them is wrong.
+The scripts are compared with it. It is written from that text and not from the Lua. So if the two
+differ, one of them is wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ Reply = list[Any]
 
 @dataclass
 class ReferenceLedger:
-    """One GPU's ledger. `now_ms` and `server` are set from outside; replies are the scripts' own."""
+    """One GPU's ledger.
+
+    `now_ms` and `server` are set from outside; replies are the scripts' own.
+    """
 
     now_ms: int
     server: str
@@ -25,14 +29,14 @@ class ReferenceLedger:
     epoch: dict[str, Any] = field(default_factory=dict)
 
     def lost_memory(self, server: str) -> ReferenceLedger:
-        """Restart with nothing."""
+        """Return a ledger that has restarted with nothing."""
         return ReferenceLedger(self.now_ms, server)
 
     def copied(self) -> ReferenceLedger:
         return copy.deepcopy(self)
 
     def queue(self) -> list[str]:
-        """Return the waiters: the more urgent first, then first come."""
+        """Return the waiters: the more urgent first, then those who came first."""
         return sorted(self.tickets, key=lambda i: (-self.leases[i]["priority"], self.tickets[i]))
 
     def held_mb(self) -> int:
@@ -58,7 +62,7 @@ class ReferenceLedger:
         if lease:  # of several processes, the first said how much
             vram_mb, priority = lease["vram_mb"], lease["priority"]
         if lease and self._is_held_by_another(lease, holder):
-            lease["wanted_until_ms"] = self.now_ms + ttl_ms
+            lease["wanted_until_ms"] = self.now_ms + min(ttl_ms, self.epoch["ttl_ms"])
             return ["held", lease["holder"], lease["fence"]]
         if not self._same_ttl(ttl_ms):
             return ["ttl_mismatch", self.epoch["ttl_ms"]]
@@ -85,7 +89,7 @@ class ReferenceLedger:
         assert total_mb is not None
         needed_mb = self.held_mb() + vram_mb - (total_mb - margin_mb)
         if needed_mb + self.foreign_mb() > 0:
-            self._ask_to_yield(priority, needed_mb + self._foreign_at_best_mb())
+            self._ask_to_yield(lease_id, priority, needed_mb + self._foreign_at_best_mb())
             return ["waiting", 0, "memory"]
         del self.tickets[lease_id]
         self.epoch["fence"] += 1
@@ -94,7 +98,7 @@ class ReferenceLedger:
         return ["granted", lease["fence"], "reserved", "", vram_mb, total_mb, margin_mb]
 
     def _is_held_by_another(self, lease: Record, holder: str) -> bool:
-        """Tell whether a process of this lease that is heard of stands before this one."""
+        """Tell whether another process holds this lease and was heard of lately."""
         if lease["phase"] == "waiting" or lease["holder"] == holder:
             return False
         return self._in_grace() or bool(self.now_ms < lease["follow_at_ms"])
@@ -134,8 +138,12 @@ class ReferenceLedger:
         in_use: int,
         memory: Record,
         capacity: Reply,
+        needs_mb: int,
     ) -> Reply:
-        """Renew; `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''."""
+        """Renew.
+
+        `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''.
+        """
         self._sweep()
         self._open_epoch(ttl_ms)
         if not self._same_ttl(ttl_ms):
@@ -145,11 +153,22 @@ class ReferenceLedger:
             lease = self._admit_again(lease_id, owner, holder, fence, memory, capacity)
         if lease is None:
             return ["lost"]
+        if lease["vram_mb"] == memory["vram_mb"]:
+            self._resize(lease, needs_mb)
         if in_use:
             lease["idle_since_ms"] = self.now_ms
         self._extend(lease, ttl_ms)
         wanted_ms = max(0, lease.get("wanted_until_ms", 0) - self.now_ms)
-        return [_answer(lease), lease["phase"], lease.get("used_mb", ""), wanted_ms]
+        return [_answer(lease), lease["phase"], lease.get("used_mb", ""), wanted_ms, lease["vram_mb"]]
+
+    def _resize(self, lease: Record, needs_mb: int) -> None:
+        more_mb = needs_mb - lease["vram_mb"]
+        room_mb = self.capacity.get("total_mb", 0) - self.capacity.get("margin_mb", 0)
+        if more_mb > 0 and (self._in_grace() or self.held_mb() + more_mb > room_mb):
+            return
+        if more_mb and "used_mb" in lease:
+            lease |= {"used_mb": needs_mb, "loaded_at_ms": self.now_ms}
+        lease["vram_mb"] = needs_mb
 
     def hand_over(self, lease_id: str, owner: str, fence: int) -> Reply:
         lease = self._held(lease_id, owner, fence)
@@ -158,11 +177,16 @@ class ReferenceLedger:
         lease["follow_at_ms"] = self.now_ms
         return ["ok"]
 
-    def release(self, lease_id: str, owner: str, fence: int) -> Reply:
+    def release(self, lease_id: str, owner: str, fence: int, heir: str = "") -> Reply:
         self._sweep()
         lease = self.leases.get(lease_id)  # a waiter's fence is 0
         if lease is None or (lease["owner"], lease["fence"]) != (owner, fence):
             return ["lost"]
+        other = self._holders().get(heir)
+        if fence and other and heir != lease_id and other["owner"] == owner:
+            other["vram_mb"] += lease["vram_mb"]
+            if "used_mb" in other:
+                other |= {"used_mb": other["used_mb"] + lease["vram_mb"], "loaded_at_ms": self.now_ms}
         self._drop(lease_id)
         return ["ok"]
 
@@ -174,7 +198,7 @@ class ReferenceLedger:
     def set_capacity(
         self, total_mb: int, margin_mb: int, measured: int, used_mb: int | str, measured_at_ms: int | str
     ) -> Reply:
-        """`capacity.lua`: the word is a field here."""
+        """Do as `capacity.lua`, whose name is a field here."""
         if not measured or "total_mb" not in self.capacity:
             self.capacity |= {"total_mb": total_mb, "margin_mb": margin_mb}
         since_ms = self.capacity.get("measured_at_ms", 0)
@@ -184,7 +208,10 @@ class ReferenceLedger:
         return ["ok", self.capacity["total_mb"], self.capacity["margin_mb"]]
 
     def foreign_mb(self) -> int:
-        """Count as the ledger's own only what was loaded when the measurement began."""
+        """Return the foreign memory: what is in use, less the ledger's own.
+
+        A lease counts as the ledger's own only if it was loaded when the measurement began.
+        """
         measured_at_ms = self._measured_at_ms()
         if measured_at_ms is None:
             return 0
@@ -206,12 +233,12 @@ class ReferenceLedger:
             return None
         return measured_at_ms
 
-    def _ask_to_yield(self, priority: int, missing_mb: int) -> None:
+    def _ask_to_yield(self, claimed_id: str, priority: int, missing_mb: int) -> None:
         holders = self._holders()
         missing_mb -= sum(lease["vram_mb"] for lease in holders.values() if lease["phase"] == "yielding")
         ranked = []
         for lease_id, lease in holders.items():
-            if lease["phase"] == "yielding":
+            if lease["phase"] == "yielding" or claimed_id.startswith(f"{lease_id}/"):
                 continue
             unused_ms = self.now_ms - lease["idle_since_ms"]
             is_idle = lease["phase"] == "active" and unused_ms >= self.epoch["ttl_ms"]
@@ -263,7 +290,10 @@ class ReferenceLedger:
         return {i: lease for i, lease in self.leases.items() if lease["phase"] != "waiting"}
 
     def _extend(self, lease: Record, ttl_ms: int) -> None:
-        """Another may follow after two missed heartbeats, of one every third of a time to live."""
+        """Extend a lease; another may follow after two missed heartbeats.
+
+        There is a heartbeat in every third of a time to live.
+        """
         lease["expires_at_ms"] = self.now_ms + ttl_ms
         lease["follow_at_ms"] = self.now_ms + -(-2 * ttl_ms // 3)
 

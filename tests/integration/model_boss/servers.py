@@ -1,4 +1,4 @@
-"""Real redis-servers for the tests: started on free local ports, ended by their process ids."""
+"""Real redis-servers for tests: started on free local ports, ended by their process ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from local.ports import free_ports
 
 
 def redis_server_binary() -> str:
-    """Find redis-server or valkey-server: MODEL_BOSS_TEST_SERVER, the interpreter's own, PATH."""
+    """Find a redis-server or valkey-server.
+
+    It is looked for in MODEL_BOSS_TEST_SERVER, beside the interpreter, and on PATH.
+    """
     beside = Path(sys.executable).with_name("redis-server")
     named = os.environ.get("MODEL_BOSS_TEST_SERVER")
     found = named or (str(beside) if beside.exists() else None)
@@ -26,7 +29,7 @@ def redis_server_binary() -> str:
 
 
 class RedisServer:
-    """One server process that keeps nothing on disk: restarted, it has empty memory."""
+    """One server process that keeps nothing on disk, so a restart empties its memory."""
 
     def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
         """Take `config`, a writable file, to run as a Sentinel."""
@@ -66,7 +69,7 @@ class RedisServer:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End the server as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

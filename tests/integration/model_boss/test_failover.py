@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path) -> None:
-    """The replica knows nothing of the last grant; as a new master it grants nothing until the holder is back."""
+    """The replica knows nothing of the last grant.
+
+    As a new master it grants nothing until the holder is back.
+    """
     with RedisServer(tmp_path) as master, RedisServer(tmp_path) as replica:
         async with Proxy(master.port) as replication, Proxy(master.port) as service:
             with replica.client() as client:
@@ -45,7 +48,7 @@ async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path
 
 
 async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
-    """A lease is held through a failover that Sentinel decides, under the same fence."""
+    """A lease is held through a failover by a Sentinel, under the same fence."""
     with RedisServer(tmp_path) as master, RedisServer(tmp_path) as replica:
         with replica.client() as client:
             client.replicaof("127.0.0.1", master.port)
@@ -71,7 +74,7 @@ async def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
                     epoch = "model-boss:{GPU-0}:epoch"
                     assert client.hget(epoch, "server") != new_server
                     master.kill()
-                    # The heartbeat itself finds the new master, and begins its epoch there.
+                    # The heartbeat itself finds the new master and begins an epoch there.
                     await until(lambda: client.hget(epoch, "server") == new_server)
                 await until(lambda: lease.outage is None)
                 assert (lease.fence, lease.is_held) == (fence, True)

@@ -1,4 +1,4 @@
-"""The six invariants, over at least 2,000 random histories (`histories.py` tells of them).
+"""The six invariants hold in at least 2,000 random histories (`histories.py` describes them).
 
 MODEL_BOSS_HISTORIES sets their number.
 """
@@ -21,7 +21,7 @@ HISTORIES: Final = int(os.environ.get("MODEL_BOSS_HISTORIES", "2000"))
 
 
 def test_every_history_keeps_the_invariants(server: RedisServer) -> None:
-    """At every step of every history the six invariants hold, and the scripts do as the text says."""
+    """At every step of every history the invariants hold, and the scripts do as the text says."""
     with server.client() as client:
 
         class Run(Histories):

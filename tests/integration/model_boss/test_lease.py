@@ -1,4 +1,4 @@
-"""A holder: waiting, heartbeats, yielding, standing by, losing, giving back."""
+"""The life of a holder: waiting, heartbeats, yielding, standing by, losing, giving back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ async def rows(ledger: Ledger) -> dict[str, Row]:
 
 
 async def test_a_heartbeat_keeps_the_lease(server: RedisServer) -> None:
-    """It lives for longer than its time to live, committed and touched, until it is released."""
+    """With heartbeats a lease lives longer than its time to live, until it is released.
+
+    It is committed, and touched by use.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 10)) as lease:
         fence = await lease.wait_granted(5)
         assert (lease.fence, lease.standing, lease.is_held) == (fence, Standing.RESERVED, True)
@@ -56,7 +59,7 @@ async def test_a_heartbeat_keeps_the_lease(server: RedisServer) -> None:
 
 
 async def test_a_waiter_is_granted_when_the_memory_is_free(server: RedisServer) -> None:
-    """It keeps its place in the queue by asking again, and takes the memory once it is released."""
+    """A waiter keeps its place by asking again, and gets the memory once it is released."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         fence = await granted(ledger, claim("first", 18))
         first = Lease(ledger, claim("first", 18))
@@ -71,7 +74,7 @@ async def test_a_waiter_is_granted_when_the_memory_is_free(server: RedisServer) 
 
 
 async def test_who_stops_waiting_leaves_the_queue(server: RedisServer) -> None:
-    """The next in the queue does not stand behind somebody who is gone."""
+    """A client that stops waiting leaves the queue, so nobody stands behind it."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         await granted(ledger, claim("first", 18))
         async with Lease(ledger, claim("second", 18)) as second:
@@ -81,7 +84,7 @@ async def test_who_stops_waiting_leaves_the_queue(server: RedisServer) -> None:
 
 
 async def test_a_claim_that_cannot_be_granted_is_refused_at_once(server: RedisServer) -> None:
-    """Nobody waits for more than the GPU has."""
+    """Nobody waits for more memory than the GPU has."""
     async with opened(server.url, ttl_s=TTL_S) as ledger, Lease(ledger, claim("a", 19)) as lease:
         with pytest.raises(ClaimRefused, match="can give 18 MiB"):
             await lease.wait_granted(60)
@@ -90,7 +93,10 @@ async def test_a_claim_that_cannot_be_granted_is_refused_at_once(server: RedisSe
 
 
 async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> None:
-    """A more urgent claim waits until the holder has drained and released, and is granted then."""
+    """A more urgent claim waits until the holder has finished its work and released the lease.
+
+    Then it is granted.
+    """
     async with (
         opened(server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10, priority=1)) as lease,
@@ -109,7 +115,10 @@ async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> 
 
 
 async def test_another_process_stands_by_until_the_holder_is_gone(server: RedisServer) -> None:
-    """It waits while heartbeats come; then it holds the same lease, sees it committed, and is the only one."""
+    """It waits while heartbeats come.
+
+    Then it holds the same lease, sees it committed, and is the only one.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         one = Lease(ledger, replace(claim("a", 10), holder="one"))
         async with Lease(ledger, replace(claim("a", 10), holder="two")) as two:
@@ -125,13 +134,13 @@ async def test_another_process_stands_by_until_the_holder_is_gone(server: RedisS
 
 
 def _crash(lease: Lease) -> None:
-    """Say nothing more to the ledger."""
+    """Tell the ledger nothing more."""
     assert lease._keeper is not None
     lease._keeper.cancel()
 
 
 async def test_a_lease_that_was_released_is_not_asked_for_again(server: RedisServer) -> None:
-    """Waiting after `release` raises, and reserves no memory that nobody would use."""
+    """Waiting after `release` raises an error and reserves no memory."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         lease = Lease(ledger, claim("a", 10))
         await lease.wait_granted(5)
@@ -149,7 +158,7 @@ async def test_a_lease_that_was_released_is_not_asked_for_again(server: RedisSer
 
 
 async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) -> None:
-    """Told `lost`, it holds nothing, and its release harms nobody."""
+    """A holder that is told `lost` holds nothing, and its release harms nobody."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         lease = Lease(ledger, claim("a", 18))
         fence = await lease.wait_granted(5)
@@ -161,7 +170,7 @@ async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) ->
 
 
 async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) -> None:
-    """After a pause longer than its lease it stops by its own clock, though the ledger might not mind."""
+    """After a pause longer than its lease it stops, though the ledger might not mind."""
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         slept_s = 0.0
         lease = Lease(ledger, claim("a", 10), clock=lambda: now_s() + slept_s)
@@ -174,7 +183,7 @@ async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) 
 
 
 class Meter:
-    """Counts its readings; 5 MiB are foreign. Hangs where it is told to."""
+    """A meter that counts its readings and sees 5 MiB of foreign memory; it can hang."""
 
     def __init__(self, *, hangs: bool = False) -> None:
         self.readings = 0
@@ -190,7 +199,10 @@ class Meter:
 
 
 async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
-    """Before they ask, with their heartbeats and after the release: what is foreign is not granted."""
+    """Before they ask, with their heartbeats and after the release.
+
+    What is foreign is not granted.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         meter = Meter()
         async with (
@@ -211,7 +223,10 @@ async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
 async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The lease lives on, unmeasured, and the log says so once."""
+    """If the driver hangs, the lease lives on without measurements.
+
+    The log says so once.
+    """
     meter = Meter(hangs=True)
     async with (
         opened(server.url, ttl_s=TTL_S),
@@ -229,7 +244,7 @@ async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(
 
 
 async def test_the_log_tells_a_leases_story(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Every step is a line that begins with the lease's id."""
+    """Every step of a lease is a line that begins with its id."""
     caplog.set_level(logging.INFO, "model_boss")
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         fence = await granted(ledger, claim("first", 18))

@@ -1,4 +1,4 @@
-"""The Python client against a real Redis, on Redis's own clock."""
+"""The Python client with a real Redis, by Redis's own clock."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ async def opened(
     waits_grace: bool = False,
     meter: Meter | None = None,
 ) -> AsyncIterator[Ledger]:
-    """A ledger with a GPU of 20 MiB, past its first grace unless it is not to be begun.
+    """Open a ledger with a GPU of 20 MiB.
 
-    The grace is cut short unless it is to be waited for.
+    If `begun`, it has begun and its first grace is over. The grace is cut short, unless
+    `waits_grace`.
     """
     async with Ledger(
         url, LedgerOptions(ttl_s=ttl_s, timeout_s=timeout_s, meter=meter, margin_mb=4)
@@ -76,7 +77,10 @@ async def granted(ledger: Ledger, wanted: Claim) -> int:
 
 
 async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
-    """Reserved, committed, renewed in use, asked to yield, released: and then lost to its old fence."""
+    """Reserved, committed, renewed in use, asked to yield, released.
+
+    And then lost to its old fence.
+    """
     async with opened(server.url) as ledger:
         wanted = claim("a", 10)
         answer = await ledger.reserve(wanted)
@@ -98,7 +102,10 @@ async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
 
 
 async def test_a_ledger_that_begins_grants_nothing_for_one_time_to_live(server: RedisServer) -> None:
-    """It cannot know whether it is new or has forgotten its holders."""
+    """A new ledger cannot know whether it is new or has forgotten its holders.
+
+    So it grants nothing at first.
+    """
     async with opened(server.url, begun=False) as ledger:
         await ledger.set_capacity(GPU, Capacity(20, 2))
         began_at_s = time.monotonic()
@@ -109,7 +116,7 @@ async def test_a_ledger_that_begins_grants_nothing_for_one_time_to_live(server: 
 
 
 async def test_time_is_redis_time(server: RedisServer) -> None:
-    """What the table says of expiry is told by the server's clock and this ledger's time to live."""
+    """The table tells expiry by the server's clock and this ledger's time to live."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 1))
         table = await ledger.table(GPU)
@@ -120,7 +127,10 @@ async def test_time_is_redis_time(server: RedisServer) -> None:
 
 
 async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) -> None:
-    """Within one time to live, and its fence is worth nothing afterwards."""
+    """A silent holder's memory is free within one time to live.
+
+    After that its fence is worth nothing.
+    """
     async with opened(server.url) as ledger:
         fence = await granted(ledger, claim("crashed", 18))
         assert await ledger.reserve(claim("next", 18)) == Waiting(0, WaitReason.MEMORY)
@@ -130,7 +140,7 @@ async def test_a_holder_that_falls_silent_frees_its_memory(server: RedisServer) 
 
 
 async def test_refusals_say_why(server: RedisServer) -> None:
-    """What waiting would not help is an error of its own kind."""
+    """A refusal that waiting would not change is an error of its own kind."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
         with pytest.raises(ClaimRefused, match="belongs to another owner"):
@@ -145,7 +155,10 @@ async def test_refusals_say_why(server: RedisServer) -> None:
 
 
 async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) -> None:
-    """One holds it, the others hear so; the holder hears of them, and who follows has a new fence."""
+    """One holds it, the others hear so.
+
+    The holder hears of them, and who follows has a new fence.
+    """
     async with opened(server.url) as ledger:
         one, two = (replace(claim("a", 10), holder=name) for name in ("one", "two"))
         answer = await ledger.reserve(one)
@@ -161,7 +174,10 @@ async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) ->
 
 
 async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None:
-    """Nobody guesses: after the grace the claim is refused until somebody says how much there is."""
+    """Nobody guesses.
+
+    After the grace the claim is refused until somebody says how much there is.
+    """
     async with opened(server.url, begun=False) as ledger:
         assert isinstance(await ledger.reserve(claim("a", 1)), Waiting)
         await asyncio.sleep(TTL_S + 0.05)
@@ -172,7 +188,7 @@ async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None
 
 
 class Gauge:
-    """A GPU whose use the test sets."""
+    """A GPU whose used memory the test sets."""
 
     def __init__(self, used_mb: int | None) -> None:
         self.used_mb = used_mb
@@ -183,7 +199,7 @@ class Gauge:
 
 
 async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer) -> None:
-    """A process that asks nobody makes others wait, until it is gone."""
+    """A process that uses memory without a lease makes others wait until it is gone."""
     meter = Gauge(used_mb=9)
     async with opened(server.url, meter=meter) as ledger:
         assert await ledger.measure(GPU) == Capacity(20, 2)
@@ -202,7 +218,7 @@ async def test_memory_used_outside_the_ledger_is_not_granted(server: RedisServer
 
 
 async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServer) -> None:
-    """The first to measure sets total and margin; one that cannot see the GPU sets nothing."""
+    """The first meter sets total and margin; one that cannot see the GPU sets nothing."""
     async with opened(server.url, begun=False) as unmeasured:
         assert await unmeasured.room_mb(GPU) is None
     async with opened(server.url, begun=False, meter=Gauge(None)) as ledger:
@@ -214,7 +230,7 @@ async def test_a_meter_says_how_much_there_is_where_nobody_has(server: RedisServ
 
 
 async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisServer) -> None:
-    """A server that was flushed or restarted does not know the digest: the text is sent."""
+    """A server that was flushed or restarted does not know the scripts, so their text is sent."""
     async with opened(server.url) as ledger:
         with server.client() as client:
             client.script_flush()
@@ -222,7 +238,7 @@ async def test_scripts_are_loaded_again_where_redis_forgot_them(server: RedisSer
 
 
 async def test_status_finds_the_gpus(server: RedisServer) -> None:
-    """Every GPU that anybody claimed or sized, under this prefix and no other."""
+    """Every GPU that was claimed or given a size is found, under this prefix alone."""
     async with opened(server.url) as ledger:
         await ledger.set_capacity("host:1", Capacity(5))
         other = LedgerOptions(prefix="another", ttl_s=TTL_S)
@@ -241,10 +257,10 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 
 
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
-    """The account of `docs/model-boss.md` can do all that a holder does, and a wrong password nothing."""
+    """The account of `docs/model-boss.md` can do all that a holder does."""
     rights = (
-        "~model-boss:* +evalsha +script|load +hget +hmget +hgetall +hset +hdel +hincrby "
-        "+zadd +zrem +zrank +xadd +time +info +client|setinfo +client|setname +hello +ping"
+        "~model-boss:* +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
+        "+zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setinfo +client|setname +hello +ping"
     )
     with RedisServer(tmp_path) as guarded:
         with guarded.client() as client:
@@ -268,7 +284,7 @@ async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Pa
 
 
 async def test_a_cluster_runs_the_scripts(tmp_path: Path) -> None:
-    """All keys of a GPU are in one slot, or a cluster would refuse every script."""
+    """All keys of a GPU are in one slot; else a cluster would refuse every script."""
     with RedisServer(tmp_path, "--cluster-enabled", "yes") as node:
         with node.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))

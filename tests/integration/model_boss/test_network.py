@@ -1,4 +1,4 @@
-"""Redis in network trouble: deadlines hold, nothing hangs, and what comes back goes on."""
+"""Network trouble on the way to Redis: deadlines hold, nothing hangs, and work goes on after it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], Awaitable[object]]] = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("trouble", ["drops", "delays", "refuses", "cut"])
 async def test_no_call_hangs(server: RedisServer, name: str, trouble: str) -> None:
-    """Whatever the network does to it, a call answers or raises by its deadline, and works again afterwards."""
+    """Whatever the network does, a call answers or raises in time, and works again afterwards."""
     is_silent = trouble in {"drops", "delays"}
     timeout_s = TIMEOUT_S if is_silent else 10  # else it is told at once
     async with Proxy(server.port) as proxy, opened(proxy.url, timeout_s=timeout_s, begun=False) as ledger:
@@ -66,7 +66,7 @@ async def test_no_call_hangs(server: RedisServer, name: str, trouble: str) -> No
 
 
 async def test_a_grant_whose_answer_was_lost_is_answered_again(server: RedisServer) -> None:
-    """Asking twice does not claim twice: the second answer is the first one's."""
+    """Asking twice does not claim twice: the second answer is the same as the first."""
     async with (
         opened(server.url, ttl_s=TTL_S) as ledger,
         Proxy(server.port) as proxy,
@@ -83,7 +83,7 @@ async def test_a_grant_whose_answer_was_lost_is_answered_again(server: RedisServ
 
 
 async def test_a_lease_survives_a_bad_line(server: RedisServer) -> None:
-    """Cuts and delays shorter than the lease cost nothing but heartbeats."""
+    """Cuts and delays shorter than the lease only cost heartbeats."""
     async with (
         opened(server.url, ttl_s=LONG_TTL_S) as ledger,
         Proxy(server.port) as proxy,
@@ -105,7 +105,10 @@ async def test_a_lease_survives_a_bad_line(server: RedisServer) -> None:
 
 
 async def test_a_holder_on_a_dead_line_stops_before_the_next_is_granted(server: RedisServer) -> None:
-    """Packets vanish without an error: the holder's clock ends the lease before the ledger gives it away."""
+    """Packets vanish without an error.
+
+    The holder's clock ends the lease before the ledger gives it away.
+    """
     async with (
         opened(server.url, ttl_s=TTL_S) as ledger,
         Proxy(server.port) as proxy,
@@ -132,7 +135,7 @@ async def test_a_holder_on_a_dead_line_stops_before_the_next_is_granted(server: 
 
 
 async def test_waiting_ends_at_its_deadline_on_a_dead_line(server: RedisServer) -> None:
-    """`wait_granted` does not wait for an answer that never comes, nor does `release`."""
+    """Neither `wait_granted` nor `release` waits for an answer that never comes."""
     async with Proxy(server.port) as proxy:
         proxy.drops = True
         async with opened(proxy.url, ttl_s=TTL_S, timeout_s=TIMEOUT_S, begun=False) as troubled:
@@ -145,7 +148,7 @@ async def test_waiting_ends_at_its_deadline_on_a_dead_line(server: RedisServer) 
 
 
 async def _in_the_end(call: Callable[[], Awaitable[object]]) -> None:
-    """Repeat it while it is late: this machine may stand still for longer than the deadline."""
+    """Repeat the call while it is late, since this machine may be slower than the deadline."""
     async with asyncio.timeout(30):
         while True:
             with suppress(LedgerUnavailable):

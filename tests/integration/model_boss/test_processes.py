@@ -1,4 +1,4 @@
-"""Eight processes contend for one GPU; a third of them is killed."""
+"""Eight processes contend for one GPU, and three of them are killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TTL_MS = round(TTL_S * 1000)
 
 
 class Contenders:
-    """The processes, what they told, and when they were killed."""
+    """The processes, what they wrote, and when they were killed."""
 
     def __init__(self, url: str, directory: Path, until_s: float) -> None:
         self.killed_at_s: dict[str, float] = {}
@@ -54,7 +54,7 @@ class Contenders:
         self.killed_at_s[name] = time.monotonic()
 
     def end(self) -> dict[str, int]:
-        """Wait for those that live, and return how each ended."""
+        """Wait for the living processes; return how each process ended."""
         return {name: process.wait(60) for name, process in self._processes.items()}
 
     def kill_all(self) -> None:
@@ -63,13 +63,13 @@ class Contenders:
             process.wait()
 
     def told(self, name: str) -> list[dict[str, Any]]:
-        # A process that was killed may have left half a line.
+        # A killed process may have left half a line.
         lines = (self._directory / name).read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
 
 class Observer:
-    """Reads the ledger again and again, and what Redis wrote down meanwhile."""
+    """Read the ledger, and the events that Redis wrote, again and again."""
 
     def __init__(self, ledger: Ledger, client: redis.Redis) -> None:
         self.turns = Turns(TOTAL_MB - MARGIN_MB, TTL_MS)
@@ -84,7 +84,10 @@ class Observer:
             await asyncio.sleep(0.02)
 
     async def look(self) -> int:
-        """Find never too much, nobody dead for too long, nobody held up; return Redis's time."""
+        """Check that not too much is held, nobody dead stays, and nobody is held up.
+
+        Returns Redis's time.
+        """
         table = await self._ledger.table(GPU)
         assert table.held_mb <= TOTAL_MB - MARGIN_MB
         for row in (*table.leases, *table.waiters):
@@ -97,7 +100,8 @@ class Observer:
         return table.now_ms
 
     async def note_death(self, owner: str) -> None:
-        # Asked twice: what the dead had sent is read by Redis before it answers the second time.
+        # This looks twice: before its second answer Redis has read everything that the dead process
+        # sent.
         await self.look()
         self.turns.kill(owner, await self.look())
 
@@ -110,10 +114,10 @@ class Observer:
 
 @pytest.mark.parametrize("for_s", [12, pytest.param(60, marks=pytest.mark.slow)])
 async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Path, for_s: float) -> None:
-    """The ledger never oversubscribes, the dead are gone within a time to live, and then nobody waits for them.
+    """The ledger never grants too much, and the dead are gone within one time to live.
 
-    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and none waits for
-    two times to live after a kill. All who live are served after the last one.
+    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and
+    none waits for two times to live after a kill. All who live are served after the last one.
     """
     chance = random.Random(5)
     options = LedgerOptions(ttl_s=TTL_S)
@@ -125,7 +129,8 @@ async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Pa
             contenders = Contenders(own_server.url, tmp_path, began_at_s + for_s)
             try:
                 names = chance.sample([f"client{number}" for number in range(CLIENTS)], KILLED)
-                # After the first grace, and so that those who live have time to be served afterwards.
+                # After the first grace, and so that those who live have time to be served
+                # afterwards.
                 times_s = sorted(chance.uniform(TTL_S + 1, for_s - 2 * TTL_S) for _ in names)
                 for name, after_s in zip(names, times_s, strict=True):
                     await observer.observe(began_at_s + after_s)
@@ -154,7 +159,7 @@ def _check_served(contenders: Contenders, killed: list[str]) -> None:
 
 
 def _check_memory(contenders: Contenders) -> None:
-    """By what the processes told, no more memory was in use at any time than there is."""
+    """Check that, by what the processes wrote, never more memory was in use than there is."""
     changes: list[tuple[float, int]] = []
     for number in range(CLIENTS):
         name, holding = f"client{number}", {}
@@ -164,7 +169,7 @@ def _check_memory(contenders: Contenders) -> None:
                 changes.append((told["at_s"], told["vram_mb"]))
             elif told["event"] == "frees":
                 changes.append((told["at_s"], -holding.pop(told["lease"])))
-        # What it died with.
+        # The memory that it held when it was killed.
         changes += [(contenders.killed_at_s[name], -vram_mb) for vram_mb in holding.values()]
     in_use_mb = 0
     for _, change_mb in sorted(changes):

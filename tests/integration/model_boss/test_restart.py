@@ -1,4 +1,7 @@
-"""Redis is killed and comes back with empty memory: invariants 5 and 6, in real processes and real time."""
+"""Redis is killed and comes back with empty memory.
+
+Invariants 5 and 6, in real processes and real time.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ TTL_S = 3.0
 
 
 async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> None:
-    """Its heartbeat brings back the lease, under the same fence, and the capacity; newcomers wait a grace."""
+    """Its heartbeat brings back the lease, under the same fence, and the capacity.
+
+    Newcomers wait a grace.
+    """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("old", 10)) as old,
@@ -55,7 +61,7 @@ async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> Non
 
 
 async def test_a_commit_that_meets_an_empty_ledger_comes_back_first(own_server: RedisServer) -> None:
-    """A model that was being loaded when Redis restarted is not unloaded for it."""
+    """A restart of Redis while a model is being loaded does not make the model unload."""
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10)) as lease,
@@ -69,7 +75,7 @@ async def test_a_commit_that_meets_an_empty_ledger_comes_back_first(own_server: 
 
 
 async def test_a_holder_outlives_a_short_outage(own_server: RedisServer) -> None:
-    """While its lease lasts it goes on, says that the ledger is not there, and carries on when it is back."""
+    """While its lease lasts it goes on, says that the ledger is away, and carries on after."""
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10)) as lease,
@@ -94,7 +100,8 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
         own_server.kill()
         died_at_s = time.monotonic()
         assert await asyncio.wait_for(lease.wait_ending(), 20) is Ending.LOST
-        # Its last renewal was before the death of Redis: it stops well before a time to live after that.
+        # Its last renewal was before the death of Redis: it stops well before a time to live after
+        # that.
         assert time.monotonic() - died_at_s < TTL_S - 0.2
         assert (lease.fence, lease.is_held) == (None, False)
         with pytest.raises(LeaseLost):
@@ -103,7 +110,10 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
 
 
 async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisServer) -> None:
-    """On a GPU of one's own: unprotected while Redis is gone, then under a lease and a new fence again."""
+    """On a GPU of one's own.
+
+    Unprotected while Redis is gone, then under a lease and a new fence again.
+    """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10), fail_open=True) as lease,
@@ -128,7 +138,10 @@ async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisSe
 
 
 async def test_who_waits_when_redis_dies_waits_on(own_server: RedisServer) -> None:
-    """The wait ends at its own deadline, caused by the outage, or is granted once Redis is back."""
+    """A waiter goes on waiting while Redis is gone, and is granted once Redis is back.
+
+    If its deadline comes first, the error names the outage as its cause.
+    """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("old", 18)) as old,

@@ -1,4 +1,7 @@
-"""What single scripts do where the histories do not look: wrong arguments, strangers, who is asked to yield."""
+"""What single scripts do where the histories do not look.
+
+Wrong arguments, strangers, who is asked to yield.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
 GOOD: dict[Script, tuple[Any, ...]] = {
     RESERVE: ("a", "o", "", "m", 4, 5, TTL_MS),
     COMMIT: ("a", "o", 1, ""),
-    RENEW: ("a", "o", "", 1, TTL_MS, 0, "m", 4, 5, "active", "", 20, 2),
+    RENEW: ("a", "o", "", 1, TTL_MS, 0, "m", 4, 5, "active", "", 20, 2, 4),
     HAND_OVER: ("a", "o", 1),
-    RELEASE: ("a", "o", 1),
+    RELEASE: ("a", "o", 1, ""),
     CAPACITY: (20, 2, 1, 7, 0),
 }
 RANGES = {
     "vram_mb": (1, 2**31),
+    "needs_mb": (1, 2**31),
     "priority": (0, 1000),
     "ttl_ms": (1, 3_600_000),
     "fence": (1, 2**46),
@@ -59,8 +63,8 @@ def ledger(server: RedisServer) -> Iterator[TurnedLedger]:
         ledger = TurnedLedger(client)
         ledger.now_ms = BEGAN_AT_MS
         ledger.call(CAPACITY, 20, 2, 0, "", "")
-        ledger.call(RENEW, "nobody", "o", "", 1, TTL_MS, 0, "m", 1, 0, "active", "", "", "")
-        ledger.call(RELEASE, "nobody", "o", 1)
+        ledger.call(RENEW, "nobody", "o", "", 1, TTL_MS, 0, "m", 1, 0, "active", "", "", "", 1)
+        ledger.call(RELEASE, "nobody", "o", 1, "")
         ledger.now_ms += TTL_MS
         yield ledger
 
@@ -75,7 +79,10 @@ def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5,
 
 @pytest.mark.parametrize(("script", "name"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A service in any language is held to the ranges: a negative size would break the sum of all."""
+    """A service in any language is held to the ranges.
+
+    A negative size would break the sum of all.
+    """
     _, before = ledger.call(STATUS)
     least, most = (0, 2**46) if (script, name) == (RELEASE, "fence") else RANGES[name]  # a waiter's is 0
     place = script.arguments.index(name)
@@ -89,15 +96,15 @@ def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Scrip
 
 
 def test_a_phase_is_one_of_three(ledger: TurnedLedger) -> None:
-    """Nobody is admitted again as a waiter, or as something unheard of."""
+    """Nobody is admitted again as a waiter, or in an unknown phase."""
     for phase in ("waiting", "", "loading"):
         with pytest.raises(redis.ResponseError, match="invalid argument phase"):
-            ledger.call(RENEW, "a", "o", "", 1, TTL_MS, 0, "m", 4, 5, phase, "", 20, 2)
+            ledger.call(RENEW, "a", "o", "", 1, TTL_MS, 0, "m", 4, 5, phase, "", 20, 2, 4)
 
 
 @pytest.mark.parametrize("script", [COMMIT, HAND_OVER, RELEASE], ids=lambda script: script.name)
 def test_the_fence_alone_is_not_enough(ledger: TurnedLedger, script: Script) -> None:
-    """Another owner is told `lost`, even under the right fence, and changes nothing."""
+    """Another owner is told `lost`, even with the right fence, and changes nothing."""
     fence = _grant(ledger, "a", 4)
     _, before = ledger.call(STATUS)
     reply, after = ledger.call(script, "a", "a stranger", fence, *GOOD[script][3:])
@@ -106,7 +113,7 @@ def test_the_fence_alone_is_not_enough(ledger: TurnedLedger, script: Script) -> 
 
 
 def test_another_owner_cannot_join_a_lease(ledger: TurnedLedger) -> None:
-    """A lease id belongs to its owner, and to one size and priority."""
+    """A lease id belongs to one owner, one size and one priority."""
     _grant(ledger, "a", 4, 5)
     for owner, vram_mb, priority in (("stranger", 4, 5), ("o", 5, 5), ("o", 4, 6)):
         assert ledger.call(RESERVE, "a", owner, "", "m", vram_mb, priority, TTL_MS)[0] == ["conflict"]
@@ -131,7 +138,7 @@ def _asked(ledger: TurnedLedger, vram_mb: int, priority: int) -> set[str]:
 
 
 def _age(ledger: TurnedLedger, fences: dict[str, int], in_use: set[str]) -> None:
-    """Let a time to live go by in which all renew, and some are in use."""
+    """Let one time to live pass; all leases are renewed, and some of them are in use."""
     for _ in range(2):
         ledger.now_ms += TTL_MS // 2
         for lease_id, fence in fences.items():
@@ -139,17 +146,17 @@ def _age(ledger: TurnedLedger, fences: dict[str, int], in_use: set[str]) -> None
 
 
 def test_idle_holders_are_asked_first_whatever_their_priority(ledger: TurnedLedger) -> None:
-    """A model that nobody used for a time to live makes room before one that is at work."""
+    """A model that was not used for one time to live makes room before one that is in use."""
     fences = {"idle": _grant(ledger, "idle", 6, 9), "busy": _grant(ledger, "busy", 6, 1)}
     _age(ledger, fences, in_use={"busy"})
     assert _asked(ledger, 10, 5) == {"idle"}
 
 
 def test_holders_in_use_are_asked_only_by_the_more_urgent(ledger: TurnedLedger) -> None:
-    """Equals wait for each other; who is more urgent does not."""
+    """Claims of equal priority wait for each other; a more urgent one does not wait."""
     _grant(ledger, "a", 10, 5)
     assert _asked(ledger, 10, 5) == set()
-    ledger.call(RELEASE, "none", "o", 1)
+    ledger.call(RELEASE, "none", "o", 1, "")
     assert _asked_by_another(ledger, 10, 6) == {"a"}
 
 
@@ -159,7 +166,7 @@ def _asked_by_another(ledger: TurnedLedger, vram_mb: int, priority: int) -> set[
 
 
 def test_the_lowest_priority_is_asked_before_the_largest(ledger: TurnedLedger) -> None:
-    """Among those in use priority decides, and size only among equals."""
+    """Among leases in use priority decides, and among equal priorities size decides."""
     _grant(ledger, "low", 4, 1)
     _grant(ledger, "large", 8, 2)
     _grant(ledger, "small", 4, 1)
@@ -167,21 +174,21 @@ def test_the_lowest_priority_is_asked_before_the_largest(ledger: TurnedLedger) -
 
 
 def test_the_largest_of_equals_is_asked(ledger: TurnedLedger) -> None:
-    """One large holder makes room for what two small ones would have to leave for."""
+    """One large holder is asked rather than two small ones."""
     for lease_id, vram_mb in (("a", 4), ("large", 8), ("b", 4)):
         _grant(ledger, lease_id, vram_mb, 1)
     assert _asked(ledger, 8, 9) == {"large"}
 
 
 def test_nobody_is_asked_in_vain(ledger: TurnedLedger) -> None:
-    """Where all who may be asked would not be enough, they are left alone."""
+    """If all who may be asked would not be enough, nobody is asked."""
     _grant(ledger, "equal", 12, 5)
     _grant(ledger, "less", 4, 1)
     assert _asked(ledger, 10, 5) == set()
 
 
 def test_no_more_are_asked_than_needed(ledger: TurnedLedger) -> None:
-    """One that was chosen first is spared when those after it make exactly enough room."""
+    """A holder that was chosen first is spared if the later ones alone make enough room."""
     _grant(ledger, "small", 2, 1)
     _grant(ledger, "large", 6, 2)
     _grant(ledger, "equal", 10, 5)
@@ -197,7 +204,10 @@ def test_those_who_yield_already_are_counted(ledger: TurnedLedger) -> None:
 
 
 def test_a_stale_measurement_hides_nobody(ledger: TurnedLedger) -> None:
-    """Memory that a lease took after the measurement began is not taken for the lease's own."""
+    """A lease that was loaded after a measurement began is not subtracted from it.
+
+    So the measured foreign memory stays foreign.
+    """
     ledger.call(CAPACITY, 20, 2, 1, 5, ledger.now_ms)  # five are foreign
     ledger.now_ms += 1
     _grant(ledger, "a", 5)
@@ -209,14 +219,14 @@ def test_a_stale_measurement_hides_nobody(ledger: TurnedLedger) -> None:
 
 
 def test_an_older_measurement_does_not_replace_a_newer(ledger: TurnedLedger) -> None:
-    """Of two that measure at once, the later reading counts, in whichever order they arrive."""
+    """Of two measurements at once the later reading counts, in whichever order they arrive."""
     ledger.call(CAPACITY, 20, 2, 1, 5, ledger.now_ms)
     _, state = ledger.call(CAPACITY, 20, 2, 1, 0, ledger.now_ms - 1)
     assert state.capacity["used_mb"] == 5
 
 
 def test_a_limit_set_by_hand_outlives_measurements(ledger: TurnedLedger) -> None:
-    """Whoever measures says how much memory there is only where nobody has said it."""
+    """A measurement sets total and margin only where nobody has set them."""
     _, state = ledger.call(CAPACITY, 999, 9, 1, 5, ledger.now_ms)
     assert (state.capacity["total_mb"], state.capacity["margin_mb"]) == (20, 2)
     _, state = ledger.call(CAPACITY, 30, 3, 0, "", "")
@@ -225,11 +235,11 @@ def test_a_limit_set_by_hand_outlives_measurements(ledger: TurnedLedger) -> None
 
 
 def test_only_a_former_fence_is_admitted_again(ledger: TurnedLedger) -> None:
-    """After a restart a token counts up to where the new epoch begins its own, and not beyond."""
+    """After a restart a fence is accepted if it is smaller than those of the new epoch."""
     ledger.clear()
     ledger.server = "second"
     assert _renew(ledger, "a", ledger.now_ms + 1) == ["lost"]
-    assert _renew(ledger, "a", ledger.now_ms) == ["ok", "active", "", 0]
+    assert _renew(ledger, "a", ledger.now_ms) == ["ok", "active", "", 0, 4]
 
 
 def _ask(ledger: TurnedLedger, holder: str) -> list[Any]:
@@ -241,19 +251,25 @@ def _lease(ledger: TurnedLedger) -> dict[str, Any]:
 
 
 def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger) -> None:
-    """They are told who holds it, and the holder hears that they asked, for one time to live."""
+    """The others are told who holds the lease.
+
+    The holder hears for one time to live that they asked.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
-    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, 0]
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, 0, 4]
     before = _lease(ledger)
     assert _ask(ledger, "two") == ["held", "one", fence]
     assert _lease(ledger) == {**before, "wanted_until_ms": ledger.now_ms + TTL_MS}
     ledger.now_ms += 300
-    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, TTL_MS - 300]
+    assert _renew(ledger, "a", fence, holder="one") == ["ok", "active", 4, TTL_MS - 300, 4]
     assert _ask(ledger, "one")[:2] == ["granted", fence]
 
 
 def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
-    """From that very millisecond on: a new fence, the same memory, and the old holder is told `lost`."""
+    """From that very millisecond on.
+
+    A new fence, the same memory, and the old holder is told `lost`.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     _renew(ledger, "a", fence, holder="one")
     ledger.now_ms += 666
@@ -278,7 +294,10 @@ def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLe
 
 
 def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
-    """By whoever asks next; the memory counts as held meanwhile, and the stream of events tells of it."""
+    """By whoever asks next.
+
+    The memory counts as held meanwhile, and the stream of events tells of it.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     assert ledger.call(HAND_OVER, "a", "o", fence)[0] == ["ok"]
     assert ledger.call(RESERVE, "b", "o", "", "m", 15, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
@@ -291,7 +310,7 @@ def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisS
 
 
 def test_who_handed_over_to_nobody_may_ask_again(ledger: TurnedLedger) -> None:
-    """It holds the same lease on; otherwise the lease ends at its time."""
+    """If nobody follows, the old holder may have the same lease again; else it just ends."""
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(HAND_OVER, "a", "o", fence)
     assert _ask(ledger, "one")[:2] == ["granted", fence]
@@ -301,7 +320,7 @@ def test_who_handed_over_to_nobody_may_ask_again(ledger: TurnedLedger) -> None:
 
 
 def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
-    """Who follows hears that the memory is asked for, and has to give it back."""
+    """A process that follows on a yielding lease is told to give the memory back."""
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(RESERVE, "urgent", "o", "", "m", 18, 9, TTL_MS)
     ledger.call(HAND_OVER, "a", "o", fence)
@@ -310,22 +329,25 @@ def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
 
 
 def test_nobody_follows_in_the_grace(ledger: TurnedLedger) -> None:
-    """Who holds the lease may have been forgotten by a replica; until it is back, all others stand by."""
+    """Who holds the lease may have been forgotten by a replica.
+
+    Until it is back, all others stand by.
+    """
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(HAND_OVER, "a", "o", fence)
     ledger.server = "second"
     assert _ask(ledger, "two") == ["held", "one", fence]
     assert _ask(ledger, "one") == ["waiting", 0, "grace"]
-    assert _renew(ledger, "a", fence + 1, holder="three") == ["ok", "active", "", 0]  # it had followed
+    assert _renew(ledger, "a", fence + 1, holder="three") == ["ok", "active", "", 0, 4]  # it had followed
     assert _lease(ledger)["holder"] == "three"
     assert _renew(ledger, "a", fence, holder="one") == ["lost"]
 
 
 def test_every_step_of_a_lease_is_told(ledger: TurnedLedger, server: RedisServer) -> None:
-    """The stream of events tells a lease's story by its id."""
+    """The stream of events tells the story of a lease by its id."""
     fence = _grant(ledger, "a", 10, 1)
     ledger.call(RESERVE, "b", "o", "", "m", 10, 5, TTL_MS)
-    ledger.call(RELEASE, "a", "o", fence)
+    ledger.call(RELEASE, "a", "o", fence, "")
     ledger.now_ms += TTL_MS
     ledger.call(STATUS)
     with server.client() as client:
@@ -351,18 +373,72 @@ def test_every_step_of_a_lease_is_told(ledger: TurnedLedger, server: RedisServer
 
 
 def test_the_stream_of_events_stays_short(ledger: TurnedLedger, server: RedisServer) -> None:
-    """Nobody has to read it: it is trimmed to about the last thousand."""
+    """The stream is trimmed to about the last thousand events, so nobody has to read it."""
     fence = _grant(ledger, "a", 1)
     for _ in range(1500):
-        ledger.call(RELEASE, "a", "o", fence)
+        ledger.call(RELEASE, "a", "o", fence, "")
         fence = ledger.call(RESERVE, "a", "o", "", "m", 1, 5, TTL_MS)[0][1]
     with server.client() as client:
         assert 1000 <= client.xlen(ledger.keys.events) <= 1200
 
 
 def test_a_server_that_hides_its_identity_begins_no_epochs(ledger: TurnedLedger) -> None:
-    """Where the account may not run INFO, failovers go unseen, and clients that may run it do not disturb."""
+    """Where the account may not run INFO, failovers go unseen, and nobody is disturbed."""
     fence = _grant(ledger, "a", 4)
     ledger.server = ""
-    assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0]
+    assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0, 4]
     assert ledger.call(RESERVE, "b", "o", "", "m", 4, 5, TTL_MS)[0][0] == "granted"
+
+
+def _needs(ledger: TurnedLedger, fence: int, known_mb: int, needs_mb: int) -> list[Any]:
+    terms = (TTL_MS, 1, "m", known_mb, 5, "active", "", 20, 2, needs_mb)
+    return ledger.call(RENEW, "a", "o", "", fence, *terms)[0]
+
+
+def test_a_lease_grows_where_there_is_room_and_shrinks_always(ledger: TurnedLedger) -> None:
+    """Whoever waits, for the memory is in use already; what is given up is free at once."""
+    fence = _grant(ledger, "a", 4)
+    _grant(ledger, "b", 8)
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    assert _needs(ledger, fence, 4, 11)[-1] == 4  # of 18, less 8 of the other
+    assert _needs(ledger, fence, 4, 10)[-1] == 10
+    assert _needs(ledger, fence, 10, 4)[-1] == 4
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    assert _needs(ledger, fence, 4, 1)[-1] == 1
+    assert _lease(ledger)["used_mb"] == 1  # what was committed before was four
+
+
+def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedger) -> None:
+    """It inherited meanwhile: the holder looks again before it gives any of that up."""
+    fence = _grant(ledger, "a", 4)
+    share = _grant(ledger, "share", 5)
+    assert ledger.call(RELEASE, "share", "o", share, "a")[0] == ["ok"]
+    assert _needs(ledger, fence, 4, 4)[-1] == 9
+    assert _needs(ledger, fence, 4, 3)[-1] == 9
+    assert _needs(ledger, fence, 9, 5)[-1] == 5
+
+
+def test_an_heir_takes_over_what_is_free_at_no_moment(ledger: TurnedLedger, server: RedisServer) -> None:
+    """Under its own fence, and as if it had loaded that itself; nobody is granted it in between."""
+    _grant(ledger, "a", 4)
+    share = _grant(ledger, "share", 5)
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    _, state = ledger.call(RELEASE, "share", "o", share, "a")
+    assert (set(state.leases), state.leases["a"]["vram_mb"]) == ({"a", "c"}, 9)
+    assert state.leases["a"]["used_mb"] == 9
+    assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    with server.client() as client:
+        events: Any = client.xrange(ledger.keys.events)
+    told = [(event["event"], event["lease"]) for _, event in events]
+    assert ("resized", "a") in told
+    assert ("released", "share") in told
+
+
+@pytest.mark.parametrize("heir", ["share", "nobody", "waiter", "stranger"])
+def test_who_cannot_inherit_leaves_the_memory_free(ledger: TurnedLedger, heir: str) -> None:
+    """The lease itself, nobody, one that waits, and another owner's."""
+    share = _grant(ledger, "share", 10)
+    ledger.call(RESERVE, "stranger", "a stranger", "", "m", 1, 5, TTL_MS)
+    ledger.call(RESERVE, "waiter", "o", "", "m", 18, 5, TTL_MS)
+    _, state = ledger.call(RELEASE, "share", "o", share, heir)
+    assert {name: lease["vram_mb"] for name, lease in state.leases.items()} == {"stranger": 1, "waiter": 18}

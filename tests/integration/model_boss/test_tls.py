@@ -1,4 +1,7 @@
-"""Redis over TLS, by the URL alone. The TLS ends in a proxy: the server that pip brings is built without."""
+"""Redis over TLS, by the URL alone.
+
+The TLS ends in a proxy: the server that pip brings is built without.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="a certificate is made with the openssl command")
 async def test_tls_is_used_and_the_certificate_checked(server: RedisServer, tmp_path: Path) -> None:
-    """`rediss://` with the authority that signed the server's certificate is let in; without, nothing is sent."""
+    """`rediss://` with the authority that signed the server's certificate is let in.
+
+    Without, nothing is sent.
+    """
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
         [

@@ -26,7 +26,7 @@ TTL_S = 3.0
 
 
 class Shell:
-    """Runs the tools against one Redis."""
+    """A shell that runs the tools with one Redis."""
 
     def __init__(self, server: RedisServer, directory: Path) -> None:
         self.server = server
@@ -74,7 +74,7 @@ class Shell:
 
 @pytest.fixture
 def shell(server: RedisServer, tmp_path: Path) -> Iterator[Shell]:
-    """A GPU of 20 MiB; the grace of its new ledger is cut short."""
+    """A GPU of 20 MiB in a new ledger whose grace is cut short."""
     shell = Shell(server, tmp_path)
     status, out, _ = shell.run("capacity", "--gpu", GPU, "--total-mb", "20", "--margin-mb", "2")
     assert (status, out.splitlines()[0]) == (0, "box:0: 20 MiB, margin 2, held 0, foreign 0, free 18")
@@ -96,7 +96,7 @@ def _python(text: str) -> tuple[str, str, str]:
 
 
 def test_a_command_runs_under_a_lease(shell: Shell) -> None:
-    """It is told of its lease, the table shows it, its exit status is passed on and the memory given back."""
+    """It is told of its lease, the table shows it, and its exit status is passed on."""
     command = _python(
         "import os, time; print(os.environ['MODEL_BOSS_GPU'], os.environ['MODEL_BOSS_LEASE'],"
         " int(os.environ['MODEL_BOSS_FENCE']) > 0, flush=True); time.sleep(60)"
@@ -115,14 +115,14 @@ def test_a_command_runs_under_a_lease(shell: Shell) -> None:
 
 
 def test_the_exit_status_of_the_command_is_passed_on(shell: Shell) -> None:
-    """As a shell would have it: its own, 127 where there is no such command."""
+    """The exit status is the command's own, and 127 if there is no such command, as in a shell."""
     claim = ("run", "--gpu", GPU, "--vram-mb", "1", "--")
     assert shell.run(*claim, *_python("raise SystemExit(7)"))[0] == 7
     assert shell.run(*claim, "no-such-command") == (127, "", "model_boss: no-such-command: not found\n")
 
 
 def test_signals_reach_the_command(shell: Shell) -> None:
-    """One that ends itself in its own way is not cut short."""
+    """A command that handles a signal in its own way can finish."""
     ready, done = shell.directory / "ready", shell.directory / "done"
     command = _python(
         f"import pathlib, signal, sys, time\n"
@@ -138,7 +138,10 @@ def test_signals_reach_the_command(shell: Shell) -> None:
 
 
 def test_a_command_that_is_asked_to_yield_is_ended_and_then_killed(shell: Shell) -> None:
-    """SIGTERM first; who does not go within the grace is killed, with all it started."""
+    """A command that is asked to yield gets SIGTERM.
+
+    If it still runs after its grace it is killed, with everything it started.
+    """
     ready = shell.directory / "ready"
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     command = _python(
@@ -157,7 +160,10 @@ def test_a_command_that_is_asked_to_yield_is_ended_and_then_killed(shell: Shell)
 
 
 def test_a_command_does_not_outlive_the_tool(shell: Shell) -> None:
-    """Killed without a chance to say goodbye, it takes the command with it: nobody renews the lease."""
+    """Killed without a chance to say goodbye, it takes the command with it.
+
+    Nobody renews the lease.
+    """
     ready = shell.directory / "ready"
     command = _python(
         f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(f'{{os.getpid()}} '); time.sleep(60)"
@@ -169,7 +175,10 @@ def test_a_command_does_not_outlive_the_tool(shell: Shell) -> None:
 
 
 def test_a_command_is_ended_when_its_lease_is_lost(shell: Shell) -> None:
-    """The memory may be somebody else's: there is no grace but the safety margin."""
+    """When the lease is lost, the command has only the safety margin to end.
+
+    The memory may be another's already.
+    """
     ready = shell.directory / "ready"
     command = _python(
         f"import pathlib, signal, time\n"
@@ -185,7 +194,10 @@ def test_a_command_is_ended_when_its_lease_is_lost(shell: Shell) -> None:
 
 
 def test_who_gives_up_waiting_leaves_the_queue(shell: Shell) -> None:
-    """By `--wait-s` with status 75, by SIGTERM with 143; the command is not started either way."""
+    """Giving up leaves the queue: `--wait-s` ends with status 75, SIGTERM with 143.
+
+    The command is not started in either case.
+    """
     holder = shell.hold(*_python("import time; time.sleep(60)"), vram_mb=18)
     _until(lambda: '"active"' in shell.leases().get("job", ""))
     claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "late")
@@ -203,7 +215,10 @@ def test_who_gives_up_waiting_leaves_the_queue(shell: Shell) -> None:
 
 
 def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
-    """1 for what is refused, 69 for no Redis, 2 for wrong usage; never a trace."""
+    """The status is 1 for a refusal, 69 without Redis, 2 for wrong usage.
+
+    There is never a traceback.
+    """
     claim = ("run", "--gpu", GPU, "--vram-mb", "19", "--", "true")
     status, _, err = shell.run(*claim)
     assert (status, err) == (1, "model_boss: 19 MiB claimed, box:0 can give 18 MiB\n")
@@ -218,7 +233,10 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
 
 
 def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
-    """69, not 75, where Redis was not there when the wait ended; the reason is named, the command not started."""
+    """69, not 75, where Redis was not there when the wait ended.
+
+    The reason is named, the command not started.
+    """
     claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "job", "--wait-s", "2")
     status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_ports(1)[0]}")
     assert (status, out) == (69, "")
@@ -228,7 +246,7 @@ def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
 def test_a_ledger_that_nobody_used_has_an_empty_table(
     server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`status` on an empty Redis says so; a GPU asked for by name is shown."""
+    """`status` on an empty Redis says that no GPU is known; a GPU given by name is shown."""
     assert main(["--redis-url", server.url, "status"]) == 0
     assert capsys.readouterr().out == "no GPU is known to this ledger\n"
     assert main(["--redis-url", server.url, "status", "--gpu", GPU]) == 0
@@ -238,7 +256,7 @@ def test_a_ledger_that_nobody_used_has_an_empty_table(
 def test_the_size_of_a_gpu_elsewhere_has_to_be_given(
     server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`capacity` without a total asks NVML, which cannot see a GPU of another name."""
+    """`capacity` without a total asks NVML, which does not see a GPU of another machine."""
     assert main(["--redis-url", server.url, "capacity", "--gpu", "elsewhere"]) == 1
     assert "give --total-mb" in capsys.readouterr().err
 

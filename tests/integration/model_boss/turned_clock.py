@@ -1,7 +1,7 @@
-"""The scripts on a clock that the tests turn, spoken to in the protocol itself.
+"""The scripts on a clock that the tests set, called in the plain protocol.
 
-Production composes every script with `_clock.lua`, which reads Redis's own time; here another text takes
-its place. Nothing in the shipped scripts can be told the time.
+Production composes every script with `_clock.lua`, which reads Redis's own time; here another text
+takes its place. Nothing in the shipped scripts can be told the time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ local function server_id() return redis.call('GET', 'test:server') end
 """
 
 
-# All that the keys hold, in one reply.
+# Everything that the keys hold, in one reply.
 OBSERVE: Final = """
 return cjson.encode({
   redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]),
@@ -43,7 +43,7 @@ def compose_turned(script: Script) -> str:
 
 @dataclass
 class State:
-    """What the keys hold, and in which order the queue stands."""
+    """What the keys hold, and the order of the queue."""
 
     capacity: dict[str, int]
     leases: dict[str, dict[str, Any]]
@@ -52,10 +52,10 @@ class State:
 
 
 class TurnedLedger:
-    """Calls the scripts of one GPU at a time of the test's choosing."""
+    """Call the scripts of one GPU at times that the test chooses."""
 
     def __init__(self, client: redis.Redis, mutated: Mapping[str, str] | None = None) -> None:
-        """Take the text of `mutated` in the place of a file of `scripts/`."""
+        """Take the text of `mutated` in place of a file of `scripts/`."""
         self._client = client
         self._mutated = mutated or {}
         self.keys = Keys.of("model-boss", "GPU-0")
@@ -85,14 +85,14 @@ class TurnedLedger:
         *_, reply, observed = pipe.execute()
         capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))
         return reply, State(
-            {name: int(value) for name, value in _pairs(capacity)},
+            {name: _number(value) for name, value in _pairs(capacity)},
             {lease_id: json.loads(lease) for lease_id, lease in _pairs(leases)},
             queue,
-            {name: value if name == "server" else int(value) for name, value in _pairs(epoch)},
+            {name: value if name == "server" else _number(value) for name, value in _pairs(epoch)},
         )
 
     def restore(self, ledger: ReferenceLedger) -> None:
-        """Write a ledger into the keys as a replica would have it."""
+        """Write a ledger into the keys, as a replica would have it."""
         self.clear()
         pipe = self._client.pipeline(transaction=False)
         hashes: dict[str, dict[Any, Any]] = {
@@ -113,6 +113,11 @@ class TurnedLedger:
             return compose_turned(script)
         names = ("_ledger", script.name)
         return "\n".join((TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names)))
+
+
+def _number(text: str) -> Any:
+    """Read a number, or leave what somebody else wrote in its place."""
+    return int(text) if text.isdecimal() else text
 
 
 def _items(items: list[str] | dict[str, str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""Whose turn it is to be granted, and since when, by the events that Redis wrote down.
+"""Whose turn it is to be granted, and since when, by the events that Redis wrote.
 
-The dead do not count. Once a process is killed, nobody stands behind it and what it held is free; but the
-ledger notices only when a time to live has passed, so a turn does not begin before that. From then on the
-waiter's next call is granted; and there is one within a time to live, or its place would expire. That much
-is true however slow the machine is. All times are Redis's.
+The dead do not count. Once a process is killed, nobody stands behind it and what it held is free;
+but the ledger notices only when a time to live has passed, so a turn does not begin before that.
+From then on the waiter's next call is granted; and there is one within a time to live, or its place
+would expire. That much is true however slow the machine is. All times are Redis's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """The ledger as the living see it."""
+    """The ledger as the living processes see it."""
 
     def __init__(self, room_mb: int, ttl_ms: int) -> None:
         self.killed_at_ms: dict[str, int] = {}
@@ -29,7 +29,7 @@ class Turns:
         self._since_ms = 0
 
     def kill(self, owner: str, at_ms: int) -> None:
-        """Go on without a process that has said its last word by then."""
+        """Go on without a process that can say nothing after this time."""
         self.killed_at_ms[owner] = at_ms
         self.held_mb = {i: mb for i, mb in self.held_mb.items() if owner_of(i) != owner}
         self.queue = {i: claim for i, claim in self.queue.items() if owner_of(i) != owner}
@@ -37,7 +37,7 @@ class Turns:
         self._look(at_ms)
 
     def follow(self, event: str, lease_id: str, vram_mb: int, at_ms: int) -> None:
-        """Take in what Redis wrote down next."""
+        """Take in the next event that Redis wrote."""
         if self._not_before_ms is None:  # the first to ask begins the ledger
             self._not_before_ms = at_ms + self._ttl_ms
         if owner_of(lease_id) in self.killed_at_ms:
@@ -56,7 +56,7 @@ class Turns:
         self._look(at_ms)
 
     def check(self, now_ms: int, asked_at_ms: Mapping[str, int]) -> None:
-        """Check that whose turn it is has not asked in vain, nor waited for as long as a waiter may be silent."""
+        """Check that whose turn it is has not asked in vain, nor waited in silence for too long."""
         if self._next is None:
             return
         in_vain = asked_at_ms.get(self._next, 0) > self._since_ms
@@ -72,7 +72,7 @@ class Turns:
 
 
 def lease_id_of(owner: str, number: int, priority: int) -> str:
-    """Make an id that says what the events do not."""
+    """Make a lease id that says what the events do not."""
     return f"{owner}/{number}/{priority}"
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what a heartbeat or another process makes true."""
+"""Waiting for something that a heartbeat or another process does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, asked again and again.
+    """Wait until a condition holds; it is checked again and again.
 
     Raises:
         TimeoutError: it does not hold within 30 s.

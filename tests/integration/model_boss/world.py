@@ -1,10 +1,10 @@
-"""Clients that believe what they were told, and what must hold of them.
+"""Clients that believe what they were told, and what must hold for them.
 
 A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
-(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter are processes
-that ask for one lease: one of them holds it, and what it has loaded stays loaded for the one that follows. The
-invariants are checked against these beliefs; and, apart from that, every reply and all keys are compared with
-`reference.py`.
+(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter
+are processes that ask for one lease: one of them holds it, and what it has loaded stays loaded for
+the one that follows. The invariants are checked against these beliefs; and, apart from that, every
+reply and all keys are compared with `reference.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ TTL_MS: Final = 1000
 BEGAN_AT_MS: Final = 1_700_000_000_000
 ROOM_MB: Final = 18  # of 20, with a margin of 2
 CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
-"""The letter is the lease's id; where there is a number, it tells the processes of one lease apart."""
+"""The letter is the lease's id.
+
+Where there is a number, it tells the processes of one lease apart.
+"""
 
 Reply = list[Any]
 
@@ -42,12 +45,12 @@ def lease_of(client: str) -> str:
 
 
 def holder_of(client: str) -> str:
-    """Name the process, where several ask for its lease."""
+    """Return the name of the process, if several processes ask for its lease."""
     return client if client[1:] else ""
 
 
 class World:
-    """One GPU, its ledger, the clients of it, and a process that asks nobody."""
+    """One GPU, its ledger, its clients, and a process that uses memory without asking."""
 
     def __init__(self, ledger: TurnedLedger) -> None:
         ledger.clear()
@@ -87,7 +90,7 @@ class World:
             self.claims[lease_id] = (unprotected.vram_mb, unprotected.priority)
         vram_mb, priority = self.claims.setdefault(lease_id, (4, 1))
         self.reference._sweep()
-        # Who expired since the last call and asks again stands at the end of the queue.
+        # A waiter that expired since the last call, and asks again, stands at the end of the queue.
         self._arrivals = {i: at for i, at in self._arrivals.items() if i in self.reference.tickets}
         held_before = dict(self.leases[lease_id]) if lease_id in self.reference._holders() else None
         believed_before = client in self.believers
@@ -120,9 +123,19 @@ class World:
             believer.phase = {"yield": "yielding", "ok": "active"}.get(reply[0], believer.phase)
 
     def renew(
-        self, client: str, fence: int, there_ms: int = 0, back_ms: int = 0, *, in_use: bool = False
+        self,
+        client: str,
+        fence: int,
+        there_ms: int = 0,
+        back_ms: int = 0,
+        *,
+        in_use: bool = False,
+        more_mb: int = 0,
     ) -> None:
-        """Renew; the call takes its time there and back. Who is unprotected has nothing to renew: it asks anew."""
+        """Renew; the call takes its time there and back.
+
+        Who is unprotected has nothing to renew: it asks anew.
+        """
         if client in self.cut_off:
             return
         lease_id, holder = lease_of(client), self._holder(client, fence)
@@ -141,23 +154,33 @@ class World:
             "phase": believer.phase,
             "used_mb": believer.committed_mb,
         }
+        needs_mb = max(1, int(memory["vram_mb"]) + more_mb)
         sent_at_ms = self.now_ms
         self.pass_time(there_ms)
         capacity, before = believer.capacity, self.leases
         expected = self.reference.renew(
-            lease_id, lease_id, holder_of(client), fence, self.ttl_ms, in_use, memory, list(capacity)
+            lease_id,
+            lease_id,
+            holder_of(client),
+            fence,
+            self.ttl_ms,
+            in_use,
+            memory,
+            list(capacity),
+            needs_mb,
         )
-        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity)
+        terms = (self.ttl_ms, int(in_use), *memory.values(), *capacity, needs_mb)
         reply = self._fenced(RENEW, expected, client, fence, *terms)
         if reply[0] in ("ok", "yield"):
             self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
-            self._check_memory(is_new=lease_id not in before)
+            self._check_memory(is_new=reply[4] > before.get(lease_id, {"vram_mb": 0})["vram_mb"])
         self._check_keys()
         self.pass_time(back_ms)
         if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
             return  # its own clock was first
         if reply[0] in ("ok", "yield"):
-            believer.phase = reply[1]
+            believer.resize(reply[1], reply[2], reply[4])
+            self.claims[lease_id] = (believer.vram_mb, self.claims[lease_id][1])
             believer.hold(self.ttl_ms, sent_at_ms, lambda: self.now_ms)
             self.believers[client] = believer
         elif reply[0] == "lost" and holder is not None:
@@ -177,15 +200,17 @@ class World:
         if client in self.cut_off:
             return
         expected = self.reference.release(lease_of(client), lease_of(client), fence)
-        self._fenced(RELEASE, expected, client, fence)
+        self._fenced(RELEASE, expected, client, fence, "")
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
             return
-        self._call(RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0)
+        self._call(
+            RELEASE, self.reference.release(lease_of(client), owner, 0), lease_of(client), owner, 0, ""
+        )
 
     def leave(self, client: str) -> None:
-        """Say nothing more; where others stand by, what is loaded is theirs."""
+        """Say nothing more; if others stand by, what is loaded is theirs."""
         believer = self.believers.pop(client)
         if believer.others_stand_by:
             self.left[lease_of(client)] = believer
@@ -205,7 +230,7 @@ class World:
         self._call(CAPACITY, self.reference.set_capacity(*arguments), *arguments)
 
     def read_gpu(self) -> tuple[int, int]:
-        """Return what everybody uses, and how much of it is nobody's of the ledger."""
+        """Return the memory in use, and how much of it is not the ledger's."""
         loaded_mb = sum(held.loaded_mb for held in (*self.believers.values(), *self.left.values()))
         return self.foreign_mb + loaded_mb, self.foreign_mb
 
@@ -252,14 +277,17 @@ class World:
         self._forget_what_nobody_followed()
 
     def would_admit_former_holders(self) -> bool:
-        """Tell whether the server that answers next is in its grace, or would begin it."""
+        """Tell whether the server that answers next is in its grace or would begin one."""
         epoch = self.reference.epoch
         return epoch.get("server") != self.ledger.server or self.now_ms < epoch["grace_until_ms"]
 
     # What must hold.
 
     def check_beliefs(self) -> None:
-        """Check that whoever uses memory under a lease has one, whether it reaches Redis or not."""
+        """Check that every client that uses memory under a lease has that lease.
+
+        This must hold whether the client reaches Redis or not.
+        """
         self._check_memory(is_new=False)
         self._check_one_holder()
         if self.now_ms < self._no_grant_before_ms:
@@ -300,7 +328,7 @@ class World:
         live = [lease for lease in self.leases.values() if lease["expires_at_ms"] > self.now_ms]
         held_mb = sum(lease["vram_mb"] for lease in live if lease["phase"] != "waiting")
         assert held_mb <= self.room_mb() or not is_new, "invariant 1: more granted than there is"
-        # A capacity that is lowered by hand takes nothing away from those who hold.
+        # A capacity that is lowered by hand takes nothing away from a holder.
         bound_mb = max(self.room_mb(), self._used_before_mb, held_mb)
         assert used_mb <= bound_mb, "invariant 1: more in use than there is"
         self._used_before_mb = used_mb
@@ -377,7 +405,7 @@ class World:
         return believer if believer and believer.is_unprotected else None
 
     def _believed_mb(self, *, but_unloaded: bool = False) -> int:
-        """Add up what is used under a lease, by its users' belief."""
+        """Add up the memory that clients use under a lease, as they believe."""
         return sum(
             held.vram_mb
             for held in (*self.believers.values(), *self.left.values())

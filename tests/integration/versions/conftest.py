@@ -39,11 +39,17 @@ def repository(two_networks: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serving(repository: Path, tmp_path: Path) -> Iterator[Serving]:
-    """Triton on it."""
-    running = Serving(repository, tmp_path)
-    running.start()
+def stopped(repository: Path, tmp_path: Path) -> Iterator[Serving]:
+    """Triton on it, to be started by the test."""
+    serving = Serving(repository, tmp_path)
     try:
-        yield running
+        yield serving
     finally:
-        running.stop()
+        serving.stop()
+
+
+@pytest.fixture
+def serving(stopped: Serving) -> Serving:
+    """Triton on it."""
+    stopped.start()
+    return stopped

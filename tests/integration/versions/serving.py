@@ -55,7 +55,7 @@ class Serving:
         self._log = (directory / "triton.log").open("ab")
         server = tritonserver.find(directory)
         ports = Ports(http=http, grpc=self.grpc_port, metrics=metrics)
-        self._command = server.command(
+        self.command_line = server.command(
             repository, host="127.0.0.1", ports=ports, admin_key="key", server_id=self._id
         )
         self._environment = {**os.environ, **server.environment}
@@ -65,7 +65,7 @@ class Serving:
     def start(self) -> None:
         """Start Triton, wait until it is ready, and note where it is."""
         self._triton = subprocess.Popen(
-            self._command, env=self._environment, stdout=self._log, stderr=self._log
+            self.command_line, env=self._environment, stdout=self._log, stderr=self._log
         )
         self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
         note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from export.errors import Undone
 from reward import deployment
+from tests.integration.versions import flawed
 from tests.integration.versions.serving import Serving, under_load
 
 if TYPE_CHECKING:
@@ -105,30 +107,36 @@ def test_the_rest_goes_on_in_the_background(serving: Serving) -> None:
     assert serving.serves() == 2
 
 
-def test_where_no_triton_runs_a_change_takes_effect_at_the_start(serving: Serving) -> None:
+def test_where_no_triton_runs_a_change_takes_effect_at_the_start(stopped: Serving) -> None:
     """It is checked and tried all the same, says so, and has an exit status of its own."""
-    serving.kill_triton()
-    deployment.running_path(serving.repository).unlink()
-    done = serving.command("promote", "2")
+    done = stopped.command("promote", "2")
     assert done.returncode == 7
     assert done.stdout == "version 2 is served from the next start of Triton: no Triton runs\n"
-    serving.start()
-    assert serving.serves() == 2
+    stopped.start()
+    assert stopped.serves() == 2
 
 
-def test_a_plain_triton_serves_the_newest(serving: Serving) -> None:
+def test_a_plain_triton_serves_the_newest(stopped: Serving) -> None:
     """Started by somebody who knows nothing of this project, on the folder alone."""
-    serving.kill_triton()
     keep = ("--http-", "--grpc-", "--metrics-", "--model-repository", "--backend-", "--id", "--allow-gpu")
-    serving._command = [
+    stopped.command_line = [
         part
-        for number, part in enumerate(serving._command)
+        for number, part in enumerate(stopped.command_line)
         if number == 0 or (part.startswith(keep) and "restricted" not in part)
     ]
-    serving.start()
-    assert deployment.read(serving.repository).stable == 1  # which it does not know
-    assert serving.triton.loaded() == {2}
-    assert serving.triton.scored_by() == -1
+    stopped.start()
+    assert deployment.read(stopped.repository).stable == 1  # which it does not know
+    assert stopped.triton.loaded() == {2}
+    assert stopped.triton.scored_by() == -1
+
+
+def test_a_triton_without_the_served_configuration_is_told(stopped: Serving) -> None:
+    """It would never load another version than the newest."""
+    stopped.command_line.remove("--model-config-name=served")
+    stopped.start()
+    flawed.publish_copy(stopped.registry, 1)
+    with pytest.raises(Undone, match="was it started with --model-config-name=served"):
+        stopped.deployer().promote(2, canary=0.5)
 
 
 def test_a_second_promotion_may_come_at_once(serving: Serving) -> None:

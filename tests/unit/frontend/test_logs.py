@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,4 +73,33 @@ def test_a_line_that_cannot_be_written_is_lost_and_no_more() -> None:
         done = subprocess.run(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
+    assert (done.returncode, done.stdout) == (0, "on\n")
+
+
+def test_a_reader_who_stands_still_holds_nobody_up() -> None:
+    """Where the reader of a pipe takes nothing any more, as at a paused terminal, lines are lost.
+
+    The service goes on.
+    """
+    script = (
+        "from frontend import logs\n"
+        "logs.let_lines_be_lost()\n"
+        "logs.configure()\n"
+        "for _ in range(2000):\n"
+        "    logs.log_request(status=200, detail='…' * 2000)\n"
+        "print('on')\n"
+    )
+    reader, writer = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
     assert (done.returncode, done.stdout) == (0, "on\n")

@@ -1,4 +1,4 @@
-"""What cannot be told ends nothing."""
+"""A message that cannot be written ends nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """An end to read from, and one to write to."""
+    """An end to read from, and an end to write to."""
     reader, writer = os.pipe()
     yield reader, writer
     for end in (reader, writer):
@@ -30,14 +30,14 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_reader_who_is_gone(pipe: tuple[int, int]) -> None:
-    """A closed pipe is no error."""
+    """Writing to a closed pipe is no error."""
     reader, writer = pipe
     os.close(reader)
     console._write(writer, "told")
 
 
 def test_a_reader_who_stands_still(pipe: tuple[int, int]) -> None:
-    """A line that nobody takes is lost after a moment, and the next one is tried again."""
+    """A line that nobody reads is lost after a moment, and the next line is tried again."""
     reader, writer = pipe
     while select.select([], [writer], [], 0)[1]:
         os.write(writer, b"." * 4096)
@@ -51,7 +51,7 @@ def test_a_reader_who_stands_still(pipe: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("tell", ["say", "complain"])
 def test_a_full_disk(tell: str) -> None:
-    """The program goes on, and its exit status is its own."""
+    """With a full disk the program goes on, and its exit status is its own."""
     program = f"from local.console import {tell}; {tell}('told')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, check=False)

@@ -1,4 +1,4 @@
-"""How the stack asks its own servers."""
+"""How the stack calls its own servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with what was posted, or 503."""
+    """Answer with what was posted, or with 503."""
 
     def do_GET(self) -> None:
         self._answer(503, b"none")
@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Where the handler answers."""
+    """The address of the handler."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/path"
@@ -43,19 +43,19 @@ def url() -> Iterator[str]:
 
 
 def test_status_and_body_are_returned(url: str) -> None:
-    """An error's body, too: it says what is wrong."""
+    """The body is returned with its status, for an error as well: it says what is wrong."""
     assert http_call(url, timeout_s=30) == (503, b"none")
     assert http_call(url, "{}", timeout_s=30) == (200, b"{}")
 
 
 def test_nobody_answers() -> None:
-    """It is no error of the caller's."""
+    """If nobody answers, that is no error of the caller."""
     (port,) = free_ports(1)
     assert http_call(f"http://127.0.0.1:{port}/", timeout_s=30) == (0, b"")
 
 
 def test_a_proxy_of_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine's own servers are not asked through it."""
+    """This machine's own servers are not called through the environment's proxy."""
     (port,) = free_ports(1)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     assert http_call(url, timeout_s=30) == (503, b"none")

@@ -50,7 +50,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def torch_index(tmp_path: Path) -> Iterator[str]:
-    """A package index of which torch is a build for CPUs."""
+    """A package index that has a build of torch for CPUs."""
     directory = tmp_path / "index" / "torch"
     directory.mkdir(parents=True)
     pin = next(
@@ -73,7 +73,7 @@ def torch_index(tmp_path: Path) -> Iterator[str]:
 
 
 def test_torch_comes_from_the_index_that_the_user_names(project: Path, torch_index: str) -> None:
-    """TORCH_INDEX is asked for torch alone, and gives the build that it has."""
+    """TORCH_INDEX is asked only for torch, and its build is installed."""
     done = _run(project, "export", TORCH_INDEX=torch_index, UV_FIND_LINKS="")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in project.glob(".venv/lib/*/site-packages/torch-*")] == [
@@ -82,7 +82,10 @@ def test_torch_comes_from_the_index_that_the_user_names(project: Path, torch_ind
 
 
 def test_an_index_that_the_user_names_and_that_does_not_answer(project: Path) -> None:
-    """It is an error that names the index: nothing else takes its place in silence."""
+    """If the named index does not answer, that is an error that names it.
+
+    No other index takes its place silently.
+    """
     done = _run(project, "export", TORCH_INDEX="http://127.0.0.1:9", UV_HTTP_RETRIES="0")
     assert done.returncode != 0
     assert "http://127.0.0.1:9" in done.stderr
@@ -93,7 +96,10 @@ def test_an_index_that_the_user_names_and_that_does_not_answer(project: Path) ->
     [("no-such-python", "there is no such program"), ("false", "false does not run")],
 )
 def test_a_python_that_will_not_do(project: Path, named: str, why: str) -> None:
-    """A Python that the user names is taken or refused in one line; no other takes its place."""
+    """A Python that the user names is used, or refused in one line.
+
+    No other Python takes its place silently.
+    """
     done = _run(project, "serve", PYTHON=named)
     assert done.returncode == 1
     needed = "Triton's Python backend needs Python 3.11 or 3.12 with its shared library"

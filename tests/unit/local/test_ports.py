@@ -1,4 +1,4 @@
-"""Ports that are found free, and stay so until they are used."""
+"""Ports that are found free and stay free until they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from local.ports import free_ports
 
 
 def test_free_ports_can_be_listened_on() -> None:
-    """As many as were asked for, all different, none of those that any connection may be given."""
+    """As many free ports as were asked for are found, all different.
+
+    None is from the range that any outgoing connection may be given.
+    """
     found = free_ports(20)
     assert len(set(found)) == 20
     assert max(found) < 32_768
@@ -23,7 +26,7 @@ def test_free_ports_can_be_listened_on() -> None:
 
 
 def test_a_port_in_use_is_passed_over() -> None:
-    """Of two ports of which one is listened on, the other is found; two there are not."""
+    """A port in use is passed over; if too few ports are free, that is an error."""
     first, second = free_ports(2)
     with socket.socket() as server, patch.object(ports, "_RANGE", [first, second]):
         server.bind(("127.0.0.1", first))

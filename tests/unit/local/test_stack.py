@@ -1,4 +1,4 @@
-"""What somebody at the terminal is told when Triton ends."""
+"""What the terminal shows when Triton ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ ABORT = "  what():  boost::interprocess::lock_exception"
     ],
 )
 def test_the_most_telling_line_is_told(tmp_path: Path, lines: list[str], told: str) -> None:
-    """A missing GPU driver is not the reason, nor is what Triton goes on writing."""
+    """The reason that is shown is the one of which Triton died.
+
+    A missing GPU driver is not the reason, nor is what Triton writes afterwards.
+    """
     log = tmp_path / "triton.log"
     log.write_text("\n".join(lines))
     assert _reason(log) == f"{told} (log: {log})"

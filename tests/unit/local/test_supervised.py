@@ -38,7 +38,7 @@ async def _until(condition: Callable[[], object]) -> None:
 
 
 async def test_a_task_that_fails_goes_on() -> None:
-    """An error that nobody expected is told, and the work is begun again."""
+    """An unexpected error is reported, and the work begins again."""
     said: list[str] = []
     begun = asyncio.Event()
 
@@ -54,7 +54,10 @@ async def test_a_task_that_fails_goes_on() -> None:
 
 
 async def test_a_process_that_cannot_be_started_again(tmp_path: Path) -> None:
-    """Its supervision outlives that, and has it running as soon as it can be started."""
+    """If a process cannot be restarted, its supervision goes on trying.
+
+    It runs again as soon as it can be started.
+    """
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nsleep 60\n")
     program.chmod(0o755)
@@ -79,7 +82,7 @@ async def test_a_process_that_cannot_be_started_again(tmp_path: Path) -> None:
 
 
 async def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
-    """The end of a process is the end of its helpers, and what it leaves is cleaned up."""
+    """When a process ends, its helpers end, and what it leaves is cleaned up."""
     cleaned: list[str] = []
     log = tmp_path / "log"
     part = Supervised(
@@ -99,7 +102,7 @@ async def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
 
 
 async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
-    """What does not heed SIGTERM is ended by force when nobody waits for it any longer."""
+    """A process that ignores SIGTERM is killed once nobody waits for its end any longer."""
     log = tmp_path / "log"
     command = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
     part = Supervised("It", command, {}, log, is_ready=_is_ready)
@@ -112,7 +115,10 @@ async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
 
 
 def test_the_frontend_has_the_time_to_end() -> None:
-    """The supervisor waits longer than the frontend's grace and all that it closes may take."""
+    """The supervisor waits longer than the frontend may take to end.
+
+    The frontend takes its grace for requests, and then closes its parts.
+    """
     names = {"CLOSE_S", "CANCEL_S", "KILL_S"}
     modules = [
         import_module(found.name)

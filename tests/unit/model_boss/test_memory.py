@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 class NvmlError(Exception):
-    """Stands in for `pynvml.NVMLError`."""
+    """A stand-in for `pynvml.NVMLError`."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Memory:
 
 @dataclass
 class FakeNvml:
-    """A driver with the GPUs it is given, by index; UUIDs are GPU-0, GPU-1, ..."""
+    """A driver with the GPUs that it is given, by index; their UUIDs are GPU-0, GPU-1, ..."""
 
     gpus: list[Memory]
     has_driver: bool = True
@@ -56,24 +56,24 @@ def driver(**more: Any) -> FakeNvml:
 
 @pytest.mark.parametrize("gpu", ["GPU-1", "host:1", "a:b:1", "1"])
 def test_a_gpu_is_found_by_uuid_or_by_its_index(gpu: str) -> None:
-    """The ledger's name for a GPU is a UUID, or ends in the index that NVML gives it."""
+    """The ledger's name for a GPU is a UUID, or ends with NVML's index of it."""
     assert Nvml(driver()).read(gpu) == DeviceMemory(total_mb=24, used_mb=11)
 
 
 def test_a_reading_is_rounded_against_us() -> None:
-    """A part of a MiB counts as none of the total, and as one in use."""
+    """Part of a MiB counts as 0 in the total, and as 1 in the used memory."""
     memory = FakeNvml([Memory(total=10 * MIB - 1, free=10 * MIB - 2)])
     assert Nvml(memory).read("host:0") == DeviceMemory(total_mb=9, used_mb=1)
 
 
 @pytest.mark.parametrize("gpu", ["host:7", "GPU-9", "elsewhere", "host:x", ""])
 def test_a_gpu_that_is_not_here_is_not_measured(gpu: str) -> None:
-    """A name of another machine's GPU is no error: whoever sits there measures it."""
+    """The name of another machine's GPU is no error; somebody on that machine measures it."""
     assert Nvml(driver()).read(gpu) is None
 
 
 def test_a_machine_without_a_driver_measures_nothing_and_asks_once() -> None:
-    """Without a GPU the service runs on, and does not look for one at every heartbeat."""
+    """Without a driver the service runs, and does not look for one at every heartbeat."""
     fake = driver(has_driver=False)
     meter = Nvml(fake)
     assert meter.read("host:0") is None
@@ -82,6 +82,6 @@ def test_a_machine_without_a_driver_measures_nothing_and_asks_once() -> None:
 
 
 def test_the_real_library_is_asked_and_never_raises() -> None:
-    """With `nvidia-ml-py` installed, a machine with or without a GPU answers."""
+    """With `nvidia-ml-py`, a machine answers with or without a GPU."""
     memory = Nvml().read("host:0")
     assert memory is None or 0 <= memory.used_mb <= memory.total_mb

@@ -1,4 +1,4 @@
-"""The headers of the Lua files, held against the code below them and the Python that calls them."""
+"""The headers of the Lua files agree with the code below them and with the Python callers."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def _code(text: str) -> str:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 class TestHeader:
     def test_says_what_the_caller_sends(self, script: Script) -> None:
-        """KEYS and ARGV of the header are those of the Python caller, in their order."""
+        """KEYS and ARGV of the header are those that Python sends, in the same order."""
         header = read_header(source(script.name))
         assert header.keys == Keys._fields
         assert header.arguments == script.arguments
 
     def test_says_what_the_code_unpacks(self, script: Script) -> None:
-        """The names that the Lua code gives to ARGV are the header's."""
+        """The Lua code gives ARGV the names of the header."""
         header = read_header(source(script.name))
         unpacked = re.search(r"local ([\w,\s]+) = unpack\(ARGV\)", source(script.name))
         names = tuple(name.strip() for name in unpacked[1].split(",")) if unpacked else ()
         assert names == header.arguments
 
     def test_says_what_the_code_returns(self, script: Script) -> None:
-        """Every reply of the code stands in the header with its length."""
+        """Every reply of the code is in the header with its length."""
         header = read_header(source(script.name))
         code = _code(source(script.name))
         returned: set[tuple[str, int]] = set()
@@ -77,18 +77,18 @@ class TestHeader:
         assert returned == set(header.replies)
 
     def test_begins_with_one_sentence(self, script: Script) -> None:
-        """The first line tells what the script is for."""
+        """The first line says what the script is for."""
         assert re.fullmatch(r"[A-Z][^.]+\.(?: .+)?", read_header(source(script.name)).summary)
 
 
 def test_every_file_is_known() -> None:
-    """No script lies in the folder that the client does not call."""
+    """The client calls every script in the folder."""
     there = {path.name for path in (files("model_boss") / "scripts").iterdir()}
     assert there == {f"{script.name}.lua" for script in SCRIPTS} | {"_clock.lua", "_ledger.lua"}
 
 
 def test_every_script_is_composed_with_the_same_sweep() -> None:
-    """All of them forget expired leases by the same text, from Redis's own clock."""
+    """All scripts forget expired leases by the same text, by Redis's own clock."""
     shared = f"{source('_clock')}\n{source('_ledger')}"
     for script in SCRIPTS:
         assert compose(script).startswith(shared)
@@ -96,7 +96,7 @@ def test_every_script_is_composed_with_the_same_sweep() -> None:
 
 
 def test_no_script_reads_the_time_but_through_the_clock() -> None:
-    """Only `_clock.lua` asks Redis for the time and its identity, and no argument carries the time of day."""
+    """Only `_clock.lua` asks Redis for time and identity, and no argument carries the time."""
     for name in ("_ledger", *(script.name for script in SCRIPTS)):
         assert not re.search(r"'(TIME|INFO)'", source(name))
     sent = {argument for script in SCRIPTS for argument in script.arguments}
@@ -104,7 +104,7 @@ def test_no_script_reads_the_time_but_through_the_clock() -> None:
 
 
 def test_the_keys_of_the_prelude_are_in_the_callers_order() -> None:
-    """`_ledger.lua` unpacks KEYS as `Keys` has them."""
+    """`_ledger.lua` unpacks KEYS in the order of `Keys`."""
     unpacked = re.search(r"local ([A-Z, ]+) = unpack\(KEYS\)", source("_ledger"))
     assert unpacked
     assert tuple(name.strip().lower() for name in unpacked[1].split(",")) == Keys._fields

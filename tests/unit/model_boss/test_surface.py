@@ -1,4 +1,4 @@
-"""What other packages may use."""
+"""What other packages may use of `model_boss`."""
 
 from importlib.resources import files
 from inspect import ismodule
@@ -22,7 +22,10 @@ def test_types_are_shipped() -> None:
 
 
 def test_it_knows_nothing_of_this_service() -> None:
-    """No variable of the service is read or named: whoever joins the ledger brings the package alone."""
+    """No variable of the service is read or named.
+
+    Whoever joins the ledger brings the package alone.
+    """
     folder = Path(str(files("model_boss")))
     texts = [
         path.read_text(encoding="utf-8") for path in folder.rglob("*.*") if path.suffix in (".py", ".lua")
@@ -32,7 +35,7 @@ def test_it_knows_nothing_of_this_service() -> None:
 
 
 def test_every_error_has_the_one_root() -> None:
-    """Whoever catches `ModelBossError` catches all that the package raises on purpose."""
+    """Catching `ModelBossError` catches every error that the package raises on purpose."""
     errors = [
         thing
         for thing in (getattr(model_boss, name) for name in model_boss.__all__)

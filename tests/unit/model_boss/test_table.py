@@ -28,7 +28,10 @@ def _lease(**more: object) -> str:
 
 
 def test_holders_come_by_their_grants_and_waiters_by_their_place() -> None:
-    """Whatever the order in which Redis lists them."""
+    """Holders are in the order of their grants, waiters in the order of the queue.
+
+    The order in which Redis lists them does not matter.
+    """
     leases = [
         _lease(lease_id="w1", phase="waiting", fence=0, position=1),
         _lease(lease_id="late", fence=9),
@@ -43,7 +46,7 @@ def test_holders_come_by_their_grants_and_waiters_by_their_place() -> None:
 
 
 def test_the_table_shows_memory_holders_and_queue() -> None:
-    """One line for the GPU, one for each lease, with what is left of its life and which process holds it."""
+    """One line for the GPU, one for each lease, with what is left of its life and its holder."""
     shared = _lease(lease_id="s", fence=7, holder="host:7")
     waiting = _lease(lease_id="w0", phase="waiting", fence=0, position=0)
     text = render(read_table("GPU-0", 1_000_000, json.dumps(LEDGER), [_lease(), shared, waiting]))
@@ -57,7 +60,7 @@ def test_the_table_shows_memory_holders_and_queue() -> None:
 
 
 def test_a_ledger_that_knows_nothing_says_so() -> None:
-    """No capacity, nobody there, and the grace of a ledger that has just begun."""
+    """The table says if there is no capacity, if nobody is there, and if the grace still runs."""
     ledger = {"held_mb": 0, "foreign_mb": 0, "grace_until_ms": 1_002_500}
     table = read_table("GPU-0", 1_000_000, json.dumps(ledger), [])
     assert table.free_mb is None

@@ -1,4 +1,4 @@
-"""How long a lease holds by the frontend's own clock, and what the ledger's answers mean for it.
+"""How long a lease holds by the holder's own clock, and what the ledger's answers mean for it.
 
 Redis is not needed.
 """
@@ -46,7 +46,8 @@ class Scripted:
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
         return self._lease("renew in use" if in_use else "renew", claim, granted.fence)
 
-    async def release(self, claim: Claim, fence: int) -> None:
+    async def release(self, claim: Claim, fence: int, heir: str = "") -> None:
+        assert not heir
         self._lease("release", claim, fence)
 
     async def hand_over(self, claim: Claim, fence: int) -> None:
@@ -183,7 +184,7 @@ async def test_what_it_is_told_without_a_lease(
 async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Scripted, clock: Clock) -> None:
     """An old answer is forgotten when the model is loaded or unloaded.
 
-    Another frontend may have got a lease since then. A loaded model must not be unloaded because of
+    Another holder may have got a lease since then. A loaded model must not be unloaded because of
     an old answer.
     """
     tenure = _tenure(ledger, clock)
@@ -196,7 +197,7 @@ async def test_answers_are_forgotten_when_the_model_comes_or_goes(ledger: Script
 async def test_who_handed_over_asks_again_later(ledger: Scripted, clock: Clock) -> None:
     """After a hand-over the lease is no longer renewed, but asked about again later.
 
-    The answer tells whether another frontend has the lease now.
+    The answer tells whether another process has the lease now.
     """
     tenure = _tenure(ledger, clock)
     await tenure.ask(CLAIM)

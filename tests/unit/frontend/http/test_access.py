@@ -212,3 +212,11 @@ async def test_documentation_can_be_turned_off() -> None:
     """With AESTHETIC_DOCS=false neither the page nor the document exists."""
     async with _client(docs=False) as client:
         assert [(await client.get(path)).status_code for path in DOCS] == [404, 404, 404]
+
+
+async def test_no_redirect_repeats_what_was_sent() -> None:
+    """A path with a slash at its end is another path, that is not there."""
+    async with _client() as client:
+        answer = await client.get("/health/", headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "elsewhere" not in str(answer.headers)

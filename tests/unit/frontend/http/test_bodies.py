@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from frontend.http import bodies, schemas
-from frontend.http.errors import InvalidRequest
-from frontend.http.long_strings import _MIN_BYTES, LongStrings
+from frontend.http.errors import InvalidRequest, PayloadTooLarge
+from frontend.http.long_strings import LongStrings
 from frontend.images.shared_bytes import Piece, SharedBytes
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ LIMITS = schemas.Limits(
     formats=[],
     fetch="off",
 )
-LONG = "QUJD" * (_MIN_BYTES // 2)
+LONG = "QUJD" * 2**15
 
 
 def _request(content: bytes = b"", **headers: str) -> Request:
@@ -134,7 +135,7 @@ def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: b
     value = [{name: text + (LONG if is_long else "")} for text in texts]
     content = SharedBytes(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
     strings = LongStrings()
-    cut = json.loads(strings.cut(content, "image_base64"))
+    cut = json.loads(strings.cut(content, "image_base64", max_rest_bytes=2**30))
 
     def whole(text: str) -> str:
         found = strings.get(text)
@@ -147,3 +148,53 @@ def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: b
 
 def _read_piece(piece: Piece) -> bytes:
     return piece.whole.read(piece.start, piece.end)
+
+
+async def test_what_is_no_image_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body is refused by what it holds beside its images, before any of it is parsed."""
+    monkeypatch.setattr(schemas.BatchRequest, "model_validate_json", None)
+    for content in (
+        b'{"prompt": "x", %s' % b",".join(b'"key%d": 1' % number for number in range(100_000)),
+        b'{"prompt": "x", "candidates": [%s' % b",".join([b"{}"] * 200_000),
+        b'{"prompt": "%s"' % (b"x" * 600_000),
+        b'{"prompt": "x", "candidates": [{"image_base64": "%s"}], "a": "%s"'
+        % (LONG.encode(), b" " * 600_000),
+    ):
+        with pytest.raises(PayloadTooLarge, match="beside its images"):
+            await _read(content)
+
+
+async def test_every_image_is_left_out_of_what_is_small() -> None:
+    """As many images as may be sent, each too short to be worth a place of its own, are no text."""
+    image = "QUJD" * 4000
+    candidates = [{"image_base64": image, "id": str(number)} for number in range(64)]
+    body = await _read(json.dumps({"prompt": "\u00e9" * 10_000, "candidates": candidates}).encode())
+    pieces = [source.base64 for source in body.sources]
+    assert [_read_piece(piece) for piece in pieces if isinstance(piece, Piece)] == [image.encode()] * 64
+
+
+@pytest.mark.parametrize("place", ["body", "candidate"])
+async def test_unknown_fields_are_counted_no_further(place: str) -> None:
+    """The parser builds no error for each of three thousand unknown fields."""
+    many: dict[str, object] = {f"key{number}": 1 for number in range(3000)}
+    candidate: dict[str, object] = {"image_base64": "AAAA"}
+    if place == "candidate":
+        candidate |= many
+    content: dict[str, object] = {"prompt": "x", "candidates": [candidate]}
+    if place == "body":
+        content |= many
+    with pytest.raises(ValidationError) as caught:
+        schemas.BatchRequest.model_validate_json(json.dumps(content))
+    assert caught.value.error_count() == 1
+    with pytest.raises(InvalidRequest, match="more fields than"):
+        await _read(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "no-such-thing"])
+async def test_forms_of_any_charset(charset: str) -> None:
+    """A form that names a charset which decodes nothing is an invalid request, not a defect."""
+    content = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xff\xfea\r\n--x--\r\n'
+    content_type = f"multipart/form-data; boundary=x; charset={charset}"
+    request = _request(content, content_type=content_type)
+    with pytest.raises(InvalidRequest):
+        await bodies.read_score(request, bodies.read_deadline(request, LIMITS))

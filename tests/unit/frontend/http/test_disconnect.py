@@ -93,3 +93,19 @@ async def test_a_body_that_never_arrives_ends_at_the_deadline(tmp_path: Path) ->
         line = await asyncio.wait_for(reader.readline(), 20)
         assert line.startswith(b"HTTP/1.1 504")
         writer.close()
+
+
+async def test_two_lengths_of_one_body_end_the_connection(tmp_path: Path) -> None:
+    """Content-Length beside Transfer-Encoding is refused (RFC 9112), and nothing behind it is read."""
+    async with _serving(Settings(model_repository=tmp_path, decode_workers=1)) as own:
+        reader, writer = await asyncio.open_connection("127.0.0.1", own)
+        writer.write(
+            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+            b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        await writer.drain()
+        answer = await asyncio.wait_for(reader.read(), 20)
+        assert answer.startswith((b"HTTP/1.1 422", b"HTTP/1.1 400"))
+        assert answer.count(b"HTTP/1.1") == 1
+        writer.close()

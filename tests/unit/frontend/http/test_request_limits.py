@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from frontend.http import body_limits
 from frontend.http.access_log import AccessLogMiddleware
-from frontend.http.request_limits import BodyLimits, RequestLimitsMiddleware
+from frontend.http.body_limits import BodyLimits
+from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Reader:
 
 
 def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[AccessLogMiddleware, BodyLimits]:
-    limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together)
+    limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together, small_bytes=10, small_room_bytes=20)
     guarded = RequestLimitsMiddleware(app, limits=limits, keys=None)
     return AccessLogMiddleware(guarded, metrics=Metrics()), limits
 
@@ -145,6 +147,56 @@ async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
     leave.set()
     await running
     assert (first.status, limits.buffered_bytes) == (200, 0)
+
+
+async def test_small_bodies_have_room_of_their_own() -> None:
+    """When large bodies take all there is, small ones are received; up to their own limit."""
+    leave = asyncio.Event()
+    app, limits = _guarded(Reader(leave.wait), one=100, together=100)
+    connections = [Connection(_body(size)) for size in (100, 10, 10, 10)]
+    running = [asyncio.create_task(app(one.scope, one.receive, one.send)) for one in connections]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert limits.buffered_bytes == 120
+    leave.set()
+    await asyncio.gather(*running)
+    assert [one.status for one in connections] == [200, 200, 200, 429]
+    assert limits.buffered_bytes == 0
+
+
+async def test_slow_bodies_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies that do not end hold all the room: for the next one the slowest goes, and no other."""
+    app, limits = _guarded(Reader(), one=100, together=250)
+    slow = [Connection(_body(size, more=True), content_length="100") for size in (30, 20)]
+    running = [asyncio.create_task(app(one.scope, one.receive, one.send)) for one in slow]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    refused = Connection(_body(100))
+    await app(refused.scope, refused.receive, refused.send)
+    assert (refused.status, limits.buffered_bytes) == (429, 200)  # nobody is slow yet
+    monkeypatch.setattr(body_limits, "_PATIENCE_S", 0.0)
+    good = Connection(_body(100), content_length="100")
+    await app(good.scope, good.receive, good.send)
+    await asyncio.wait_for(running[1], 5)
+    assert (good.status, slow[1].status, slow[0].status) == (200, 429, None)
+    slow[0].put(_body(70))
+    await asyncio.wait_for(running[0], 5)
+    assert (slow[0].status, limits.buffered_bytes) == (200, 0)
+
+
+async def test_a_body_that_hardly_arrives_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the least rate a request ends without its deadline; above it, it goes on."""
+    monkeypatch.setattr(body_limits, "_PATIENCE_S", 0.1)
+    app, limits = _guarded(Reader(), one=2**20, together=2**20)
+    slow = Connection(_body(10, more=True))
+    await asyncio.wait_for(app(slow.scope, slow.receive, slow.send), 10)
+    assert (slow.status, limits.buffered_bytes) == (504, 0)
+    fast = Connection(_body(2**19, more=True))
+    running = asyncio.create_task(app(fast.scope, fast.receive, fast.send))
+    await asyncio.sleep(0.3)
+    fast.put(_body(1))
+    await asyncio.wait_for(running, 10)
+    assert fast.status == 200
 
 
 async def test_requests_that_arrive_together_begin_one_by_one() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from frontend.errors import DeadlineExceeded
 from frontend.images.addresses import Reason, parse_allow
 from frontend.images.errors import ImageUnreachable, ImageUrlForbidden
 from frontend.images.fetch import Fetcher, FetchPolicy
@@ -238,28 +239,11 @@ async def test_off(net: Net) -> None:
     assert (net.lookups, net.connections, denied) == ([], [], [Reason.OFF])
 
 
-# --- Batches --------------------------------------------------------------------------------------
+# --- Many at once ---------------------------------------------------------------------------------
 
 
-async def test_batch(net: Net) -> None:
-    """A batch is answered in its order, and one URL given twice is fetched once.
-
-    A URL that fails does not harm the others.
-    """
-    net.answers["/a"] = http(b"A")
-    net.answers["/b"] = http(b"B")
-    net.answers["/gone"] = http(b"", status="404 Not Found")
-    urls = [f"http://public.test:{net.port}/{path}" for path in ("a", "b", "a", "gone", "a")]
-    urls.append(f"http://private.test:{net.port}/")
-    async with fetching(net) as fetcher:
-        got = await fetcher.fetch_all(urls, timeout_s=5)
-    assert (got[0], got[1], got[2], got[4]) == (b"A", b"B", b"A", b"A")
-    assert (type(got[3]), type(got[5])) == (ImageUnreachable, ImageUrlForbidden)
-    assert sorted(head.split(" ")[1] for head in net.heads) == ["/a", "/b", "/gone"]
-
-
-async def test_batch_is_concurrent(net: Net) -> None:
-    """The URLs of a batch are fetched together.
+async def test_fetching_is_concurrent(net: Net) -> None:
+    """URLs are fetched together.
 
     The host here answers only when all of them have been asked for.
     """
@@ -270,10 +254,47 @@ async def test_batch_is_concurrent(net: Net) -> None:
         writer.write(http())
         await writer.drain()
 
-    urls = [f"http://public.test:{net.port}/{index}" for index in range(10)]
     net.answers = dict.fromkeys((f"/{index}" for index in range(10)), together)
     async with fetching(net) as fetcher:
-        assert await fetcher.fetch_all(urls, timeout_s=20) == [IMAGE] * 10
+        fetches = (fetcher.fetch(f"http://public.test:{net.port}/{n}", timeout_s=20) for n in range(10))
+        assert await asyncio.gather(*fetches) == [IMAGE] * 10
+
+
+async def test_a_slow_host_holds_its_own_places_only(net: Net) -> None:
+    """However many of its URLs are waited for, another host's are fetched, and it is asked for few at once."""
+    released = asyncio.Event()
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(http())
+        await writer.drain()
+
+    net.answers = {"/slow": slow}
+    async with fetching(net, max_fetches=3, max_fetches_of_host=2) as fetcher:
+        held = [
+            asyncio.create_task(fetcher.fetch(f"http://other.test:{net.port}/slow", timeout_s=20))
+            for _ in range(20)
+        ]
+        for _ in range(5):
+            assert await fetcher.fetch(f"http://public.test:{net.port}/", timeout_s=20) == IMAGE
+        assert sum(head.startswith("GET /slow") for head in net.heads) == 2
+        released.set()
+        assert await asyncio.gather(*held) == [IMAGE] * 20
+
+
+async def test_waiting_for_a_place_is_not_the_hosts_fault(net: Net) -> None:
+    """The policy's time begins with the fetch; who waits is bounded by the request's own deadline."""
+
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await writer.wait_closed()
+
+    net.answers = {"/silent": silent}
+    async with fetching(net, max_fetches=1, max_fetches_of_host=1, total_timeout_s=0.5) as fetcher:
+        url = f"http://public.test:{net.port}/silent"
+        answers = await asyncio.gather(
+            *(fetcher.fetch(url, timeout_s=timeout_s) for timeout_s in (20, 20, 0.1)), return_exceptions=True
+        )
+    assert [type(answer) for answer in answers] == [ImageUnreachable, ImageUnreachable, DeadlineExceeded]
 
 
 async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
@@ -284,10 +305,11 @@ async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
     net.names["gate.test"] = [["127.0.0.1"]]
     hosts = ["gate.test", "private.test"] * 8
     async with fetching(net, allow=parse_allow("gate.test")) as fetcher:
-        got = await fetcher.fetch_all(
-            [f"http://{host}:{net.port}/{i}" for i, host in enumerate(hosts)], timeout_s=5
+        got = await asyncio.gather(
+            *(fetcher.fetch(f"http://{host}:{net.port}/{n}", timeout_s=5) for n, host in enumerate(hosts)),
+            return_exceptions=True,
         )
-    assert [answer == IMAGE for answer in got] == [True, False] * 8
+    assert [isinstance(answer, bytearray) for answer in got] == [True, False] * 8
 
 
 async def test_the_system_resolver() -> None:

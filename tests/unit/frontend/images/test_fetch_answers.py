@@ -14,6 +14,7 @@ import pytest
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.images.addresses import parse_allow
 from frontend.images.errors import ImageTooLarge, ImageUnreachable
+from frontend.images.fetch import _Sipping
 from tests.unit.frontend.images.stand_ins import IMAGE, Net, fetching, http, redirect, standing
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ BODIES: dict[str, tuple[Answer, bytes | type[ServiceError]]] = {
         ImageTooLarge,
     ),
     "truncated": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", ImageUnreachable),
+    "crumbs": (chunked(*[b"x"] * 5000), ImageUnreachable),
+    "few crumbs": (chunked(*[b"x"] * 200), b"x" * 200),
     "truncated chunks": (chunked(b"abc", end=b"5\r\nab"), ImageUnreachable),
     "bad chunks": (chunked(b"abc", end=b"zz\r\n"), ImageUnreachable),
     "truncated gzip": (http(gzip.compress(IMAGE)[:-9], "Content-Encoding: gzip"), ImageUnreachable),
@@ -225,3 +228,14 @@ async def test_cancelling_closes_the_connection(net: Net) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.wait_for(gone.wait(), 20)
+
+
+async def test_little_is_read_at_once() -> None:
+    """Parsing what a host sends takes its turns with everybody's work, over TLS (`recv_into`), too."""
+    ours, theirs = socket.socketpair()
+    with theirs, _Sipping(fileno=ours.detach()) as sipping:
+        theirs.sendall(bytes(100_000))
+        assert len(sipping.recv(2**18)) == 2**14
+        assert sipping.recv_into(bytearray(2**18)) == 2**14
+        assert sipping.recv_into(bytearray(2**18), 100) == 100
+        assert sipping.recv_into(bytearray(10)) == 10

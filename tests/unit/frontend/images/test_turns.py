@@ -22,7 +22,7 @@ def _given(tasks: list[asyncio.Task[None]]) -> list[int]:
 
 async def test_no_request_holds_every_place() -> None:
     """A batch alone leaves one place free, and another request has it at once."""
-    turns = Turns(3)
+    turns = Turns(3, max_each=2)
     batch = await _asked(turns, *["batch"] * 10)
     assert _given(batch) == [0, 1]
     assert _given(await _asked(turns, "other")) == [0]
@@ -33,7 +33,7 @@ async def test_no_request_holds_every_place() -> None:
 
 async def test_requests_take_turns() -> None:
     """With one place, the images of a batch and of others alternate, in the order in which they came."""
-    turns = Turns(1)
+    turns = Turns(1, max_each=1)
     asked = ["first", "batch", "batch", "batch", "other", "third", "other"]
     tasks = await _asked(turns, *asked)
     order: list[int] = []
@@ -52,7 +52,7 @@ async def test_requests_take_turns() -> None:
 
 async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
     """Waiting or just given a place, whoever leaves lets the next one in, and nothing is remembered of him."""
-    turns = Turns(1)
+    turns = Turns(1, max_each=1)
     holder, waiting, last = await _asked(turns, "a", "b", "c")
     waiting.cancel()
     turns.give_back("a")  # given to c
@@ -68,7 +68,7 @@ async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
 @pytest.mark.parametrize("places", [1, 2, 5])
 async def test_all_places_are_used(places: int) -> None:
     """By as many requests, no more."""
-    turns = Turns(places)
+    turns = Turns(places, max_each=1)
     tasks = await _asked(turns, *[f"request {n}" for n in range(places + 2)])
     assert _given(tasks) == list(range(places))
     for task in tasks:

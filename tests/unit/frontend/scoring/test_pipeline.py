@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,22 @@ MARKS = "\u0301\u0316" * 5000
 
 
 class Loader:
-    """A loader that returns the same picture for every source."""
+    """A loader that returns the same picture for every source; what has a URL is never fetched."""
 
-    async def load(self, sources: list[Source], deadline: Deadline) -> list[Any]:
+    def __init__(self) -> None:
+        self.asked: list[Source] = []
+
+    @asynccontextmanager
+    async def fetched(self, sources: list[Source], deadline: Deadline) -> AsyncIterator[list[bytes]]:
         del deadline
-        return [prepare(photograph("coffee")) for _ in sources]
+        self.asked += sources
+        if any(source.url for source in sources):
+            await asyncio.Event().wait()
+        yield [b"" for _ in sources]
+
+    async def decoded(self, images: list[bytes], deadline: Deadline) -> list[Any]:
+        del deadline
+        return [prepare(photograph("coffee")) for _ in images]
 
 
 @asynccontextmanager
@@ -89,6 +101,33 @@ async def test_nothing_is_tokenised_before_admission(tmp_path: Path, monkeypatch
         for prompt in ("short", MARKS):
             with pytest.raises(Overloaded):
                 await _score(refusing, prompt)
+
+
+async def test_slow_hosts_take_no_place_of_those_who_have_their_bytes(tmp_path: Path) -> None:
+    """However many images are waited for, a request that brings its own is scored."""
+    async with _pipeline(tmp_path) as scoring:
+        slow = [
+            asyncio.create_task(
+                scoring.score(
+                    "x", [Source(url="https://slow.test")], deadline=Deadline.after(60), request_id=""
+                )
+            )
+            for _ in range(50)
+        ]
+        await asyncio.sleep(0)
+        assert (await _score(scoring, "a cat")).images
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_nothing_is_fetched_for_whom_there_is_no_room(tmp_path: Path) -> None:
+    """Where the queue is full, a request is refused before its images are asked for."""
+    async with _pipeline(tmp_path) as refusing, refusing._admission.admit(1, Deadline.after(10)):
+        with pytest.raises(Overloaded):
+            await _score(refusing, "a cat")
+        assert refusing._loader.asked == []  # type: ignore[attr-defined]
 
 
 async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:

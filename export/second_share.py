@@ -1,0 +1,147 @@
+"""Memory for a second version on a shared GPU, while Triton loads it beside the one that is served.
+
+    with second_share(settings, server_id=…, directory=…):   # NoSecondShare: no room for two
+        triton.load(NETWORK)                                 # now both are loaded
+
+Triton's own lease, which a frontend holds, inherits the share at the end of the block: from then on
+that frontend answers for both, as long as both are loaded, and gives back what is not (why:
+docs/decisions/second-share.md). Where the block fails, the share is given back at once; where this
+process is killed, it ends by itself within a time to live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from export.errors import NoSecondShare
+from model_boss import Claim, Lease, Ledger, LedgerOptions, ModelBossError, Nvml, Priority
+from reward import manifest
+from reward.contract import NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from pathlib import Path
+
+_OWNER: Final = "imajin-aesthetic"  # as in the frontends' claims: a lease is inherited within one owner
+
+
+@dataclass(frozen=True)
+class LedgerSettings:
+    """Who gives the GPU's memory out, as the frontends are told."""
+
+    url: str = field(repr=False)
+    gpu: str
+    priority: int
+    wait_s: float
+    options: LedgerOptions
+    each_mb: int | None = None
+    """What the operator says that a version takes, in the place of its manifest."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> LedgerSettings | None:
+        """Read the variables of the frontend; None: the GPU is not shared.
+
+        Raises:
+            NoSecondShare: they cannot be meant, or name a coordinator that this command cannot ask.
+        """
+        if environment.get("AESTHETIC_GPU_LEDGER"):
+            raise NoSecondShare("another coordinator gives the GPU's memory out: use --replace")
+        url = environment.get("AESTHETIC_REDIS_URL")
+        if not url:
+            return None
+        try:
+            return cls(
+                url=url,
+                gpu=environment.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0",
+                priority=Priority.parse(environment.get("AESTHETIC_GPU_PRIORITY", "normal")),
+                wait_s=float(environment.get("AESTHETIC_GPU_WAIT_S", "30")),
+                options=LedgerOptions(
+                    prefix=environment.get("AESTHETIC_MODEL_BOSS_PREFIX", LedgerOptions.prefix),
+                    ttl_s=float(environment.get("AESTHETIC_MODEL_BOSS_TTL_S", LedgerOptions.ttl_s)),
+                    meter=Nvml(),
+                ),
+                each_mb=int(environment["AESTHETIC_VRAM_MB"]) if "AESTHETIC_VRAM_MB" in environment else None,
+            )
+        except (ValueError, ModelBossError) as error:
+            raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
+
+
+@contextmanager
+def second_share(settings: LedgerSettings | None, *, server_id: str, directory: Path) -> Iterator[None]:
+    """Hold memory for a version that is loaded beside another.
+
+    Args:
+        settings: of the ledger; None: the GPU is not shared, and nobody is asked.
+        server_id: Triton's `--id`, which is the id of its lease.
+        directory: of the version that is loaded.
+
+    Raises:
+        NoSecondShare: the memory was not granted, or the ledger cannot be reached.
+        VersionError: the version has no manifest.
+    """
+    if settings is None:
+        yield
+        return
+    # By its name a share beside Triton's own lease, which it does not ask to yield; and another one
+    # after a command that was killed, whose share has yet to end.
+    lease_id = f"{server_id}/{directory.name}-{uuid.uuid4().hex[:8]}"
+    vram_mb = settings.each_mb or manifest.read(directory).claimed_mb
+    with _background_loop() as run:
+        share = run(_granted(settings, lease_id, vram_mb))
+        heir = ""
+        try:
+            yield
+            heir = server_id
+        finally:
+            run(share.close(heir))
+
+
+@dataclass(frozen=True)
+class _Share:
+    ledger: Ledger
+    lease: Lease
+
+    async def close(self, heir: str = "") -> None:
+        await self.lease.release(heir)
+        await self.ledger.aclose()
+
+
+async def _granted(settings: LedgerSettings, lease_id: str, vram_mb: int) -> _Share:
+    try:
+        claim = Claim(settings.gpu, lease_id, _OWNER, NETWORK.name, vram_mb, settings.priority)
+        ledger = Ledger(settings.url, settings.options)
+    except ModelBossError as error:
+        raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
+    share = _Share(ledger, Lease(ledger, claim, is_always_in_use=True))
+    try:
+        await share.lease.wait_granted(settings.wait_s)
+    except BaseException as error:
+        await share.close()
+        if isinstance(error, ModelBossError):
+            reason = error.__cause__ or error
+            raise NoSecondShare(
+                f"no {vram_mb} MiB for a second version beside the one that is served ({reason}); "
+                "--replace unloads that one first, and requests wait meanwhile"
+            ) from error
+        raise
+    return share
+
+
+@contextmanager
+def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Run coroutines, and heartbeats between them, while the caller's own code blocks."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="second share", daemon=True)
+    thread.start()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
