@@ -16,7 +16,6 @@ CLIENTS: Final = Path(__file__).parent
 sys.path.insert(0, str(CLIENTS.parent))
 
 from frontend.app import create_app  # noqa: E402 - found by the line above
-from frontend.http.openapi_names import complete_names  # noqa: E402
 from frontend.settings import Settings  # noqa: E402
 
 
@@ -28,9 +27,7 @@ def main() -> None:
 def document() -> str:
     """Return the document of a service with ordinary settings."""
     app = create_app(Settings())
-    document = app.openapi()
-    complete_names(document)
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What generated clients need of the OpenAPI document: names, keys, codes, and no false defaults."""
+"""What readers and generators need of the OpenAPI document: names, keys, codes, no false defaults."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from frontend.http.problem import KINDS
+from frontend.http.problem import KINDS, TYPE_PREFIX, Kind
+from frontend.http.schemas import Problem
 
 _OPERATION_IDS: Final = {
     "/score": "score",
@@ -17,6 +18,7 @@ _OPERATION_IDS: Final = {
 }
 _SCORING: Final = frozenset({"/score", "/score-batch"})
 _OPEN: Final = frozenset({"/health", "/health/live", "/health/ready"})
+_PROBLEM: Final = "application/problem+json"
 _SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where keys are configured."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
@@ -24,16 +26,41 @@ _SECURITY_SCHEMES: Final = {
 
 
 def complete_names(document: dict[str, Any]) -> None:
-    """Write them into the document; done twice, it changes nothing more."""
+    """Write them into the document."""
     for path, methods in document["paths"].items():
         for operation in methods.values():
             operation["operationId"] = _OPERATION_IDS[path]
             operation["tags"] = ["scoring" if path in _SCORING else "service"]
             if path in _OPEN:
                 operation["security"] = []
+            for status, response in operation["responses"].items():
+                if _PROBLEM in response.get("content", {}):
+                    _name_problems(int(status), response)
     document["security"] = [{}, {"bearer": []}, {"apiKey": []}]  # no key, or either
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES
     _complete_schemas(document["components"]["schemas"])
+
+
+def _name_problems(status: int, response: dict[str, Any]) -> None:
+    """Say which errors have this status, each with an example."""
+    kinds = {kind.code: kind for kind in KINDS.values() if kind.status == status}
+    response["description"] = "; ".join(kind.title for kind in kinds.values())
+    response["content"][_PROBLEM]["examples"] = {
+        code: {"value": _example(kind)} for code, kind in sorted(kinds.items())
+    }
+
+
+def _example(kind: Kind) -> dict[str, Any]:
+    problem = Problem(
+        type=TYPE_PREFIX + kind.code,
+        title=kind.title,
+        status=kind.status,
+        code=kind.code,
+        detail="what went wrong, in a sentence",
+        retryable=kind.retryable,
+        request_id="4f1c8a52d0e34b7b",
+    )
+    return problem.model_dump(exclude={"failed"})
 
 
 def _complete_schemas(schemas: dict[str, Any]) -> None:

@@ -216,7 +216,8 @@ def _ranked(
     ranks = iter(ranking.ranks([one.raw_score for one in images if not isinstance(one, ServiceError)]))
     for index, (own_id, image) in enumerate(zip(body.ids, images, strict=True)):
         if isinstance(image, ServiceError):
-            error = schemas.ErrorInfo(code=kind(image).code, detail=image.detail)
+            row = kind(image)
+            error = schemas.ErrorInfo(code=row.code, detail=image.detail, retryable=row.retryable)
             failed.append(schemas.FailedCandidate(index=index, id=own_id, error=error))
         else:
             scored = _scored(image, body.min_score)

@@ -167,6 +167,7 @@ class ErrorInfo(BaseModel):
 
     code: str
     detail: str
+    retryable: Annotated[bool, Field(description="Whether the same image may be scored later.")]
 
 
 class FailedCandidate(BaseModel):
@@ -197,6 +198,7 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+    retryable: Annotated[bool, Field(description="Whether the same request may succeed later.")]
     request_id: str
     failed: list[FailedCandidate] | None = None
 

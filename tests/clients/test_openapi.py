@@ -52,5 +52,21 @@ def test_codes_are_enumerated() -> None:
         assert schemas[name]["properties"]["code"] == {"$ref": "#/components/schemas/ErrorCode"}
 
 
+def test_every_error_is_described_with_an_example() -> None:
+    """Whatever status an endpoint may answer, its document names the codes and shows one of each."""
+    document = _document()
+    responses = document["paths"]["/score"]["post"]["responses"]
+    codes = {
+        code: example["value"]
+        for status, response in responses.items()
+        if status != "200"
+        for code, example in response["content"]["application/problem+json"]["examples"].items()
+    }
+    elsewhere = {"not_found", "method_not_allowed"}
+    assert set(codes) | elsewhere == set(document["components"]["schemas"]["ErrorCode"]["enum"])
+    assert codes["overloaded"]["retryable"]
+    assert not codes["image_undecodable"]["retryable"]
+
+
 def _document() -> Any:
     return json.loads(FILE.read_text())

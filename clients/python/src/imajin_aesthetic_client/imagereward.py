@@ -142,7 +142,7 @@ class ImageReward:
         if ranking.failed:
             first = ranking.failed[0]
             detail = f"image {offset + first.index}: {first.error.detail}"
-            raise error_of(first.error.code, detail, failed=ranking.failed)
+            raise error_of(first.error.code, detail, retryable=first.error.retryable, failed=ranking.failed)
         return [result.raw_score for result in sorted(ranking.results, key=lambda result: result.index)]
 
 

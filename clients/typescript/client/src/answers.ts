@@ -34,7 +34,7 @@ export function problemOf(reply: Reply): AestheticError {
   const retryAfterMs = parseRetryAfter(reply.headers.get("retry-after"));
   const requestId = reply.headers.get("x-request-id") ?? undefined;
   const byStatus = RETRYABLE_STATUSES.includes(reply.status);
-  const problem = objectOf(reply.text) as Partial<Problem & { retryable: boolean }> | undefined;
+  const problem = objectOf(reply.text) as Partial<Problem> | undefined;
   if (typeof problem?.code !== "string" || typeof problem.detail !== "string") {
     return new UnexpectedAnswer({
       code: "unexpected_answer",

@@ -180,6 +180,11 @@ export interface components {
             code: components["schemas"]["ErrorCode"];
             /** Detail */
             detail: string;
+            /**
+             * Retryable
+             * @description Whether the same image may be scored later.
+             */
+            retryable: boolean;
         };
         /**
          * FailedCandidate
@@ -637,6 +642,11 @@ export interface components {
             code: components["schemas"]["ErrorCode"];
             /** Detail */
             detail: string;
+            /**
+             * Retryable
+             * @description Whether the same request may succeed later.
+             */
+            retryable: boolean;
             /** Request Id */
             request_id: string;
             /** Failed */
@@ -682,7 +692,7 @@ export interface operations {
                     "application/json": components["schemas"]["ScoreResponse"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description A valid API key is needed */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -691,7 +701,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The payload is too large; The image is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -700,7 +710,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The request is not valid; The image cannot be decoded; The image URL is not allowed; The image cannot be fetched; This version is not served */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -709,7 +719,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service is overloaded */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -718,7 +728,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service failed */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -727,7 +737,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description No GPU memory is available; The model is not available */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -736,7 +746,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The deadline passed */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -772,7 +782,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchResponse"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description A valid API key is needed */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -781,7 +791,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The payload is too large; The image is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -790,7 +800,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The request is not valid; The image cannot be decoded; The image URL is not allowed; The image cannot be fetched; This version is not served */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -799,7 +809,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service is overloaded */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -808,7 +818,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service failed */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -817,7 +827,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description No GPU memory is available; The model is not available */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -826,7 +836,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The deadline passed */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -855,7 +865,7 @@ export interface operations {
                     "application/json": components["schemas"]["InfoResponse"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description A valid API key is needed */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -864,7 +874,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service is overloaded */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -873,7 +883,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service failed */
             500: {
                 headers: {
                     [name: string]: unknown;
@@ -882,7 +892,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description No GPU memory is available; The model is not available */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -891,7 +901,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The deadline passed */
             504: {
                 headers: {
                     [name: string]: unknown;
@@ -998,7 +1008,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description A valid API key is needed */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -1007,7 +1017,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error (RFC 9457) */
+            /** @description The service failed */
             500: {
                 headers: {
                     [name: string]: unknown;

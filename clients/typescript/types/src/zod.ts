@@ -64,6 +64,8 @@ export type ErrorCode = z.infer<typeof ErrorCode>;
 export const ErrorInfo = z.object({
   code: ErrorCode,
   detail: z.string(),
+  /** Whether the same image may be scored later. */
+  retryable: z.boolean(),
 });
 export type ErrorInfo = z.infer<typeof ErrorInfo>;
 
@@ -212,6 +214,8 @@ export const Problem = z.object({
   status: z.int(),
   code: ErrorCode,
   detail: z.string(),
+  /** Whether the same request may succeed later. */
+  retryable: z.boolean(),
   request_id: z.string(),
   failed: z.array(FailedCandidate).nullable().optional(),
 });
