@@ -53,11 +53,12 @@ class AsyncAestheticClient:
         image: ImageLike,
         prompt: str,
         min_score: float | None = None,
+        min_normalized_score: float | None = None,
         model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Score:
         """Score one image against its prompt; see `AestheticClient.score`."""
-        gate = Gate(min_score, model_version)
+        gate = Gate(min_score, min_normalized_score, model_version)
         return await self._ask(await anyio.to_thread.run_sync(calls.score, image, prompt, gate), timeout_s)
 
     async def score_batch(
@@ -66,11 +67,12 @@ class AsyncAestheticClient:
         prompt: str,
         candidates: Iterable[ImageLike | Candidate],
         min_score: float | None = None,
+        min_normalized_score: float | None = None,
         model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Ranking:
         """Rank the candidates of one prompt; see `AestheticClient.score_batch`."""
-        gate = Gate(min_score, model_version)
+        gate = Gate(min_score, min_normalized_score, model_version)
         call = await anyio.to_thread.run_sync(calls.score_batch, prompt, candidates, gate)
         return await self._ask(call, timeout_s)
 

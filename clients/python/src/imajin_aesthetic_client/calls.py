@@ -26,6 +26,7 @@ class Gate:
     """What else a scoring request may say; what is None is not sent."""
 
     min_score: float | None = None
+    min_normalized_score: float | None = None
     model_version: str | int | None = None
 
     def fields(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class AestheticClient:
         image: ImageLike,
         prompt: str,
         min_score: float | None = None,
+        min_normalized_score: float | None = None,
         model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Score:
@@ -67,11 +68,14 @@ class AestheticClient:
             image: a path, the bytes of a file, a Pillow image, or an address the service fetches.
             prompt: what the image was meant to show.
             min_score: `passed` says whether `raw_score` reaches it.
+            min_normalized_score: the same for `normalized_score`; with both, whether each is reached.
             model_version: a version that is served (`info().versions`): it alone answers. By default the
                 service chooses.
             timeout_s: in the place of the client's.
         """
-        return self._ask(calls.score(image, prompt, Gate(min_score, model_version)), timeout_s)
+        return self._ask(
+            calls.score(image, prompt, Gate(min_score, min_normalized_score, model_version)), timeout_s
+        )
 
     def score_batch(
         self,
@@ -79,6 +83,7 @@ class AestheticClient:
         prompt: str,
         candidates: Iterable[ImageLike | Candidate],
         min_score: float | None = None,
+        min_normalized_score: float | None = None,
         model_version: str | int | None = None,
         timeout_s: float | None = None,
     ) -> Ranking:
@@ -86,7 +91,10 @@ class AestheticClient:
 
         One that fails stands in `failed`. Where all fail, the error has that list.
         """
-        return self._ask(calls.score_batch(prompt, candidates, Gate(min_score, model_version)), timeout_s)
+        return self._ask(
+            calls.score_batch(prompt, candidates, Gate(min_score, min_normalized_score, model_version)),
+            timeout_s,
+        )
 
     def info(self, *, timeout_s: float | None = None) -> Info:
         """Say what is served, what may be asked for and how to read a score."""

@@ -402,7 +402,7 @@ export interface components {
             percentile: number;
             /**
              * Passed
-             * @description raw_score >= min_score; null without min_score.
+             * @description Whether the score reaches every limit that was sent; null without one.
              */
             passed: boolean | null;
             image: components["schemas"]["ImageInfo"];
@@ -460,7 +460,7 @@ export interface components {
             percentile: number;
             /**
              * Passed
-             * @description raw_score >= min_score; null without min_score.
+             * @description Whether the score reaches every limit that was sent; null without one.
              */
             passed: boolean | null;
             image: components["schemas"]["ImageInfo"];
@@ -536,6 +536,11 @@ export interface components {
              */
             min_score?: number | null;
             /**
+             * Min Normalized Score
+             * @description As `min_score`, for normalized_score.
+             */
+            min_normalized_score?: number | null;
+            /**
              * Model Version
              * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
              * @example 3
@@ -569,6 +574,11 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Min Normalized Score
+             * @description As `min_score`, for normalized_score.
+             */
+            min_normalized_score?: number | null;
             /**
              * Model Version
              * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
@@ -619,6 +629,11 @@ export interface components {
              * @description Quality gate: `passed` says whether raw_score reaches it.
              */
             min_score?: number | null;
+            /**
+             * Min Normalized Score
+             * @description As `min_score`, for normalized_score.
+             */
+            min_normalized_score?: number | null;
             /**
              * Model Version
              * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.

@@ -19,6 +19,8 @@ export const BatchRequest = z.strictObject({
   prompt: z.string().max(10000),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  /** As `min_score`, for normalized_score. */
+  min_normalized_score: z.number().gte(0).lte(1).nullable().optional(),
   /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
   model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
   candidates: z.array(Candidate).min(1).max(64),
@@ -42,7 +44,7 @@ export const RankedCandidate = z.object({
   normalized_score: z.number(),
   /** 100 * Phi(raw_score), the normal distribution's. */
   percentile: z.number(),
-  /** raw_score >= min_score; null without min_score. */
+  /** Whether the score reaches every limit that was sent; null without one. */
   passed: z.boolean().nullable(),
   image: ImageInfo,
   /** The version that gave this score. */
@@ -227,6 +229,8 @@ export const ScoreRequest = z.strictObject({
   prompt: z.string().max(10000),
   /** Quality gate: `passed` says whether raw_score reaches it. */
   min_score: z.number().nullable().optional(),
+  /** As `min_score`, for normalized_score. */
+  min_normalized_score: z.number().gte(0).lte(1).nullable().optional(),
   /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
   model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
   /** http or https address of the image. */
@@ -244,7 +248,7 @@ export const ScoreResponse = z.object({
   normalized_score: z.number(),
   /** 100 * Phi(raw_score), the normal distribution's. */
   percentile: z.number(),
-  /** raw_score >= min_score; null without min_score. */
+  /** Whether the score reaches every limit that was sent; null without one. */
   passed: z.boolean().nullable(),
   image: ImageInfo,
   /** The version that gave this score. */
