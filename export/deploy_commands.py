@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from export import golden
 from export.checks import check
-from export.deploy import Deployer, Manner, earlier_stable
+from export.deploy import Deployer, Manner
 from export.errors import TritonFailed
 from export.running_triton import environment, find
 from export.second_share import LedgerSettings
@@ -225,6 +225,12 @@ def _command(
         help="of its HTTP door (default: AESTHETIC_TRITON_URL, or where `make up` noted it)",
     )
     command.add_argument(
+        "--triton-grpc-url",
+        default="",
+        metavar="HOST:PORT",
+        help="of its gRPC door, by which loading disturbs nobody (default: AESTHETIC_TRITON_GRPC_URL, or as above)",
+    )
+    command.add_argument(
         "--admin-key-file",
         type=Path,
         metavar="FILE",
@@ -259,6 +265,7 @@ def _triton(registry: Registry, arguments: argparse.Namespace) -> RunningTriton 
     return find(
         registry.repository,
         url=arguments.triton_url,
+        grpc_url=arguments.triton_grpc_url,
         admin_key_file=arguments.admin_key_file,
         environment=os.environ,
         load_timeout_s=vars(arguments).get("timeout_s", Manner.load_timeout_s),
@@ -295,9 +302,8 @@ def _roles(registry: Registry) -> dict[int, str]:
     except VersionError:
         return {}
     roles: dict[int, str] = {}
-    earlier = earlier_stable(content)
-    if earlier is not None:
-        roles[earlier] = "before"
+    if content.earlier_stable is not None:
+        roles[content.earlier_stable] = "before"
     for name, share in (("shadow", content.shadow), ("canary", content.canary)):
         if share is not None:
             roles[share.version] = f"{name} {share.share * 100:g} %"

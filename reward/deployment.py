@@ -68,6 +68,19 @@ class Deployment:
         others = [share.version for share in (self.canary, self.shadow) if share is not None]
         return tuple(dict.fromkeys([self.stable, *others]))
 
+    @property
+    def earlier_stable(self) -> int | None:
+        """The version that a rollback goes back to, by the history; None: no other was stable before."""
+        stack: list[int] = []
+        for change in self.history:
+            if change.before in (None, change.after):
+                continue
+            if change.action == "promote":
+                stack.append(change.before)
+            elif change.action == "rollback" and stack:
+                stack.pop()
+        return stack[-1] if stack else None
+
 
 def path(repository: Path) -> Path:
     """Return where a model repository's deployment lies."""
@@ -78,7 +91,7 @@ def running_path(repository: Path) -> Path:
     """Return where whoever runs Triton on this repository writes down its address and administration key.
 
     A file of mode 0600 that is there as long as Triton runs: `{"pid": 4711, "triton_url": "127.0.0.1:8000",
-    "admin_key": "…"}`; the process is the one that keeps Triton running.
+    "triton_grpc_url": "127.0.0.1:8001", "admin_key": "…"}`; the process is the one that keeps Triton running.
     """
     return repository / NETWORK.name / "configs" / RUNNING_FILE_NAME
 
