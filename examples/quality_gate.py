@@ -1,9 +1,9 @@
-"""A quality gate in a pipeline: make candidates, keep the best, make others while it is not good enough.
+"""A quality gate in a pipeline: make candidates, keep the best, and try again if none is good.
 
     python examples/quality_gate.py [--url http://127.0.0.1:8006]
 
-Here the candidates are pictures of this folder, so that the example needs no generator: `generate`
-is where yours goes.
+Here the candidates are pictures of this folder, so that the example needs no generator. Yours takes
+the place of `generate`.
 """
 
 from __future__ import annotations

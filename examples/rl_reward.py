@@ -44,7 +44,7 @@ RewardFunction = Callable[[Any, Sequence[str], Any], tuple["NDArray[np.float32]"
 def imagereward_score(
     device: object = None, *, url: str = TRITON, timeout_s: float = 120.0
 ) -> RewardFunction:
-    """Make flow_grpo's reward function; where the model computes is Triton's affair, not `device`'s.
+    """Make flow_grpo's reward function; Triton decides where the model computes, not `device`.
 
     Its images are a float tensor in 0..1, (N, 3, H, W), or a uint8 array, (N, H, W, 3). An image
     without a reward raises: a number in its place would teach something.
@@ -90,7 +90,7 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 
 def advantages(rewards: NDArray[np.float32], group: int) -> NDArray[np.float32]:
-    """Compare each reward with those of its own prompt, as GRPO does: (N,), groups one after the other."""
+    """Compare each reward with those of its own prompt, as GRPO does: (N,), group after group."""
     grouped = rewards.reshape(-1, group)
     spread = grouped.std(axis=1, keepdims=True) + 1e-8
     compared: NDArray[np.float32] = ((grouped - grouped.mean(axis=1, keepdims=True)) / spread).reshape(-1)

@@ -1,4 +1,4 @@
-"""What readers and generators need of the OpenAPI document: names, keys, codes, no false defaults."""
+"""What readers and generators need of the OpenAPI document: names, keys, codes, true defaults."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def _example(kind: Kind) -> dict[str, Any]:
 
 def _complete_schemas(schemas: dict[str, Any]) -> None:
     for schema in schemas.values():
-        # A default says of a request what need not be sent, and of an answer nothing: there it stands.
+        # In a request, a default says what need not be sent. In an answer it says nothing, because
+        # the field is always there.
         # Generators take a field that has one for a field that is always there.
         for name, field in schema.get("properties", {}).items():
             if "default" in field and field.pop("default") is not None:

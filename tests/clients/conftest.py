@@ -27,7 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`python -m local up` over the demonstration model; it wants the key `API_KEY`, and lets any page ask."""
+    """`python -m local up` with the demonstration model.
+
+    It needs the key `API_KEY`, and every page may ask it.
+    """
     from frontend.http.keys import key_line
 
     directory = tmp_path_factory.mktemp("service")

@@ -53,7 +53,7 @@ def test_codes_are_enumerated() -> None:
 
 
 def test_every_error_is_described_with_an_example() -> None:
-    """Whatever status an endpoint may answer, its document names the codes and shows one of each."""
+    """For every status of an endpoint, the document names the codes and has an example of each."""
     document = _document()
     responses = document["paths"]["/score"]["post"]["responses"]
     codes = {

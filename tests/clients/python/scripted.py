@@ -1,4 +1,4 @@
-"""A service that gives the replies of one case of clients/vectors.json, under a clock of its own."""
+"""A service that gives the replies of one case of clients/vectors.json, by its own clock."""
 
 from __future__ import annotations
 

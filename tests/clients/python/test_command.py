@@ -38,7 +38,10 @@ class Done:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the ten candidates of one prompt, one of them deeper, one with capitals, and a text."""
+    """A folder with the ten candidates of one prompt, and a text.
+
+    One candidate is in a sub-folder, and one has a name in capitals.
+    """
     directory = tmp_path / "pictures"
     (directory / "deeper").mkdir(parents=True)
     for number, candidate in enumerate(EXAMPLE["candidates"]):
@@ -61,7 +64,10 @@ def test_a_folder_is_ranked(service: RunningStack, folder: Path) -> None:
 
 
 def test_more_pictures_than_one_request_takes(service: RunningStack, folder: Path) -> None:
-    """They are ranked together; the same picture twice shares a rank; a broken one stands at the end."""
+    """Pictures of several requests are ranked together, and equal ones share a rank.
+
+    A broken picture is the last.
+    """
     broken = folder / "broken.png"
     broken.write_bytes(b"no image")
     done = _aesthetic(service, "score", "-p", PROMPT, "--json", str(folder), str(FITTING))

@@ -50,7 +50,7 @@ def upstream(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture
 def model() -> Iterator[imagereward.ImageReward]:
-    """The interface over a service that measures brightness, as the upstream of these tests does."""
+    """The interface over a service that measures brightness, as upstream does in these tests."""
     model = imagereward.load("ImageReward-v1.0", transport=httpx.MockTransport(_serve))
     yield model
     model.close()

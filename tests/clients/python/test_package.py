@@ -47,7 +47,7 @@ def test_the_surface_is_what_all_names() -> None:
 
 
 def test_the_tree_of_errors_is_the_one_drawn() -> None:
-    """Every class of the tree stands in the docstring beside its code, and every code has a class."""
+    """Every class of the tree is in the docstring with its code, and every code has a class."""
     drawn = {}
     for line in (errors.__doc__ or "").splitlines():
         words = line.strip("│├└─ ").split()
@@ -183,7 +183,10 @@ def test_waits_stay_within_their_bounds() -> None:
 
 
 def test_it_is_installed_alone(tmp_path: Path) -> None:
-    """The wheel holds the package, its marker of types and its command, and imports without Pillow or Triton."""
+    """The wheel has the package, its marker of types and its command.
+
+    It can be imported without Pillow and without Triton.
+    """
     project = shutil.copytree(CHECKOUT / "clients/python", tmp_path / "project")
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run(

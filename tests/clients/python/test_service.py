@@ -101,7 +101,7 @@ async def test_the_async_client_asks_the_same_service(service: RunningStack) -> 
 
 
 def test_upstreams_interface(service: RunningStack) -> None:
-    """Ranks and rewards of more pictures than one request may have, in the order of the pictures."""
+    """More pictures than one request may have get ranks and rewards in their own order."""
     pictures = [str(path) for path in PICTURES] + [str(FITTING)]
     with pytest.raises(RuntimeError, match=r"ImageReward-v1\.0 not found; available models = \['demonstr"):
         imagereward.load("ImageReward-v1.0", base_url=service.url, api_key=API_KEY)

@@ -2,8 +2,9 @@
 
     python upstream_semantics.py JOB_DIRECTORY
 
-JOB_DIRECTORY/job.json has `prompt` and `paths`; answers.json gets what upstream returned, and how it
-failed. The full-size network has its own parity tests: here it is about arguments and return values.
+JOB_DIRECTORY/job.json has `prompt` and `paths`. What upstream returned, and how it failed, goes to
+answers.json. The full-size network has parity tests of its own; this is about arguments and return
+values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The TypeScript client in a browser, as the files of the package are: no bundler, another origin."""
+"""The TypeScript client in a browser, with the package's files as they are.
+
+There is no bundler, and the page has another origin.
+"""
 
 from __future__ import annotations
 

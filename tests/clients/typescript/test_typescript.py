@@ -60,7 +60,7 @@ def test_the_lockfile_names_no_registry() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty project into which the packed packages were installed, and nothing but Zod and TypeScript."""
+    """An empty project with the packed packages, Zod and TypeScript installed, and nothing else."""
     directory = tmp_path_factory.mktemp("consumer")
     for package in PACKAGES:
         run("pack", f"./{package}", "--pack-destination", str(directory))

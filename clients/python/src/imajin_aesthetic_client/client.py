@@ -65,13 +65,14 @@ class AestheticClient:
         """Score one image against its prompt.
 
         Args:
-            image: a path, the bytes of a file, a Pillow image, or an address the service fetches.
+            image: a path, the bytes of a file, a Pillow image, or an address to be fetched.
             prompt: what the image was meant to show.
             min_score: `passed` says whether `raw_score` reaches it.
-            min_normalized_score: the same for `normalized_score`; with both, whether each is reached.
-            model_version: a version that is served (`info().versions`): it alone answers. By default the
-                service chooses.
-            timeout_s: in the place of the client's.
+            min_normalized_score: the same for `normalized_score`; with both, whether both are
+                reached.
+            model_version: a version that is served (`info().versions`), to answer alone. By
+                default the service chooses.
+            timeout_s: instead of the client's.
         """
         return self._ask(
             calls.score(image, prompt, Gate(min_score, min_normalized_score, model_version)), timeout_s

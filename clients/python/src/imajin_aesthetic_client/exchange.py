@@ -120,7 +120,7 @@ def _send(call: Call[Answer], content: bytes | None, ends_at: float, remaining_s
 
 
 def _answer(kind: type[Answer], reply: Reply) -> Answer | None:
-    """Read the answer; None where an error stands in its place, as a 503 of `/health` may have it."""
+    """Read the answer; return None if an error stands in its place, as in a 503 of `/health`."""
     try:
         return read(kind, json.loads(reply.content))
     except (ValueError, TypeError, KeyError) as error:

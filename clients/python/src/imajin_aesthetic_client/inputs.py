@@ -29,7 +29,7 @@ class Input:
 
 
 def read_inputs(arguments: Iterable[str]) -> list[Input]:
-    """Find the images that arguments name, in their order; a folder's by name, with its sub-folders'.
+    """Find the images that arguments name, in their order; folders with sub-folders, by name.
 
     Raises:
         InputMissing: one of them names none.

@@ -49,7 +49,7 @@ meter {{ width: 100%; }}
 
 
 def write_report(path: Path, table: Table, min_score: float | None) -> None:
-    """Write the page; pictures are made smaller where Pillow is installed, else stand as they are."""
+    """Write the page; pictures are made smaller if Pillow is there, else they stay as they are."""
     model = f"{table.model.name}, version {table.model.version}"
     if min_score is not None:
         model += f"; asked for {min_score:g} at least"

@@ -11,9 +11,9 @@ from email.utils import parsedate_to_datetime
 class Retries:
     """How often one call asks, and how long it waits in between.
 
-    A wait is half of `first_wait_s * 2**n` and a random part of the other half, so that clients that
-    failed together do not come back together; `Retry-After` comes on top. A wait that would outlast
-    the call's `timeout_s` is not begun: the error is raised at once.
+    A wait is half of `first_wait_s * 2**n` and a random part of the other half, so that clients
+    that failed together do not come back together. `Retry-After` is added to it. A wait that would
+    outlast the call's `timeout_s` is not begun: the error is raised at once.
     """
 
     max_attempts: int = 4

@@ -1,9 +1,9 @@
-"""`TritonScorer`: many images through Triton's own door, as a dataset or a reward function wants it.
+"""`TritonScorer`: many images through Triton's own API, for datasets and reward functions.
 
-pip install 'imajin-aesthetic-client[triton]'
+It needs the extra `triton` (`pip install 'imajin-aesthetic-client[triton]'`):
 
-with TritonScorer("127.0.0.1:8001") as scorer:
-rewards = scorer.score(paths, prompts)   # numpy, float32, a reward for each row
+    with TritonScorer("127.0.0.1:8001") as scorer:
+        rewards = scorer.score(paths, prompts)  # numpy, float32, a reward for each row
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class TritonScorer:
         return rewards
 
     def _served(self) -> _Served:
-        """Ask how many rows a request may have, and which version of the network the ensemble asks."""
+        """Ask how many rows a request may have, and which network version the ensemble uses."""
         options = {"as_json": True} if self._protocol == "grpc" else {}
         config = self._with_retries(
             lambda _: self._client().get_model_config(ENSEMBLE, headers=self._headers, **options)
@@ -254,7 +254,7 @@ class TritonScorer:
         return _Served(max(1, int(config["max_batch_size"])), version if is_named else "")
 
     def _with_retries(self, ask: Callable[[float], Any]) -> Any:  # noqa: ANN401 - whatever it asks for
-        """Ask, with the seconds that are left, until there is an answer or no more attempt is allowed."""
+        """Ask, with the seconds that are left, until an answer comes or no attempt is left."""
         ends_at = time.monotonic() + self._timeout_s
         attempt = 1
         while True:

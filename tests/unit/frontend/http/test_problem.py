@@ -85,7 +85,7 @@ def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_an_error_says_whether_coming_back_can_help(error: ServiceError, expected: bool) -> None:
-    """Yes where time may mend it: load, a model on its way, a host that did not answer this time."""
+    """Coming back can help against load, a model on its way, and a host that did not answer."""
     body = json.loads(bytes(problem(error, "abc").body))
     assert body["retryable"] is expected
 

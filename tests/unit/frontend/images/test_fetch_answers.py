@@ -78,8 +78,8 @@ BODIES: dict[str, tuple[Answer, bytes | type[ServiceError]]] = {
 async def test_bodies(net: Net, name: str) -> None:
     """Bytes are counted as they arrive, and again as they are decompressed.
 
-    A broken answer is the host's fault and has a code of its own; so have statuses and transfers that
-    may be better the next time.
+    A broken answer is the host's fault and has a code of its own. So have statuses and transfers
+    that may be better the next time.
     """
     answer, expected = BODIES[name]
 
