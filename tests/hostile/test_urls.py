@@ -119,7 +119,7 @@ async def _send(attacked: Service, url: str) -> int:
     return status
 
 
-@pytest.mark.parametrize("kind", HOSTS)
+@pytest.mark.parametrize("kind", ["silent", "chunks of one byte"])
 async def test_a_few_bad_urls(tmp_path: Path, kind: str) -> None:
     """Each bad URL is given up, and a good caller is answered meanwhile."""
     await _attack(tmp_path, kind, 3, fetch_timeout_s=1)
