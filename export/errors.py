@@ -1,19 +1,24 @@
 """Everything that `export` raises on purpose.
 
-ExportError ├── AnnotationError     human rankings that are not in ImageRewardDB's format ├── Busy
-another command is changing what is served ├── CannotWrite         the disk is full, or the folder
-is not ours to write ├── ChoiceError         the model that was asked for cannot be served ├──
-FetchError          a file could not be downloaded │   ├── HubUnreachable  nobody there to ask, or
-offline mode │   └── WrongFile       the file is there, but by its digest it is another one ├──
-GateError           what was exported is too far from the fp32 network to be published ├──
-QuestionsError      `--gate-set` or `--calibration` is not in the form that is read ├──
-NoSecondShare       a shared GPU has no memory for two versions, or nobody can say so ├──
-RegistryError       a version does not exist, or the repository is not one │   └── Refused         a
-version that must not be served ├── ScoresDiffer        a published version does not give the
-published scores ├── ToolsMissing        torch or another tool of the export is not installed ├──
-TritonFailed        the running Triton did not do what it was told │   └── TritonGone      nobody
-listens there ├── Undone              a change failed on its way, and what was served before is
-served again └── UnusableImage       an image file is missing or cannot be scored
+ExportError
+├── AnnotationError     human rankings that are not in ImageRewardDB's format
+├── Busy                another command is changing what is served
+├── CannotWrite         the disk is full, or the folder is not ours to write
+├── ChoiceError         the model that was asked for cannot be served
+├── FetchError          a file could not be downloaded
+│   ├── HubUnreachable  nobody there to ask, or offline mode
+│   └── WrongFile       the file is there, but by its digest it is another one
+├── GateError           what was exported is too far from the fp32 network to be published
+├── QuestionsError      `--gate-set` or `--calibration` is not in the form that is read
+├── NoSecondShare       a shared GPU has no memory for two versions, or nobody can say so
+├── RegistryError       a version does not exist, or the repository is not one
+│   └── Refused         a version that must not be served
+├── ScoresDiffer        a published version does not give the published scores
+├── ToolsMissing        torch or another tool of the export is not installed
+├── TritonFailed        the running Triton did not do what it was told
+│   └── TritonGone      nobody listens there
+├── Undone              a change failed on its way, and what was served before is served again
+└── UnusableImage       an image file is missing or cannot be scored
 """
 
 

@@ -1,10 +1,12 @@
 """Everything that `model_boss` raises on purpose.
 
-ModelBossError ├── InvalidClaim            a claim, a name or a setting that makes no sense ├──
-InvalidUrl              a Redis URL of a kind that is not supported ├── LedgerUnavailable
-Redis cannot be reached, refuses, or did not answer in time ├── ClaimRefused            the ledger
-answers, and will never grant this claim ├── NotGranted              the wait ended before the claim
-was granted └── LeaseLost               the lease is no longer this holder's
+ModelBossError
+├── InvalidClaim            a claim, a name or a setting that makes no sense
+├── InvalidUrl              a Redis URL of a kind that is not supported
+├── LedgerUnavailable       Redis cannot be reached, refuses, or did not answer in time
+├── ClaimRefused            the ledger answers, and will never grant this claim
+├── NotGranted              the wait ended before the claim was granted
+└── LeaseLost               the lease is no longer this holder's
 """
 
 

@@ -1,8 +1,12 @@
 """What is wrong with a request, found before it is worked on.
 
-HttpError ├── InvalidRequest     it does not match the schema │   └── AllFailed      no candidate of
-a batch could be scored ├── PayloadTooLarge    its body is above its limit ├── Unauthorized
-API keys are configured and no valid one was sent ├── NotFound └── MethodNotAllowed
+HttpError
+├── InvalidRequest     it does not match the schema
+│   └── AllFailed      no candidate of a batch could be scored
+├── PayloadTooLarge    its body is above its limit
+├── Unauthorized       API keys are configured and no valid one was sent
+├── NotFound
+└── MethodNotAllowed
 """
 
 from __future__ import annotations

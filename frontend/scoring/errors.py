@@ -1,7 +1,9 @@
 """Why a request is not scored, apart from its images, Triton and the GPU.
 
-ScoringError ├── PromptInvalid   not Unicode text, or too long ├── UnknownVersion  the version that
-is asked for is not served └── Overloaded      too much is being received, or waits for admission
+ScoringError
+├── PromptInvalid   not Unicode text, or too long
+├── UnknownVersion  the version that is asked for is not served
+└── Overloaded      too much is being received, or waits for admission
 """
 
 from __future__ import annotations

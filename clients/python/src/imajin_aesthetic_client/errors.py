@@ -1,19 +1,25 @@
 """How a call fails: one tree, with a class for each `code`, and three of the client's own.
 
-AestheticError ├── InvalidRequest        invalid_request      the request does not match the schema
-├── UnknownVersion        unknown_version      `model_version` is not served ├── PayloadTooLarge
-payload_too_large    the whole request is too large ├── ImageError │   ├── ImageTooLarge
-image_too_large      more pixels or bytes than allowed │   ├── ImageUndecodable  image_undecodable
-damaged, no image, or of another format │   ├── ImageUrlForbidden image_url_forbidden  the service
-may not fetch this address │   └── ImageUnreachable  image_unreachable    the address gave no image
-├── Unauthorized          unauthorized         a valid API key is needed ├── NotFound
-not_found            the service has no such path ├── MethodNotAllowed      method_not_allowed ├──
-Unavailable │   ├── Overloaded        overloaded           too many requests at once │   ├──
-GpuUnavailable    gpu_unavailable      other services hold the GPU's memory │   └── ModelUnavailable
-model_unavailable    the model does not run ├── DeadlineExceeded      deadline_exceeded
-`timeout_s` passed, here or in the service ├── Internal              internal             a defect
-of the service ├── UnexpectedAnswer      unexpected_answer    somebody else answered: a proxy,
-another service └── ConnectionFailed      connection_failed    nobody answered
+AestheticError
+├── InvalidRequest        invalid_request      the request does not match the schema
+├── UnknownVersion        unknown_version      `model_version` is not served
+├── PayloadTooLarge       payload_too_large    the whole request is too large
+├── ImageError
+│   ├── ImageTooLarge     image_too_large      more pixels or bytes than allowed
+│   ├── ImageUndecodable  image_undecodable    damaged, no image, or of another format
+│   ├── ImageUrlForbidden image_url_forbidden  the service may not fetch this address
+│   └── ImageUnreachable  image_unreachable    the address gave no image
+├── Unauthorized          unauthorized         a valid API key is needed
+├── NotFound              not_found            the service has no such path
+├── MethodNotAllowed      method_not_allowed
+├── Unavailable
+│   ├── Overloaded        overloaded           too many requests at once
+│   ├── GpuUnavailable    gpu_unavailable      other services hold the GPU's memory
+│   └── ModelUnavailable  model_unavailable    the model does not run
+├── DeadlineExceeded      deadline_exceeded    `timeout_s` passed, here or in the service
+├── Internal              internal             a defect of the service
+├── UnexpectedAnswer      unexpected_answer    somebody else answered: a proxy, another service
+└── ConnectionFailed      connection_failed    nobody answered
 """
 
 from __future__ import annotations

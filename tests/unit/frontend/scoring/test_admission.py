@@ -72,7 +72,10 @@ async def test_a_batch_weighs_what_it_costs_and_is_not_overtaken() -> None:
 
 
 async def test_batches_leave_places_to_single_images() -> None:
-    """However many batches are in work and wait, a request of one image enters; and they starve no batch."""
+    """A request of one image enters however many batches are in work and waiting.
+
+    Single images do not keep batches out for ever.
+    """
     admission = Admission(max_concurrency=16, max_queue=100)
     batches = [Caller(admission, 4) for _ in range(5)]
     singles = [Caller(admission) for _ in range(8)]
