@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(256 * 2**20, gt=0)
     """The size of all bodies held at one moment; beyond it the answer is 429."""
     max_candidates: int = Field(10, ge=1, le=64)
-    decode_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1)
+    decode_workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 1)), ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
 
     request_timeout_s: float = Field(60.0, gt=0)
