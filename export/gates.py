@@ -1,8 +1,8 @@
 """What a version must pass before it is published: its scores beside those of the fp32 network.
 
-Both score the same questions (`export.questions`). Nothing is published that scores a pair with what
-is no number; below another limit of its precision only `--force` publishes, and the manifest says so.
-Why each limit is what it is: docs/decisions/gates.md.
+Both score the same questions (`export.questions`). Nothing is published that scores a pair with
+what is no number; below another limit of its precision only `--force` publishes, and the manifest
+says so. Why each limit is what it is: docs/decisions/gates.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Limits:
     kendall: float
     """Least rank correlation of one prompt's candidates, as the mean over the prompts."""
     best: float
-    """Least share of prompts for which both name the same candidate the best, of ten where built in."""
+    """Least share of prompts for which both name the same candidate the best (of ten, built in)."""
 
 
 LIMITS: Final = {
@@ -65,7 +65,7 @@ class Measured:
 
     pairs: int
     deviation: float
-    """Standard deviation of the fp32 network's scores: one that answers alike to all proves nothing."""
+    """Of the fp32 network's scores: one that answers alike to everything proves nothing."""
     max_difference: float
     mean_difference: float
     batch_difference: float

@@ -1,10 +1,10 @@
 """The graph in 8-bit integers, by onnxruntime's static quantisation of its large linear layers.
 
 Weights are signed and have a scale for each output channel; activations are unsigned and have one
-scale, measured once on calibration rows, so that a score cannot depend on its batch mates. What reads
-the image is quantised: the image encoder's layers, and the keys and values by which the text attends
-to it. The rest, a twentieth of the work and most of the error, stays in fp32: the prompt's own
-layers, norms, softmax, the products of attention, the patches' convolution and the head.
+scale, measured once on calibration rows, so that a score cannot depend on its batch mates. What
+reads the image is quantised: the image encoder's layers, and the keys and values by which the text
+attends to it. The rest, a twentieth of the work and most of the error, stays in fp32: the prompt's
+own layers, norms, softmax, the products of attention, the patches' convolution and the head.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _READS_IMAGE: Final = re.compile(r"^image_encoder\.|\.cross_attention\.(key|valu
 
 def quantize(directory: Path, questions: Questions) -> None:
     """Put the 8-bit graph in the place of the one in `directory`; `questions` calibrate it."""
-    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=directory.parent) as temporary:
         draft = Path(temporary)
         # Its only remark, that the shapes were not inferred before, is about operators unused here.
         logging.disable(logging.WARNING)
@@ -58,7 +58,7 @@ def quantize(directory: Path, questions: Questions) -> None:
 
 
 def _layers(graph: Path) -> list[str]:
-    """Name the products to quantise: of an activation and a weight, for attention multiplies two activations."""
+    """Name the products to quantise: with a weight, for attention multiplies two activations."""
     content = onnx.load(graph, load_external_data=False).graph
     weights = {tensor.name for tensor in content.initializer}
     return [

@@ -78,7 +78,7 @@ def _check_files(directory: Path, version: Manifest) -> None:
 
 
 def _check_score(directory: Path, runtime: Runtime) -> None:
-    """Score a grey picture without words; the first execution, which is slow, is nobody's request then."""
+    """Score a grey picture without words: the first execution, a slow one, is nobody's request."""
     tokens = tokenise([""])
     grey = np.full((1, *PIXELS.shape), 128, np.uint8)
     if not np.isfinite(runtime.score(grey, tokens.input_ids, tokens.attention_mask)).all():

@@ -73,8 +73,9 @@ def graph_inputs(
 def multiplies_bytes_exactly(cpuinfo: str | None = None) -> bool:
     """Say whether this processor adds up 8-bit products without losing any (VNNI or AMX).
 
-    Others, with AVX2 alone, add pairs of them in 16 bits, which saturate: int8 scores would be wrong
-    there, and nobody told. Processors that are no x86 do not have the fault, and ignore the remedy.
+    Others, with AVX2 alone, add pairs of them in 16 bits, which saturate: int8 scores would be
+    wrong there, and nobody told. Processors that are no x86 do not have the fault, and ignore the
+    remedy.
     """
     if cpuinfo is None:
         try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_int8_is_served(published_repository: Path, tmp_path: Path) -> None:
-    """REST says the precision, and its scores are the version's, near the fp32 version's and not equal."""
+    """REST says the precision, and its scores are the version's: near fp32's and not equal."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     recipe = Recipe(published_repository.parent / "small.safetensors", "small", precision="int8")
     number = publish(registry, recipe, show_progress=False)

@@ -32,7 +32,7 @@ def version(published_repository: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_what_reads_the_image_is_rounded_and_nothing_else(version: Path) -> None:
-    """Four layers of each image layer, keys and values of each cross-attention; weights by column."""
+    """Four products of an image layer, keys and values of a cross-attention; weights by column."""
     graph = onnx.load(version / GRAPH_FILE_NAME).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     rounded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -61,7 +61,7 @@ def test_what_reads_the_image_is_rounded_and_nothing_else(version: Path) -> None
 
 
 def test_a_score_is_the_same_in_every_company(version: Path, published_repository: Path) -> None:
-    """Alone, among others and at another place: to the bit, but for fp32's own rounding of prompts."""
+    """Alone, among others, at another place: to the bit, but for fp32's rounding of prompts."""
     content = manifest.read(published_repository / "image_reward_network" / "1")
     runtime = OnnxRuntime(version, content, threads=1)
     asked = drawn()

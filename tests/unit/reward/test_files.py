@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were really read; every size counts as large, the cache is the test's."""
+    """Names of the files really read; every size counts as large, the cache is the test's."""
     names: list[str] = []
     digest = files.sha256
 

@@ -120,7 +120,7 @@ def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_pat
     ],
 )
 def test_processors_that_saturate_are_known(flags: str, exact: bool) -> None:
-    """Only with VNNI or AMX are 8-bit products added up in full; where nothing is known, it is not."""
+    """Only with VNNI or AMX are 8-bit products added up in full; nothing known counts as no."""
     assert multiplies_bytes_exactly(f"processor : 0\nflags\t\t: {flags}\n") is exact
 
 
