@@ -242,6 +242,7 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
         ledger.call(script, *(arguments[argument] for argument in script.arguments))
     arguments[name] = "x" * 200
     ledger.call(script, *(arguments[argument] for argument in script.arguments))
+    assert len(ledger.call(STATUS)[1].leases) == (script is RESERVE)
 
 
 async def test_the_table_survives_what_is_no_text(server: RedisServer) -> None:
