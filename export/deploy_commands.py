@@ -225,6 +225,12 @@ def _command(
         help="of its HTTP door (default: AESTHETIC_TRITON_URL, or where `make up` noted it)",
     )
     command.add_argument(
+        "--triton-grpc-url",
+        default="",
+        metavar="HOST:PORT",
+        help="of its gRPC door, by which loading disturbs nobody (default: AESTHETIC_TRITON_GRPC_URL, or as above)",
+    )
+    command.add_argument(
         "--admin-key-file",
         type=Path,
         metavar="FILE",
@@ -259,6 +265,7 @@ def _triton(registry: Registry, arguments: argparse.Namespace) -> RunningTriton 
     return find(
         registry.repository,
         url=arguments.triton_url,
+        grpc_url=arguments.triton_grpc_url,
         admin_key_file=arguments.admin_key_file,
         environment=os.environ,
         load_timeout_s=vars(arguments).get("timeout_s", Manner.load_timeout_s),

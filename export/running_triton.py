@@ -1,7 +1,8 @@
 """The Triton that runs on a model repository: where it is, what it has loaded, and its orders.
 
-Every call has a connection of its own: while a load runs, those that were kept alive hang. What Triton was
-measured to do stands in docs/decisions/gpu-keeper.md and docs/decisions/what-is-served.md.
+Every call has a connection of its own: while a load runs that came in by HTTP, all HTTP connections that
+were kept alive hang, the frontends' among them. So loads go over gRPC where its door is known. What Triton
+was measured to do stands in docs/decisions/gpu-keeper.md and docs/decisions/what-is-served.md.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from reward.contract import ModelSpec
 
 _ADMIN_HEADER: Final = "triton-admin-key"
+_GRPC_ADMIN_HEADER: Final = f"triton-grpc-protocol-{_ADMIN_HEADER}"
 _ASK_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
 
@@ -44,6 +46,7 @@ def find(
     repository: Path,
     *,
     url: str = "",
+    grpc_url: str = "",
     admin_key_file: Path | None = None,
     environment: Mapping[str, str],
     load_timeout_s: float = 300.0,
@@ -57,6 +60,7 @@ def find(
         TritonFailed: the key's file cannot be read.
     """
     url = url or environment.get("AESTHETIC_TRITON_URL", "")
+    grpc_url = grpc_url or environment.get("AESTHETIC_TRITON_GRPC_URL", "")
     named = environment.get("AESTHETIC_TRITON_ADMIN_KEY_FILE", "")
     key_file = admin_key_file or (Path(named) if named else None)
     note = _note(repository)
@@ -66,7 +70,12 @@ def find(
         key = key_file.read_text().strip() if key_file else str((note or {}).get("admin_key", ""))
     except OSError as error:
         raise TritonFailed(f"{key_file}: the administration key cannot be read: {error.strerror}") from error
-    return RunningTriton(url or str((note or {})["triton_url"]), key, load_timeout_s=load_timeout_s)
+    if not url:
+        url, grpc_url = (
+            str((note or {})["triton_url"]),
+            grpc_url or str((note or {}).get("triton_grpc_url", "")),
+        )
+    return RunningTriton(url, key, grpc_url=grpc_url, load_timeout_s=load_timeout_s)
 
 
 def environment(repository: Path) -> dict[str, str]:
@@ -78,9 +87,13 @@ def environment(repository: Path) -> dict[str, str]:
 class RunningTriton:
     """One Triton server."""
 
-    def __init__(self, url: str, admin_key: str = "", *, load_timeout_s: float = 300.0) -> None:
-        """Take its HTTP door, `host:port`, and what opens its administration."""
+    def __init__(
+        self, url: str, admin_key: str = "", *, grpc_url: str = "", load_timeout_s: float = 300.0
+    ) -> None:
+        """Take its doors, `host:port`, and what opens its administration."""
         self.url = url.removeprefix("http://").rstrip("/")
+        self._grpc_url = grpc_url
+        self._admin_key = admin_key
         self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
         self._load_timeout_s = load_timeout_s
 
@@ -111,7 +124,12 @@ class RunningTriton:
 
     def loaded(self) -> set[int]:
         """Return the versions of the network that are ready."""
-        return {version for version, state in self._states().items() if state == "READY"}
+        return {version for version, state in self.states().items() if state == "READY"}
+
+    def states(self) -> dict[int, str]:
+        """Return Triton's word for each version of the network that it knows."""
+        entries = [entry for entry in self._index() if entry["name"] == NETWORK.name and "version" in entry]
+        return {int(entry["version"]): entry.get("state", "") for entry in entries}
 
     def scored_by(self) -> int | None:
         """Return the version that the ensemble scores with; None where it is not loaded.
@@ -132,7 +150,10 @@ class RunningTriton:
             TritonFailed: it does not load; what was loaded before is so still.
             TritonGone: Triton ended.
         """
-        self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
+        if self._grpc_url:
+            self._load_over_grpc(model)
+        else:
+            self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
 
     def unload(self) -> None:
         """Have the network and the ensemble unloaded, and wait until the memory is free."""
@@ -195,16 +216,26 @@ class RunningTriton:
             raise TritonFailed(f"version {version} gives scores that are no numbers: {scores}")
         return scores
 
+    def _load_over_grpc(self, model: ModelSpec) -> None:
+        # Needed by a promotion alone, and slow to import; after a fork, too, as gRPC wants it.
+        from tritonclient.grpc import InferenceServerClient  # noqa: PLC0415
+        from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+        headers = {_GRPC_ADMIN_HEADER: self._admin_key} if self._admin_key else None
+        try:
+            with InferenceServerClient(self._grpc_url) as client:
+                client.load_model(model.name, headers=headers, client_timeout=self._load_timeout_s)
+        except InferenceServerException as error:
+            if "UNAVAILABLE" in str(error.status()):
+                raise TritonGone(f"no Triton answers at {self._grpc_url} ({error.message()})") from error
+            raise TritonFailed(_first_line(str(error.message()))) from error
+
     def _wait_for(self, is_so: Callable[[dict[int, str]], bool]) -> None:
         deadline_s = time.monotonic() + self._load_timeout_s
-        while not is_so(states := self._states()):
+        while not is_so(states := self.states()):
             if time.monotonic() > deadline_s:
                 raise TritonFailed(f"Triton's versions are {states} after {self._load_timeout_s:g} s")
             time.sleep(_POLL_S)
-
-    def _states(self) -> dict[int, str]:
-        entries = [entry for entry in self._index() if entry["name"] == NETWORK.name and "version" in entry]
-        return {int(entry["version"]): entry.get("state", "") for entry in entries}
 
     def _index(self) -> list[dict[str, Any]]:
         index: list[dict[str, Any]] = json.loads(self._ask("POST", "/v2/repository/index"))
@@ -256,6 +287,10 @@ def _note(repository: Path) -> dict[str, Any] | None:
 def _reason(content: bytes) -> str:
     """Return the first line of Triton's own error; after it comes a traceback."""
     try:
-        return str(json.loads(content)["error"]).strip().partition("\n")[0]
+        return _first_line(str(json.loads(content)["error"]))
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]

@@ -77,6 +77,7 @@ class Stack:
         reachable = _reachable(settings.host)
         self.url = f"http://{reachable}:{settings.port}"
         self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
+        self.triton_grpc_url = f"{_reachable(settings.triton_host)}:{settings.triton.grpc}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
@@ -151,6 +152,7 @@ class Stack:
         """Say for a block where Triton is, for `python -m export promote` of the same user."""
         path = deployment.running_path(self.settings.repository)
         note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
+        note["triton_grpc_url"] = self.triton_grpc_url
         note["environment"] = {**_of_the_ledger(os.environ), **self._sharing}
         try:
             path.parent.mkdir(exist_ok=True)
@@ -225,9 +227,9 @@ class Stack:
                 )
 
     def _addresses(self) -> Iterator[str]:
-        grpc, ports = _reachable(self.settings.triton_host), self.settings.triton
+        metrics = f"{LOOPBACK}:{self.settings.triton.metrics}"
         yield f"REST      {self.url}  (documentation: /docs)"
-        yield f"Triton    http://{self.triton_url}, gRPC {grpc}:{ports.grpc}, metrics {LOOPBACK}:{ports.metrics}"
+        yield f"Triton    http://{self.triton_url}, gRPC {self.triton_grpc_url}, metrics {metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
             yield f"Ledger    redis://{self.ledger.address}, with its password in {file}"

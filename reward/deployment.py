@@ -91,7 +91,7 @@ def running_path(repository: Path) -> Path:
     """Return where whoever runs Triton on this repository writes down its address and administration key.
 
     A file of mode 0600 that is there as long as Triton runs: `{"pid": 4711, "triton_url": "127.0.0.1:8000",
-    "admin_key": "…"}`; the process is the one that keeps Triton running.
+    "triton_grpc_url": "127.0.0.1:8001", "admin_key": "…"}`; the process is the one that keeps Triton running.
     """
     return repository / NETWORK.name / "configs" / RUNNING_FILE_NAME
 

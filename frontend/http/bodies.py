@@ -43,6 +43,7 @@ class ScoringRequest:
     sources: list[Source]
     ids: list[str | None]
     min_score: float | None
+    min_normalized_score: float | None
     model_version: str | None
 
 
@@ -88,7 +89,7 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
 
 def _scoring_request(body: schemas.Question, sources: list[Source], ids: list[str | None]) -> ScoringRequest:
     version = None if body.model_version is None else str(body.model_version)
-    return ScoringRequest(body.prompt, sources, ids, body.min_score, version)
+    return ScoringRequest(body.prompt, sources, ids, body.min_score, body.min_normalized_score, version)
 
 
 async def _form(request: Request, model: type[Body], deadline: Deadline) -> Body:

@@ -26,7 +26,7 @@ from yarl import URL
 from frontend.errors import DeadlineExceeded
 from frontend.images import addresses
 from frontend.images.addresses import Address, AllowEntry, Gate, Mode, Reason, Refused, Target
-from frontend.images.errors import ImageUnreachable, ImageUrlForbidden, too_large
+from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden, too_large
 from frontend.images.turns import Turns
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",  # image formats are compressed already
 }
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PASSING: Final = frozenset({408, 425, 429})
+"""Statuses below 500 that say: not now."""
 _LOOKUP_THREADS: Final = 32
 
 _MAX_READ_BYTES: Final = 2**14
@@ -143,7 +145,7 @@ class Fetcher:
                 return await self._follow(target, take)
         except TimeoutError as error:
             if scope.expired():
-                raise ImageUnreachable(f"fetching the image took longer than {total_s:g} s") from error
+                raise ImageNotReached(f"fetching the image took longer than {total_s:g} s") from error
             raise _unreachable("the image's host did not answer in time", error) from error  # aiohttp's limit
         except aiohttp.ClientConnectorDNSError as error:
             raise _unreachable("the name of the image's host cannot be resolved", error) from error
@@ -181,7 +183,9 @@ class Fetcher:
                 if response.status in _REDIRECTS and (location := response.headers.get("Location")):
                     return location
                 if response.status != 200:
-                    raise ImageUnreachable(f"the image's host answered {response.status}")
+                    passes = response.status in _PASSING or response.status >= 500
+                    kind = ImageNotReached if passes else ImageUnreachable
+                    raise kind(f"the image's host answered {response.status}")
                 return await self._read(response, take)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             if dial.refused is not None:
@@ -223,7 +227,7 @@ class Fetcher:
                 if inflater is not None:
                     await asyncio.sleep(0)
         if inflater and not inflater.eof:
-            raise ImageUnreachable("the image's host ended its answer early")
+            raise ImageNotReached("the image's host ended its answer early")
         return body
 
 
@@ -307,7 +311,8 @@ def _inflated(data: bytes, inflater: zlib._Decompress) -> Iterator[bytes]:
         try:
             part = inflater.decompress(data, _MAX_INFLATED_BYTES)
         except zlib.error as error:
-            raise _unreachable("the image's content encoding is damaged", error) from error
+            words = "the image's content encoding is damaged"
+            raise ImageUnreachable(words, internal=str(error)) from error
         yield part
         data = inflater.unconsumed_tail
         if not data and len(part) < _MAX_INFLATED_BYTES:
@@ -319,5 +324,5 @@ def _basic(userinfo: str) -> str:
     return "Basic " + base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
 
 
-def _unreachable(detail: str, error: Exception) -> ImageUnreachable:
-    return ImageUnreachable(detail, internal=f"{type(error).__name__}: {error}")
+def _unreachable(detail: str, error: Exception) -> ImageNotReached:
+    return ImageNotReached(detail, internal=f"{type(error).__name__}: {error}")

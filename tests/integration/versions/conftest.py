@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from tests.integration.versions.serving import Serving
 
@@ -17,14 +19,24 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which version 1 is served."""
+    # Once for all the processes that run tests, as the first version is.
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_all = of_all.parent
+    template = of_all / "two-published-once"
+    with FileLock(f"{template}.lock"):
+        if not template.exists():
+            _publish(published_repository, tmp_path_factory.mktemp("two")).rename(template)
+    return template
+
+
+def _publish(published: Path, directory: Path) -> Path:
     from export.deploy import Deployer, Manner
     from export.publish import Recipe, publish
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
-    directory = tmp_path_factory.mktemp("two")
-    repository = directory / "model_repository"
-    shutil.copytree(published_repository, repository)
+    repository = shutil.copytree(published, directory / "model_repository")
     registry = Registry(repository)
     Deployer(registry, None, Manner(who="test")).promote(1, is_tried=True)
     weights = save_small_checkpoint(directory / "other.safetensors", seed=1)

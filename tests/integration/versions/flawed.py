@@ -46,6 +46,16 @@ if hasattr(pb_utils, "__file__"):
     raise RuntimeError("not in this Triton")
 """
 
+LOADS_SLOWLY: Final = """
+import time
+from pathlib import Path
+import triton_python_backend_utils as pb_utils
+from reward.triton import NetworkModel as TritonPythonModel
+
+while hasattr(pb_utils, "__file__") and not Path("GO").exists():
+    time.sleep(0.05)
+"""
+
 FAILS_AFTER_A_WHILE: Final = """
 from reward.triton import NetworkModel
 

@@ -69,6 +69,7 @@ class Serving:
         )
         self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
         note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}
+        note["triton_grpc_url"] = f"127.0.0.1:{self.grpc_port}"
         path = deployment.running_path(self.repository)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(note))
@@ -113,7 +114,9 @@ class Serving:
     @property
     def triton(self) -> RunningTriton:
         """Administer it."""
-        return RunningTriton(self.triton_url, "key", load_timeout_s=60)
+        return RunningTriton(
+            self.triton_url, "key", grpc_url=f"127.0.0.1:{self.grpc_port}", load_timeout_s=60
+        )
 
     def deployer(self, *, step: Callable[[str], None] = lambda _: None, **manner: Any) -> Deployer:
         """Change what is served, quickly."""
@@ -134,7 +137,7 @@ class Serving:
         assert self.triton.loaded() == set(content.versions)
         assert self.triton.scored_by() == content.stable
         with self.http() as client:
-            score = client.infer(ENSEMBLE.name, _of_picture(tritonclient.http)).as_numpy(REWARD.name)[0, 0]
+            score = client.infer(ENSEMBLE.name, of_picture(tritonclient.http)).as_numpy(REWARD.name)[0, 0]
         assert abs(score - self.expected(content.stable)[1]) <= TOLERANCE
         return content.stable
 
@@ -239,7 +242,7 @@ def _connected(library: Any, url: str) -> Iterator[Any]:
 
 def _ask_triton(client: Any, library: Any, is_picture: bool) -> tuple[int | None, list[float]]:
     if is_picture:  # the ensemble's own version says nothing of the network's
-        answer = client.infer(ENSEMBLE.name, _of_picture(library))
+        answer = client.infer(ENSEMBLE.name, of_picture(library))
         return None, answer.as_numpy(REWARD.name).ravel().tolist()
     inputs = []
     for spec, array in zip(NETWORK.inputs, questions(), strict=True):
@@ -252,7 +255,7 @@ def _ask_triton(client: Any, library: Any, is_picture: bool) -> tuple[int | None
     return int(version), answer.as_numpy(REWARD.name).ravel().tolist()
 
 
-def _of_picture(library: Any) -> list[Any]:
+def of_picture(library: Any) -> list[Any]:
     inputs = []
     for spec, value in ((IMAGE, _PICTURE), (PROMPT, _PROMPT_TEXT.encode())):
         tensor = library.InferInput(spec.name, [1, 1], spec.dtype)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+import tritonclient.http
 
 from export.errors import Refused, Undone
 from reward import deployment
+from reward.contract import ENSEMBLE
 from tests.integration.versions import flawed
 from tests.integration.versions.flawed import publish_copy
-from tests.integration.versions.serving import Serving, under_load
+from tests.integration.versions.serving import Serving, of_picture, under_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,3 +130,24 @@ def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
     assert "was it deleted by hand? publish its checkpoint again" in done.stderr
     aside.rename(directory)
     serving.deployer().promote(1)
+
+
+def test_a_version_that_loads_slowly_holds_up_nobody(serving: Serving, tmp_path: Path) -> None:
+    """While it loads, a connection that was kept alive is answered, by the version that is served."""
+    go = tmp_path / "go"
+    model = flawed.LOADS_SLOWLY.replace("GO", str(go))
+    number = publish_copy(serving.registry, 2, model=model)
+    with serving.http() as client, ThreadPoolExecutor(1) as thread:
+        assert client.is_server_live()
+        promotion = thread.submit(serving.deployer().promote, number)
+        try:
+            while not client.is_model_ready(ENSEMBLE.name) or number not in serving.triton.states():
+                assert not promotion.done(), promotion.result()
+                time.sleep(0.05)
+            client.infer(ENSEMBLE.name, of_picture(tritonclient.http))
+            assert serving.triton.states()[number] == "LOADING"
+        finally:
+            go.touch()
+        assert promotion.result().stable == number
+    serving.deployer().rollback()
+    assert serving.serves() == 1

@@ -12,7 +12,7 @@ import pytest
 
 from frontend.errors import DeadlineExceeded
 from frontend.images.addresses import Reason, parse_allow
-from frontend.images.errors import ImageUnreachable, ImageUrlForbidden
+from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden
 from frontend.images.fetch import Fetcher, FetchPolicy
 from tests.unit.frontend.images.spellings import DENIED_ADDRESSES, FORBIDDEN, SERVED
 from tests.unit.frontend.images.stand_ins import HAS_IPV6, IMAGE, Net, fetching, http, redirect, standing
@@ -294,7 +294,7 @@ async def test_waiting_for_a_place_is_not_the_hosts_fault(net: Net) -> None:
         answers = await asyncio.gather(
             *(fetcher.fetch(url, timeout_s=timeout_s) for timeout_s in (20, 20, 0.1)), return_exceptions=True
         )
-    assert [type(answer) for answer in answers] == [ImageUnreachable, ImageUnreachable, DeadlineExceeded]
+    assert [type(answer) for answer in answers] == [ImageNotReached, ImageNotReached, DeadlineExceeded]
 
 
 async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:
