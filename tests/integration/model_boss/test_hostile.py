@@ -169,6 +169,8 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
     reply = _reserve(ledger, "waiter")
     assert (reply[0], reply[2]) == ("granted", "reserved")
     assert reply[1] > fence
+    events: Any = ledger._client.xrange(ledger.keys.events)  # the stream tells of it
+    assert (events[-1][1]["event"], events[-1][1]["lease"]) == ("granted", "waiter")
     _, now_ms, facts, *leases = ledger.call(STATUS)[0]
     table = read_table("GPU-0", now_ms, facts, leases)
     assert [row.lease_id for row in table.leases] == ["waiter"]
@@ -188,6 +190,14 @@ def test_a_lease_that_cannot_be_read_is_removed_and_counted(
         assert count == 1
         events: Any = client.xrange(ledger.keys.events)
         assert ("unreadable", "forged") in [(event["event"], event["lease"]) for _, event in events]
+
+
+def test_all_that_was_removed_is_counted(ledger: TurnedLedger, server: RedisServer) -> None:
+    """Since the ledger began, however long ago."""
+    with server.client() as client:
+        for number in range(1, 4):
+            client.hset(ledger.keys.leases, f"forged-{number}", "soon")
+            assert json.loads(ledger.call(STATUS)[0][2])["unreadable"] == number
 
 
 @pytest.mark.parametrize("text", ["soon", json.dumps({**LEASE, "vram_mb": -4})])
@@ -233,6 +243,9 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
     arguments |= {"used_mb": "", "total_mb": "", "margin_mb": "", "needs_mb": 1, name: "x" * 201}
     with pytest.raises(redis.ResponseError, match=f"invalid argument {name}"):
         ledger.call(script, *(arguments[argument] for argument in script.arguments))
+    arguments[name] = "x" * 200
+    ledger.call(script, *(arguments[argument] for argument in script.arguments))
+    assert len(ledger.call(STATUS)[1].leases) == (script is RESERVE)
 
 
 async def test_the_table_survives_what_is_no_text(server: RedisServer) -> None:
