@@ -17,8 +17,9 @@ from export.deploy_commands import user
 from export.errors import Busy, ExportError, NoSecondShare, RegistryError, ToolsMissing, Undone
 from export.official import OFFICIAL
 from export.registry import DEFAULT_REPOSITORY, Registry
-from export.running_triton import find
+from export.running_triton import environment, find
 from export.scoring import score
+from export.second_share import LedgerSettings
 from reward import runtimes
 from reward.errors import RewardError
 
@@ -70,7 +71,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _quiet_deployer(registry: Registry) -> Deployer:
-    return Deployer(registry, find(registry.repository, environment=os.environ), Manner(who=user()))
+    triton = find(registry.repository, environment=os.environ)
+    # Where no Triton runs, nobody is asked for memory.
+    ledger = LedgerSettings.read(environment(registry.repository)) if triton else None
+    return Deployer(registry, triton, Manner(who=user(), start_timeout_s=0, ledger=ledger))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

@@ -157,7 +157,7 @@ class Deployer:
                 raise RegistryError(f"nothing is published in {self._registry.repository}")
             number = before.stable
             if before.canary is None and before.shadow is None:
-                earlier = earlier_stable(before)
+                earlier = before.earlier_stable
                 if earlier is None:
                     raise RegistryError("no other version was served before the present one")
                 number = earlier
@@ -185,7 +185,7 @@ class Deployer:
             published = deployment.published(self._registry.repository)
             protected = set(published[max(0, len(published) - keep) :])
             if content is not None:
-                protected |= {*content.versions, earlier_stable(content) or content.stable}
+                protected |= {*content.versions, content.earlier_stable or content.stable}
             if self._triton is not None and self._triton.is_up():
                 protected |= self._triton.loaded()
             removed = [number for number in published if number not in protected]
@@ -203,7 +203,7 @@ class Deployer:
         target = dataclasses.replace(target, history=history)
         self._compile(target.versions)
         triton = self._triton
-        is_up = triton is not None and triton.wait_until_up(self._manner.start_timeout_s)
+        is_up = triton is not None and self._is_up(triton)
         is_live = triton is not None and is_up and bool(triton.loaded())
         if triton is None or before is None or not is_live:
             if not is_tried:
@@ -284,6 +284,14 @@ class Deployer:
         settings = network_settings(self._registry.repository, target)
         return trial(self._registry.directory(number), settings, timeout_s=self._manner.load_timeout_s)
 
+    def _is_up(self, triton: RunningTriton) -> bool:
+        if triton.is_up():
+            return True
+        self._say(
+            f"no Triton answers at {triton.url}; waiting {self._manner.start_timeout_s:g} s for its start"
+        )
+        return triton.wait_until_up(self._manner.start_timeout_s)
+
     def _compile(self, versions: tuple[int, ...]) -> None:
         """Write bytecode before Triton's Python does: to Triton that is a change, and the next load loads anew."""
         for number in versions:
@@ -309,19 +317,6 @@ class Deployer:
             after=after,
             why=why,
         )
-
-
-def earlier_stable(content: Deployment) -> int | None:
-    """Return the version that was stable before the present one, by the history; None: there was none."""
-    stack: list[int] = []
-    for change in content.history:
-        if change.before in (None, change.after):
-            continue
-        if change.action == "promote":
-            stack.append(change.before)
-        elif change.action == "rollback" and stack:
-            stack.pop()
-    return stack[-1] if stack else None
 
 
 def _target(

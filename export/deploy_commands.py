@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from export import golden
 from export.checks import check
-from export.deploy import Deployer, Manner, earlier_stable
+from export.deploy import Deployer, Manner
 from export.errors import TritonFailed
 from export.running_triton import environment, find
 from export.second_share import LedgerSettings
@@ -295,9 +295,8 @@ def _roles(registry: Registry) -> dict[int, str]:
     except VersionError:
         return {}
     roles: dict[int, str] = {}
-    earlier = earlier_stable(content)
-    if earlier is not None:
-        roles[earlier] = "before"
+    if content.earlier_stable is not None:
+        roles[content.earlier_stable] = "before"
     for name, share in (("shadow", content.shadow), ("canary", content.canary)):
         if share is not None:
             roles[share.version] = f"{name} {share.share * 100:g} %"

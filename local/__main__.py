@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from local.console import complain
+from local.console import complain, have_all_descriptors
 from local.demo import demo
 from local.errors import LocalError
 from local.ledger import TOTAL_MB, LedgerSettings
@@ -22,6 +22,7 @@ from model_boss import InvalidClaim, LedgerOptions
 
 def main() -> int:
     """Run the stack in the foreground; errors are one line on standard error and exit status 1."""
+    have_all_descriptors()
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.command == "up" and not arguments.redis and (arguments.gpu or arguments.gpu_total_mb):

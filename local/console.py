@@ -21,6 +21,13 @@ def complain(text: str) -> None:
     _write(2, text)
 
 
+def have_all_descriptors() -> None:
+    """Open to nowhere what this process was started without; another file would get its place."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(lowest, True)
+    os.close(lowest)
+
+
 def _write(descriptor: int, text: str) -> None:
     # Not by Python's own streams: they keep what could not be written, and fail with it again.
     with suppress(OSError):  # a closed pipe, a full disk: the next line is tried again

@@ -68,6 +68,19 @@ class Deployment:
         others = [share.version for share in (self.canary, self.shadow) if share is not None]
         return tuple(dict.fromkeys([self.stable, *others]))
 
+    @property
+    def earlier_stable(self) -> int | None:
+        """The version that a rollback goes back to, by the history; None: no other was stable before."""
+        stack: list[int] = []
+        for change in self.history:
+            if change.before in (None, change.after):
+                continue
+            if change.action == "promote":
+                stack.append(change.before)
+            elif change.action == "rollback" and stack:
+                stack.pop()
+        return stack[-1] if stack else None
+
 
 def path(repository: Path) -> Path:
     """Return where a model repository's deployment lies."""

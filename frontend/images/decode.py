@@ -105,7 +105,12 @@ class DecodePool:
             self._turns.give_back(request)
             raise DecoderStopped("images are no longer decoded") from error
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turns.give_back, request))
+        begun = loop.time()
+
+        def leave(_: Future[PreparedImage]) -> None:
+            loop.call_soon_threadsafe(self._turns.give_back, request, loop.time() - begun)
+
+        future.add_done_callback(leave)
         return future
 
     def _work(self, source: bytes | bytearray | Base64, deadline: float) -> PreparedImage:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import errno
 import socket
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -60,8 +61,8 @@ class FetchPolicy:
     connect_timeout_s: float = 3.0
     total_timeout_s: float = 10.0
     max_redirects: int = 3
-    max_fetches: int = 128
-    max_fetches_of_host: int = 32
+    max_fetches: int = 64
+    max_fetches_of_host: int = 16
 
 
 class Fetcher:
@@ -124,10 +125,11 @@ class Fetcher:
             self._gate.admit(target)
             async with asyncio.timeout(timeout_s):
                 await self._turns.take(target.host)
+                begun = time.monotonic()
                 try:
                     return await self._fetch(target, take)
                 finally:
-                    self._turns.give_back(target.host)
+                    self._turns.give_back(target.host, time.monotonic() - begun)
         except Refused as refused:
             self._on_denied(refused.reason)
             raise ImageUrlForbidden(refused.detail) from refused

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 
 
 class Turns:
-    """A fixed number of places, given to those who wait in rotation, and to each so many at most.
+    """A fixed number of places, given to who has used them least, and to each so many at most.
 
     Whoever comes while another's many slow images are in work finds a place that is free, and waits for
-    none of them.
+    none of them; while several do the same, he is next.
     """
 
     def __init__(self, places: int, *, max_each: int) -> None:
         self._free = places
         self._max_each = max_each
         self._held: Counter[object] = Counter()
+        self._used_s: defaultdict[object, float] = defaultdict(float)  # by those who hold places, or wait
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # who waits longest for a turn is first
 
     async def take(self, who: object) -> None:
@@ -31,19 +32,25 @@ class Turns:
                 self.give_back(who)
             raise
 
-    def give_back(self, who: object) -> None:
-        """Leave a place that was taken."""
+    def give_back(self, who: object, used_s: float = 0) -> None:
+        """Leave a place that was taken, and used for so long."""
         self._free += 1
         self._held[who] -= 1
-        if not self._held[who]:
-            del self._held[who]
+        self._used_s[who] += used_s
+        self._forget(who)
         self._wake()
+
+    def _forget(self, who: object) -> None:
+        if not self._held[who] and who not in self._waiting:
+            del self._held[who]
+            self._used_s.pop(who, None)
 
     def _wake(self) -> None:
         while self._free:
-            who = next((each for each in self._waiting if self._held[each] < self._max_each), None)
-            if who is None:
+            may = [each for each in self._waiting if self._held[each] < self._max_each]
+            if not may:
                 return
+            who = min(may, key=lambda each: self._used_s.get(each, 0))
             turns = self._waiting.pop(who)
             turn = turns.popleft()
             if not turn.cancelled():
@@ -52,3 +59,5 @@ class Turns:
                 turn.set_result(None)
             if turns:
                 self._waiting[who] = turns  # behind all others
+            else:
+                self._forget(who)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _ADMIN_HEADER: Final = "triton-admin-key"
 _ASK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.05
-_IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})
+_IN_MEMORY: Final = frozenset({"READY", "UNLOADING"})
 
 
 class ModelControl:
@@ -54,7 +54,10 @@ class ModelControl:
             served: the versions that requests are sent to; where it names none, any will do.
         """
         self.loaded: frozenset[int] = frozenset()
-        """The versions of the network that were in memory, or on their way, at the last look."""
+        """The versions of the network that were in memory at the last look.
+
+        Not those on their way: whoever loads them has asked for their memory.
+        """
         self._url = url
         self._served = served
         self._headers = {} if admin_key is None else {_ADMIN_HEADER: admin_key}

@@ -9,35 +9,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import collections
+import io
+import json
+import os
+import sys
 import time
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-import uvicorn
 
-from frontend.app import create_app
-from frontend.settings import Settings
+from local.ports import free_ports
 from tests.pictures import photograph
 from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _PAUSE_S: Final = 0.05
-_QUESTION: Final = {
-    "prompt": "a cup of coffee",
-    "image_base64": base64.b64encode(photograph("coffee")).decode(),
-}
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves the signal handlers to the test runner."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
+_QUESTION: Final = json.dumps(
+    {"prompt": "a cup of coffee", "image_base64": base64.b64encode(photograph("coffee")).decode()}
+).encode()
 
 
 class Service:
@@ -47,10 +40,16 @@ class Service:
         self._session = session
         self._url = url
 
-    async def ask(self, path: str, body: object) -> tuple[int, dict[str, Any]]:
-        """Return the status and the answer to one request."""
-        async with self._session.post(self._url + path, json=body) as response:
-            return response.status, await response.json()
+    async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Return the status and the answer to one request; 0 where it gets none."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self._session.post(
+                self._url + path, data=io.BytesIO(body), headers=headers
+            ) as response:
+                return response.status, await response.json()
+        except aiohttp.ClientError:
+            return 0, {}
 
     @asynccontextmanager
     async def with_good_caller(self, attack: str) -> AsyncIterator[None]:
@@ -86,25 +85,33 @@ class Service:
 
 @asynccontextmanager
 async def service(directory: Path, **settings: Any) -> AsyncIterator[Service]:
-    """Start the frontend with these settings, and no cache, so that everybody's image is decoded."""
+    """Start the frontend in a process of its own, with these settings and no cache, so that everybody's image is decoded."""
+    (port,) = free_ports(1)
     async with standing_in() as triton:
-        app = create_app(
-            Settings(
-                triton_url=f"127.0.0.1:{triton.port}",
-                model_repository=publish_manifest(directory),
-                max_cache_bytes=0,
-                **{"decode_workers": 2, **settings},
-            )
+        values = {
+            "host": "127.0.0.1",
+            "port": port,
+            "triton_url": f"127.0.0.1:{triton.port}",
+            "model_repository": publish_manifest(directory),
+            "max_cache_bytes": 0,
+            "decode_workers": 2,
+            **settings,
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "frontend"),
+            env=os.environ | {f"AESTHETIC_{name.upper()}": str(value) for name, value in values.items()},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
         )
-        server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
-                yield Service(session, f"http://127.0.0.1:{port}")
+                attacked = Service(session, f"http://127.0.0.1:{port}")
+                while (await attacked.ask("/score", _QUESTION))[0] != 200:
+                    assert process.returncode is None
+                    await asyncio.sleep(0.1)
+                yield attacked
         finally:
-            server.should_exit = True
-            await serving
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()

@@ -78,10 +78,12 @@ class UnreadStack(RunningStack):
 
     def command(self) -> list[str]:
         """Compose the command line."""
-        return ["bash", "-c", f'exec "$@" 2> {self._stderr}', "bash", *super().command()]
+        return ["bash", "-c", f'exec "$@" 2>{self._stderr}', "bash", *super().command()]
 
 
-@pytest.mark.parametrize("stderr", ["/dev/full", ">(true)"], ids=["a full device", "a closed pipe"])
+@pytest.mark.parametrize(
+    "stderr", ["/dev/full", " >(true)", "&-"], ids=["a full device", "a closed pipe", "none"]
+)
 def test_what_cannot_be_told_ends_nothing(published_repository: Path, tmp_path: Path, stderr: str) -> None:
     """A frontend and a stub that are killed are restarted, even if that cannot be reported."""
     stack = UnreadStack(published_repository, tmp_path, stderr)

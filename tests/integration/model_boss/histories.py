@@ -16,6 +16,7 @@ from tests.integration.model_boss.believer import TEMPERS, Temper
 from tests.integration.model_boss.world import (
     BEGAN_AT_MS,
     CLIENTS,
+    OWNER,
     ROOM_MB,
     TTL_MS,
     World,
@@ -72,7 +73,7 @@ class Histories(RuleBasedStateMachine):
         if not crowd and not is_old:
             return
         self.world.reserve("a1")
-        self.world.cancel("a1", "a")
+        self.world.cancel("a1", OWNER)
         self.world.pass_time(TTL_MS)
         for client, (size, priority) in zip(("a1", "b1", "c", "d", "e"), crowd, strict=False):
             self.reserve_and_load(client, size, priority)
@@ -140,6 +141,12 @@ class Histories(RuleBasedStateMachine):
     def renew_for_more_or_less(self, number: int, more_mb: int) -> None:
         client = self._holder(number)
         self.world.renew(client, self.world.believers[client].fence, more_mb=more_mb)
+
+    @anybody_holds
+    @rule(number=numbers, heir=clients)
+    def give_to_an_heir(self, number: int, heir: str) -> None:
+        client = self._holder(number)
+        self.world.release(client, self.world.believers[client].fence, lease_of(heir))
 
     @anybody_holds
     @rule(number=numbers)
@@ -226,7 +233,7 @@ class Histories(RuleBasedStateMachine):
     @rule(client=clients, what=numbers, total_mb=st.sampled_from([20, 20, 12]))
     def something_rarer(self, client: str, what: int, total_mb: int) -> None:
         if what == 0:
-            self.world.cancel(client, lease_of(client))
+            self.world.cancel(client, OWNER)
         elif what == 1:
             self.world.cancel(client, "a stranger")
             self.world.reserve(client, "a stranger") if lease_of(client) in self.world.leases else None

@@ -442,3 +442,22 @@ def test_who_cannot_inherit_leaves_the_memory_free(ledger: TurnedLedger, heir: s
     ledger.call(RESERVE, "waiter", "o", "", "m", 18, 5, TTL_MS)
     _, state = ledger.call(RELEASE, "share", "o", share, heir)
     assert {name: lease["vram_mb"] for name, lease in state.leases.items()} == {"stranger": 1, "waiter": 18}
+
+
+def test_who_only_waits_leaves_nothing(ledger: TurnedLedger) -> None:
+    """An heir of a place in the queue gets no memory by it."""
+    _grant(ledger, "a", 18)
+    ledger.call(RESERVE, "share", "o", "", "m", 5, 5, TTL_MS)
+    reply, state = ledger.call(RELEASE, "share", "o", 0, "a")
+    assert (reply, state.leases["a"]["vram_mb"]) == (["ok"], 18)
+
+
+def test_nobody_grows_in_the_grace(ledger: TurnedLedger) -> None:
+    """Others may have been forgotten; from the millisecond on in which it ends, there is room or none."""
+    fence = _grant(ledger, "a", 4)
+    ledger.server = "second"
+    assert _needs(ledger, fence, 4, 10)[-1] == 4
+    ledger.now_ms += TTL_MS - 1
+    assert _needs(ledger, fence, 4, 10)[-1] == 4
+    ledger.now_ms += 1
+    assert _needs(ledger, fence, 4, 10)[-1] == 10

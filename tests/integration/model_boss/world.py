@@ -37,6 +37,9 @@ CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
 Where there is a number, it tells the processes of one lease apart.
 """
 
+OWNER: Final = "o"
+"""Of all of them: a lease may be inherited within one owner."""
+
 Reply = list[Any]
 
 
@@ -94,7 +97,7 @@ class World:
         self._arrivals = {i: at for i, at in self._arrivals.items() if i in self.reference.tickets}
         held_before = dict(self.leases[lease_id]) if lease_id in self.reference._holders() else None
         believed_before = client in self.believers
-        arguments = (lease_id, owner or lease_id, holder_of(client), "model", vram_mb, priority, self.ttl_ms)
+        arguments = (lease_id, owner or OWNER, holder_of(client), "model", vram_mb, priority, self.ttl_ms)
         reply = self._call(RESERVE, self.reference.reserve(*arguments), *arguments)
         if reply[0] == "granted" or (reply[0] == "waiting" and held_before is None):
             self._spoken_for_until_ms[lease_id] = self.now_ms + self.ttl_ms
@@ -116,7 +119,7 @@ class World:
             return
         believer = self._holder(client, fence)
         used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
-        expected = self.reference.commit(lease_of(client), lease_of(client), fence, used_mb)
+        expected = self.reference.commit(lease_of(client), OWNER, fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:
             believer.committed_mb = believer.loaded_mb
@@ -160,7 +163,7 @@ class World:
         capacity, before = believer.capacity, self.leases
         expected = self.reference.renew(
             lease_id,
-            lease_id,
+            OWNER,
             holder_of(client),
             fence,
             self.ttl_ms,
@@ -191,16 +194,17 @@ class World:
             self.leave(client)
         if client in self.cut_off:
             return
-        expected = self.reference.hand_over(lease_of(client), lease_of(client), fence)
+        expected = self.reference.hand_over(lease_of(client), OWNER, fence)
         self._fenced(HAND_OVER, expected, client, fence)
 
-    def release(self, client: str, fence: int) -> None:
+    def release(self, client: str, fence: int, heir: str = "") -> None:
+        """Give the memory back, or to another lease: who holds that hears of it with its next renewal."""
         if self._holder(client, fence):
             del self.believers[client]
         if client in self.cut_off:
             return
-        expected = self.reference.release(lease_of(client), lease_of(client), fence)
-        self._fenced(RELEASE, expected, client, fence, "")
+        expected = self.reference.release(lease_of(client), OWNER, fence, heir)
+        self._fenced(RELEASE, expected, client, fence, heir)
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
@@ -348,7 +352,7 @@ class World:
 
     def _fenced(self, script: Script, expected: Reply, client: str, fence: int, *more: int | str) -> Reply:
         before, in_grace, lease_id = self.leases, self.would_admit_former_holders(), lease_of(client)
-        names = (lease_id, lease_id, holder_of(client)) if script is RENEW else (lease_id, lease_id)
+        names = (lease_id, OWNER, holder_of(client)) if script is RENEW else (lease_id, OWNER)
         reply = self._call(script, expected, *names, fence, *more)
         known_fence = before.get(lease_id, {}).get("fence", 0)
         if fence != known_fence and not (in_grace and script is RENEW):

@@ -87,6 +87,12 @@ class Serving:
         self._frontend = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._wait_for(f"http://127.0.0.1:{self.rest_port}/health/ready", self._frontend)
 
+    def kill_frontend(self) -> None:
+        """End it without warning."""
+        assert self._frontend is not None
+        self._frontend.kill()
+        self._frontend.wait()
+
     def kill_triton(self) -> None:
         """End it as a lack of memory would; nothing starts it again."""
         assert self._triton is not None

@@ -129,3 +129,20 @@ def test_a_triton_that_is_killed_at_any_step(serving: Serving, at: str) -> None:
     assert _kill_triton(serving, at) == (2 if at == "drop the old" else 1)
     serving.deployer().promote(2)
     assert serving.serves() == 2
+
+
+@pytest.mark.slow
+def test_a_frontend_that_is_killed_has_no_part_in_it(serving: Serving) -> None:
+    """The promotion goes on, and the next frontend asks for what is served by then."""
+    serving.start_frontend()
+
+    def step(name: str) -> None:
+        if name == "switch the ensemble":
+            serving.kill_frontend()
+
+    assert serving.deployer(step=step).promote(2).is_live
+    serving.start_frontend()
+    with under_load(serving, [2], rest=True) as load:
+        pass
+    assert load.failures == []
+    assert load.counts["REST"] > 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from export.deploy import Deployer, Manner, earlier_stable
+from export.deploy import Deployer, Manner
 from export.errors import Refused, RegistryError
 from export.registry import Registry
 from reward import deployment, manifest, preprocess
@@ -97,7 +97,7 @@ def test_canary_and_shadow_stand_beside_the_stable_version(registry: Registry, d
     deployer.promote(3, canary=0.05, is_tried=True)
     deployer.promote(3, is_tried=True)
     assert _read(registry).versions == (3,)
-    assert earlier_stable(_read(registry)) == 2
+    assert _read(registry).earlier_stable == 2
 
 
 def test_beside_itself_no_version_can_stand(registry: Registry, deployer: Deployer) -> None:

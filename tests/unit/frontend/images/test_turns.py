@@ -50,6 +50,20 @@ async def test_requests_take_turns() -> None:
     ]
 
 
+async def test_who_has_used_least_is_next() -> None:
+    """Whoever comes while several wait with many slow images waits for one of those in work, and no more."""
+    turns = Turns(2, max_each=1)
+    slow = await _asked(turns, *["a", "b", "c", "d"] * 5)
+    for who in ("a", "b", "c", "d"):
+        turns.give_back(who, 5)
+        await asyncio.sleep(0)
+    assert len(_given(slow)) == 6
+    good = await _asked(turns, "good")
+    turns.give_back("a", 5)
+    await asyncio.sleep(0)
+    assert _given(good) == [0]
+
+
 async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
     """Waiting or just given a place, whoever leaves lets the next one in, and nothing is remembered of him."""
     turns = Turns(1, max_each=1)
@@ -62,6 +76,7 @@ async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
     await asyncio.wait_for(turns.take("d"), 5)
     turns.give_back("d")
     assert not turns._held
+    assert not turns._used_s
     assert not turns._waiting
 
 
