@@ -3,8 +3,8 @@
 Weights are signed and have a scale for each output channel; activations are unsigned and have one
 scale, measured once on calibration rows, so that a score cannot depend on its batch mates. What
 reads the image is quantised: the image encoder's layers, and the keys and values by which the text
-attends to it. The rest, a twentieth of the work and most of the error, stays in fp32: the prompt's
-own layers, norms, softmax, the products of attention, the patches' convolution and the head.
+attends to it. The rest, less than a tenth of the work and more than half of the error, stays in
+fp32: the prompt's own layers, norms, softmax, attention products, the patches and the head.
 """
 
 from __future__ import annotations
