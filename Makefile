@@ -15,9 +15,9 @@ PORT ?= 8006
 ifeq ($(origin NAME),environment)
 NAME :=
 endif
-SOURCES := reward export demo frontend local model_boss tests bench model_repository
+SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository
 
-.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-hostile test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -56,6 +56,9 @@ test-slow: install-test ## run the long tests
 test-hostile: install-test ## attack the service, process by process and request by request, for minutes
 	$(BIN)/python -m pytest -s -m hostile tests/hostile
 
+test-clients: install-test clients/typescript/node_modules/.installed ## run the tests of the clients and examples; takes Node 18 or later, or brings one
+	$(BIN)/python -m pytest -m clients tests/clients
+
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
 	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }
 	$(BIN)/python -m pytest -m fresh -s tests/fresh -k "$(ONLY)"
@@ -68,7 +71,9 @@ check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependenc
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy examples
 	$(BIN)/deptry reward export demo frontend local model_boss
+	cd clients/python && ../../$(BIN)/deptry src
 
 fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -78,7 +83,7 @@ bench: $(VENV)/.dev .upstream/.installed ## measure; see docs/performance.md
 	$(BIN)/python -m bench.full_size
 
 clean: ## remove everything that was installed or built, but no published version
-	rm -rf $(VENV) .tools .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .tools .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info clients/typescript/node_modules
 
 # local/install.sh chooses a Python, and says in its head what may be set.
 INSTALL = PYTHON="$(PYTHON)" bash local/install.sh
@@ -95,6 +100,10 @@ $(VENV)/.export: $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.export
 	@$(INSTALL) dev
+	@touch $@
+
+clients/typescript/node_modules/.installed: clients/typescript/package-lock.json $(VENV)/.dev
+	clients/typescript/npm.sh ci
 	@touch $@
 
 .upstream/.installed: tests/parity/upstream.txt $(VENV)/.dev
