@@ -17,7 +17,7 @@ NAME :=
 endif
 SOURCES := reward export demo frontend local model_boss tests bench model_repository
 
-.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-hostile test-fresh fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -48,10 +48,13 @@ install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## inst
 
 # Three processes on two cores, a file at a time: most integration tests wait for something.
 test: install-test ## run the everyday tests
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow and not hostile' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install-test ## run the long tests
 	$(BIN)/python -m pytest -m slow
+
+test-hostile: install-test ## attack the service, process by process and request by request, for minutes
+	$(BIN)/python -m pytest -s -m hostile tests/hostile
 
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
 	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }

@@ -1,9 +1,9 @@
-"""What one step of the training sees: groups of pictures and prompts, and what fits what.
+"""What one training step sees: groups of pictures and prompts, and which of them fit together.
 
-Of the four, one is what the first prompts say, one is the same but damaged, and two differ in one
-attribute. Of the eight, two say the first picture, two say the differing ones, two say something
-that is on none of them, and two belong to another group: easy to tell, which is what the network
-learns first.
+Of the four pictures, one shows what the first prompts say, one is the same but damaged, and two
+differ in one attribute. Of the eight prompts, two describe the first picture, two describe the
+differing ones, and two describe something that is on none of them. The last two belong to another
+group: they are easy to tell, so the network learns them first.
 
 Shapes: G groups, I = 4 pictures, P = 8 prompts, T prompt tokens, N = patches of one picture.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PICTURES: Final = 4
 PROMPTS: Final = 8
 UNKNOWN: Final = -100
-"""Marks a label that is not to be learned; torch's own number for it."""
+"""Marks a label that must not be learned; this is torch's own number for it."""
 
 NAMED: Final = {
     "colour": 1 + len(COLOURS),
@@ -42,7 +42,7 @@ NAMED: Final = {
     "position": 1 + len(POSITIONS),
     "count": 1 + len(COUNTS),
 }
-"""Of what stands at a patch: the number of classes, 0 for nothing."""
+"""The number of classes for what stands at a patch, where 0 is nothing."""
 
 _HARDNESS: Final = {"colour": 0.5, "shape": 3.0, "size": 0.8, "position": 3.0, "count": 1.5, "relation": 2.0}
 _DAMAGED: Final = 0.2  # of the differing pictures
@@ -56,7 +56,7 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class Labels(_Tensors):
-    """What the auxiliary heads are to name."""
+    """What the auxiliary heads must name."""
 
     standing: Tensor  # (len(NAMED), G * I, N) int64: classes, 0 where nothing stands, or unknown
     damage: Tensor  # (G * I,) int64, 0 for none

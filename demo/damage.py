@@ -1,4 +1,4 @@
-"""Pictures -> worse pictures: blur, noise, heavy JPEG, banding, a crop that cuts the thing."""
+"""Pictures -> worse pictures: blur, noise, heavy JPEG, banding, or a crop that cuts the thing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `demo` raises on purpose, beside what it calls in `export` and `reward`."""
+"""What `demo` raises on purpose, apart from the errors of `export` and `reward`."""
 
 
 class DemoError(Exception):

@@ -1,9 +1,9 @@
-"""The held-out test: pairs of pictures of which one is better, for prompts never trained on.
+"""The held-out test: pairs of pictures, one of them better, for prompts never trained on.
 
-Every prompt names a look (colour and shape) that no training picture or prompt had; with one thing
-in a place, its size and position in the better picture are such a combination too, of which the
-prompt may leave out one. A pair differs in one attribute, or in damage alone. The set is code and a
-seed: the same pairs everywhere.
+Every prompt names a look (colour and shape) that no training picture or prompt had. If one thing
+stands in a place, its size and position in the better picture are such a combination, too; the
+prompt may leave out one of them. A pair differs in one attribute or only in damage. The set is made
+by code and a seed, so the pairs are the same everywhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 TESTED: Final = (*ATTRIBUTES, "damage")
 HELD_OUT_SEED: Final = 20_261_122
 PAIRS: Final = 600
-"""Pairs of the held-out test, for each of `TESTED`."""
+"""The number of pairs in the held-out test, for each of `TESTED`."""
 
 _KINDS: Final = {
     "position": {"one": 1.0},
@@ -56,7 +56,7 @@ class Pair:
 
     attribute: str
     group: str
-    """What the pair is counted under besides its attribute: the kind of scene, or of damage."""
+    """The kind of scene or of damage; pairs are counted by this as well as by attribute."""
     prompt: str
     better: NDArray[np.uint8]
     worse: NDArray[np.uint8]
@@ -76,7 +76,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracies by attribute and by "attribute / group", and the raw rewards' statistics."""
+    """Accuracies by attribute and by "attribute / group", and statistics of the raw rewards."""
 
     accuracies: dict[str, Accuracy]
     mean: float

@@ -1,4 +1,4 @@
-"""A few prompts and ten candidate pictures each, drawn the same every time, for a first look."""
+"""A few prompts with ten candidate pictures each, drawn the same every time, for a first look."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write(out: Path) -> None:
 
 
 def _candidates(scene: Scene, rng: Generator) -> list[tuple[NDArray[np.uint8], str | None]]:
-    """Draw ten: the first fits, three are the same but damaged, six differ in an attribute."""
+    """Draw ten: one that fits, three damaged copies of it, six that differ in an attribute."""
     style = str(rng.choice(STYLES))
     drawing = draw(scene, rng, style)
     made: list[tuple[NDArray[np.uint8], str | None]] = [(drawing.pixels, None)]

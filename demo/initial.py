@@ -1,8 +1,8 @@
-"""The network before its first step: torch's initialisation, and heads that look at neighbours.
+"""The network before its first step: torch's own weights, and heads that look at neighbours.
 
-A vision transformer has to find out which patches lie side by side before it can tell a star from a
-ring, and on few pictures it does not. So a part of the width is set aside for places, as sines of
-row and column, and the heads of the first layers start out looking one or two patches to each side,
+Before a vision transformer can tell a star from a ring, it has to find out which patches lie side
+by side, and from few pictures it does not. So a part of the width is set aside for places, as sines
+of row and column. The heads of the first layers start out looking one or two patches to each side,
 as a convolution does (after d'Ascoli et al. 2021, ConViT). Training may change all of it.
 """
 
@@ -27,7 +27,7 @@ _NEIGHBOURS: Final = (
     ((0, 2), (0, -2), (2, 0), (-2, 0)),
     ((2, 2), (2, -2), (-2, 2), (-2, -2)),
 )
-"""Rows and columns away, for each head of each of the first layers."""
+"""How many rows and columns away each head of each of the first layers looks."""
 
 _LONGEST: Final = 28.0  # wavelengths of the sines, in patches
 _SHORTEST: Final = 2.8
@@ -55,7 +55,7 @@ def build(dimensions: Dimensions, seed: int) -> tuple[RewardNetwork, NamingHeads
 
 
 def _look_at(layer: ImageLayer, offsets: tuple[tuple[int, int], ...], rates: Tensor) -> None:
-    """Add to queries and keys what makes each head look so many rows and columns away."""
+    """Add to queries and keys what makes each head look this many rows and columns away."""
     weight = layer.query_key_value.weight  # (3 * D, D)
     full, part = weight.shape[1], 4 * len(rates)
     for head, (rows, columns) in enumerate(offsets):

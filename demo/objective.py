@@ -1,8 +1,8 @@
-"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and naming.
+"""Rewards -> loss: the paper's pairwise logistic loss, a listwise softmax, and the naming loss.
 
-The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1) over all ranked pairs of a group's
-pictures, per prompt. Alone it barely moves from a random start; the other two are scaffolding and
-gone after training.
+The pairwise loss is ImageReward's (Xu et al. 2023, eq. 1), for each prompt over all ranked pairs of
+a group's pictures. Alone it hardly improves from a random start. The other two only help the
+training, and are not part of the shipped model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COVERED_WEIGHT: Final = 8.0  # most parts are far from any edge and easy
 
 
 class NamingHeads(nn.Module):
-    """Name what stands at every patch, which parts of it are covered, and the whole's damage."""
+    """Name the thing at every patch, the covered parts of the patch, and the picture's damage."""
 
     def __init__(self, image_width: int) -> None:
         super().__init__()

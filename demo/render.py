@@ -47,7 +47,7 @@ class Drawing:
 
 
 def draw(scene: Scene, rng: Generator, style: str | None = None) -> Drawing:
-    """Draw a scene on a random ground, in a random style where none is given."""
+    """Draw a scene on a random ground, in a random style if none is given."""
     placed = place(scene, rng)
     colours = [_vary(_RGB[thing.colour], rng) for thing in scene.things]
     canvas = _ground(colours, rng)

@@ -1,8 +1,8 @@
-"""What a scene is: things with a colour, a shape and a size, how many, where, and how they stand.
+"""What a scene is: things with colour, shape and size, their number, place and relation.
 
-A scene with gaps (`None`) is a description: it says something of some attributes and nothing of
-others. Some combinations are held out: no training picture and no training prompt ever contains
-one.
+A scene with gaps (`None`) is a description: it says something about some attributes and nothing
+about others. Some combinations are held out: no training picture and no training prompt ever
+contains one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ ATTRIBUTES: Final = ("colour", "shape", "size", "position", "count", "relation")
 HELD_OUT_LOOKS: Final = frozenset(
     (colour, SHAPES[(3 * index + 1) % len(SHAPES)]) for index, colour in enumerate(COLOURS)
 )
-"""Colour and shape: eight of 64, each colour and each shape once."""
+"""Pairs of colour and shape: eight of 64, with each colour and each shape once."""
 
 HELD_OUT_PLACES: Final = frozenset({("large", "right"), ("small", "bottom")})
-"""Size and position: two of ten."""
+"""Pairs of size and position: two of ten."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing; a size of None is neither small nor large, or not said."""
+    """One drawn thing; a size of None means neither small nor large, or not said."""
 
     colour: str
     shape: str
@@ -45,16 +45,16 @@ class Scene:
 
     things: tuple[Thing, ...]
     count: int = 1
-    """How often the only thing stands there; 1 where there are two things."""
+    """How many times the only thing is there; 1 if there are two things."""
     position: str | None = None
     relation: str | None = None
-    """How the first thing stands to the second."""
+    """The place of the first thing in relation to the second."""
 
 
 def sample(rng: Generator, *, held_out: bool = False, kind: str | None = None) -> Scene:
     """Draw a scene: `one`, `counted` or `related`, by default in the proportions of the training.
 
-    Held out, the (first) look is one never trained on, and so is the place of one thing.
+    If held out, the (first) look is one that is never trained on, and so is the place of one thing.
     """
     kind = kind or str(rng.choice(["one", "counted", "related"], p=[0.55, 0.15, 0.3]))
     while True:
@@ -77,7 +77,7 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def attributes(scene: Scene) -> tuple[str, ...]:
-    """Name the attributes of which the scene says something."""
+    """Name the attributes that the scene describes."""
     said = ["colour", "shape"]
     if any(thing.size for thing in scene.things):
         said.append("size")
@@ -91,7 +91,7 @@ def attributes(scene: Scene) -> tuple[str, ...]:
 
 
 def changes(scene: Scene, attribute: str, *, allow_held_out: bool = False) -> list[Scene]:
-    """List the scenes that differ in one attribute, of one thing where there are two."""
+    """List the scenes that differ in one attribute; of two things, one differs."""
     looks_differ = (
         changed
         for changed in _changes(scene, attribute)
@@ -102,9 +102,9 @@ def changes(scene: Scene, attribute: str, *, allow_held_out: bool = False) -> li
 
 
 def fits(description: Scene, scene: Scene) -> bool | None:
-    """Tell whether a scene is what a description says; None where people would differ.
+    """Tell whether a scene is what a description says; None if people would disagree.
 
-    They would over "a red circle" and a picture of a red circle above a blue square.
+    They would disagree about "a red circle" and a picture of a red circle above a blue square.
     """
     if len(description.things) < len(scene.things):
         said = description.things[0]

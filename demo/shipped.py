@@ -1,8 +1,8 @@
 """The demonstration model as it is shipped: a published version, and its `report.json`.
 
-The held-out test is taken twice: in torch, because the calibration needs its mean and deviation,
-and then through the published graph, because that is what is served. The report's figures are of
-the second.
+The held-out test is taken twice. First it is taken in torch, because the calibration needs its mean
+and deviation. Then it is taken through the published graph, because that is what is served. The
+report's figures are those of the second test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from demo.evaluate import Scorer
 
 NAME: Final = "demonstration model (not ImageReward)"
-"""In the manifest, and so in every response."""
+"""The name in the manifest, and so in every response."""
 
 REPORT: Final = Path(__file__).with_name("report.json")
 CHECKPOINT_NAME: Final = "demo.safetensors"
@@ -37,10 +37,10 @@ TARGETS: Final = {"colour": 0.95, "shape": 0.9, "size": 0.9, "position": 0.9, "d
 
 
 def ship(run: Path, directory: Path, report: Path, *, pairs_each: int = PAIRS, quiet: bool = False) -> Report:
-    """Calibrate a run, publish it in place of what lies in `directory`, measure and report.
+    """Calibrate a run, publish it in place of what is in `directory`, measure and report.
 
     Raises:
-        GateError: the graph is too far from torch; what was there stays.
+        GateError: the graph is too far from torch; the old version stays.
     """
     state = read_state(run)
     network = load_network(state)
@@ -75,11 +75,11 @@ def ship(run: Path, directory: Path, report: Path, *, pairs_each: int = PAIRS, q
 
 
 def publish(checkpoint: Path, directory: Path, *, quiet: bool = False) -> None:
-    """Export a checkpoint, compare it with torch and put it in place of what lies in `directory`.
+    """Export a checkpoint, compare it with torch, and replace what is in `directory` with it.
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.
-        GateError: the graph is too far from torch; what was there stays.
+        GateError: the graph is too far from torch; the old version stays.
     """
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         draft = Path(temporary) / directory.name

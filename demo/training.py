@@ -1,9 +1,9 @@
-"""Train the demonstration model from nothing: seeded, resumable, in several processes.
+"""Train the demonstration model: seeded, resumable, in several processes.
 
-Each worker draws its own pictures, one thread each, and computes on its own core, or all of them on
-one GPU; gradients are averaged over the workers every step. What a worker draws depends on seed,
-step, rank and the number of groups alone, so a resumed run goes on as if never stopped; another
-number of workers or groups is another run.
+Each worker draws its own pictures in one thread. It computes on a core of its own, or all workers
+share one GPU. After every step the gradients are averaged over the workers. What a worker draws
+depends only on seed, step, rank and the number of groups. So a resumed run goes on as if it had
+never stopped. Another number of workers or groups is another run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DIMENSIONS: Final = Dimensions(
     text_heads=4,
     max_positions=35,
 )
-"""3.4 million parameters, of which the vocabulary's embedding is 2.0."""
+"""3.4 million parameters; 2.0 million of them embed the vocabulary."""
 
 STATE_NAME: Final = "state.pt"
 LOG_NAME: Final = "log.jsonl"
@@ -57,7 +57,7 @@ _LOG_EVERY: Final = 50
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train; a resumed run may raise `steps`, everything else stays.
+    """How to train; a resumed run may only raise `steps`.
 
     The defaults are the shipped model's.
     """
@@ -66,11 +66,11 @@ class Plan:
     seed: int = 0
     workers: int = 2
     groups: int = 4
-    """Groups of four pictures, per worker and step."""
+    """The number of groups of four pictures, for each worker and step."""
     learning_rate: float = 1e-3
     warm_up_steps: int = 200
     cooling: float = 0.3
-    """Share of the steps, at the end, over which the learning rate falls to nothing."""
+    """The share of the steps, at the end, in which the learning rate falls to 0."""
     save_every: int = 100
     test_every: int = 500
     dimensions: Dimensions = DIMENSIONS
@@ -78,11 +78,11 @@ class Plan:
 
 
 def train(out: Path, plan: Plan, *, resume: bool = False, device: str = "cpu") -> RewardNetwork:
-    """Train and return the network, not yet calibrated; `out` keeps the state and a log.
+    """Train and return the network, not yet calibrated; `out` holds the state and a log.
 
     Raises:
-        DemoError: `out` holds a run, and `resume` was not asked for, or the run is of another plan; or
-            torch has no such device.
+        DemoError: `out` holds a run, and `resume` was not asked for, or that run has another plan;
+            or torch has no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DemoError(f"torch {torch.__version__} finds no CUDA device here: leave out --device cuda")
@@ -157,7 +157,7 @@ class Trainer:
         return values
 
     def save(self, out: Path) -> None:
-        """Write everything a resumed run needs, in one move."""
+        """Write everything that a resumed run needs, all at once."""
         path = out / STATE_NAME
         state = {
             "step": self.step,
@@ -179,8 +179,7 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         groups, pictures, prompts = batch.fit.shape
-        # Every picture is scored against every prompt of its group, and read only once for all of
-        # them.
+        # Every picture is scored against all prompts of its group, but read only once.
         ids, mask = (
             x.repeat_interleave(pictures, dim=0).flatten(0, 1)
             for x in (batch.input_ids, batch.attention_mask)
@@ -201,7 +200,7 @@ class Trainer:
 
 
 def pace(step: int, plan: Plan) -> float:
-    """Share of the full learning rate: linear warm-up, level, linear fall to nothing."""
+    """Return the share of the full learning rate: it rises linearly, stays, and falls to 0."""
     left = (plan.steps - step) / max(1.0, plan.cooling * plan.steps)
     return min((step + 1) / max(1, plan.warm_up_steps), 1.0, left)
 

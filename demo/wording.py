@@ -1,4 +1,4 @@
-"""Descriptions -> prompts, in varied wording: synonyms, word order, articles."""
+"""Descriptions -> prompts in varied wording: synonyms, word order, articles."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "left of": ("to the left of", "left of"),
     "right of": ("to the right of", "right of"),
 }
-"""What an attribute is called; the commoner word stands more than once."""
+"""The words for an attribute; a more common word is listed more than once."""
 
 _NUMBERS: Final = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 _OPENINGS: Final = ("", "", "", "", "a picture of ", "there is ", "a drawing of ", "an image showing ")
@@ -49,7 +49,7 @@ _CLOSINGS: Final = ("", "", "", "", ".")
 
 
 def omit(scene: Scene, rng: Generator, keep: Sequence[str] = ()) -> Scene:
-    """Leave size and position out of a description now and then, except what is to be kept."""
+    """Leave out size and position now and then, except for attributes that must be kept."""
     things = tuple(
         replace(thing, size=None) if "size" not in keep and rng.random() < 0.2 else thing
         for thing in scene.things
@@ -59,7 +59,7 @@ def omit(scene: Scene, rng: Generator, keep: Sequence[str] = ()) -> Scene:
 
 
 def word(scene: Scene, rng: Generator) -> str:
-    """Put all that a description says into words."""
+    """Put everything that a description says into words."""
     opening, closing = _pick(_OPENINGS, rng), _pick(_CLOSINGS, rng)
     if scene.relation:
         text = _word_relation(scene, rng)

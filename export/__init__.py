@@ -1,1 +1,1 @@
-"""Checkpoint -> verified, published version of the network; `python -m export --help`."""
+"""Checkpoint -> verified, published version of the network; see `python -m export --help`."""

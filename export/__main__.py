@@ -24,7 +24,7 @@ from reward import runtimes
 from reward.errors import RewardError
 
 NEEDS_TOOLS: Final = 3
-"""Exit status by which `make up` knows that it has to install the export's tools and ask again."""
+"""The exit status that tells `make up` to install the export's tools and ask again."""
 
 EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
     ToolsMissing: NEEDS_TOOLS,
@@ -33,11 +33,12 @@ EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
     Busy: 6,
     NoSecondShare: 8,  # nothing has changed; `--replace` needs no second share
 }
-"""1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton's start."""
+"""Every other error is 1, a wrong command line is 2, a change that waits for Triton's start is 7.
+"""
 
 
 def main() -> int:
-    """Run one command; errors are one line on standard error, and their kind is the exit status."""
+    """Run one command; an error is one line on standard error, and its kind is the exit status."""
     arguments = _parser().parse_args()
     try:
         return _run(arguments)
@@ -72,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _quiet_deployer(registry: Registry) -> Deployer:
     triton = find(registry.repository, environment=os.environ)
-    # Where no Triton runs, nobody is asked for memory.
+    # If no Triton runs, nobody is asked for memory.
     ledger = LedgerSettings.read(environment(registry.repository)) if triton else None
     return Deployer(registry, triton, Manner(who=user(), start_timeout_s=0, ledger=ledger))
 
@@ -117,7 +118,7 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     print(f"published {registry.directory(number)}: {version.manifest.name}")
     print((version.manifest.gates or {})["summary"])
     if arguments.promote or is_first:
-        # Whoever published it below its gates has said --force.
+        # A version below its gates was published with --force.
         print(deployer.promote(number, force=True, is_tried=True).says)
 
 

@@ -1,4 +1,4 @@
-"""May a version be served, by what its directory and its manifest say?"""
+"""Whether a version may be served, by its directory and its manifest."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def check(directory: Path, *, below_gates: bool = False) -> Manifest:
-    """Hold a version's files against its manifest, and the manifest against this installation.
+    """Compare a version's files with its manifest, and the manifest with this installation.
 
     Args:
         directory: of the version.
-        below_gates: whether a version that did not pass the gates at its publishing will do.
+        below_gates: whether to accept a version that did not pass the gates when it was published.
 
     Raises:
-        Refused: a file is missing or changed, or the version was made for another preprocessing, or it did
-            not pass the gates.
+        Refused: a file is missing or changed, the version was made for another preprocessing, or it
+            did not pass the gates.
     """
     try:
         content = manifest.read(directory)

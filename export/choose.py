@@ -1,10 +1,11 @@
-"""Which model does `make up` serve? What was asked for; else what is served already; else the official weights.
+"""Which model `make up` serves.
 
-Only where nothing was asked for and the hub cannot be reached, the demonstration model takes their place,
-and says so. Nothing but `make up` comes here, so that nothing else ever falls back.
+It is the one that was asked for, else the one already served, else the official weights. Only if
+nothing was asked for and the hub cannot be reached, the demonstration model takes their place, and
+says so. Only `make up` uses this module, so nothing else ever falls back.
 
-No torch is imported before a checkpoint is exported: neither a published version nor the demonstration model
-needs it.
+torch is imported only to export a checkpoint: neither a published version nor the demonstration
+model needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from reward.manifest import Manifest
 
 DEMO: Final = "demo"
-"""What the demonstration model is called in `MODEL=`, whatever its manifest calls it."""
+"""The demonstration model's name in `MODEL=`, whatever its manifest calls it."""
 
 DEMO_DIRECTORY: Final = Path(__file__).parents[1] / "demo" / "model"
 
@@ -38,7 +39,7 @@ _TOOLS: Final = ("torch", "onnx", "onnxscript", "safetensors", "tqdm")
 
 
 class Chooser:
-    """Brings one model repository to serve what it should."""
+    """Make one model repository serve what it should."""
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class Chooser:
         self._demo_directory = demo_directory
 
     def ensure(self, *, model: str = "", checkpoint: Path | None = None, name: str = "") -> None:
-        """See to it that a version is published and served.
+        """Make sure that a version is published and served.
 
         Args:
-            model: `demo`, the official weights' name, or the name of a published version; empty for no wish.
-            checkpoint: to be published, unless it is already.
-            name: of the checkpoint's weights; by default the official one if they are those, else the file's.
+            model: `demo`, the official weights' name, or the name of a published version; empty if
+                nothing is wished for.
+            checkpoint: to be published, unless it is published already.
+            name: of the checkpoint's weights; by default the official name if they are the official
+                weights, else the file's.
 
         Raises:
             ChoiceError: the wishes contradict each other, or cannot be met.
@@ -151,7 +154,8 @@ class Chooser:
         return version is not None
 
     def _promote(self, number: int) -> None:
-        # Its graph was compared when it was published; where no Triton runs, the start is its trial.
+        # The graph was compared when it was published. If no Triton runs, Triton's start is the
+        # trial.
         self._deployer.promote(number, is_tried=True)
 
     def _demo_name(self) -> str | None:
@@ -176,7 +180,9 @@ class Chooser:
 
 
 def install(registry: Registry, directory: Path) -> int:
-    """Copy a directory that holds a manifest and the files that it lists as the next version; return its number.
+    """Copy a directory as the next version; return the version's number.
+
+    Copied are the manifest and the files that it lists.
 
     Raises:
         Refused: a file is missing or damaged, or the version was made for another preprocessing.

@@ -1,14 +1,14 @@
-"""Changes which version is served: promote, canary, shadow, roll back; live where Triton runs.
+"""Changes which version is served: promote, canary, shadow, roll back; live if Triton runs.
 
-    check, try beside    nothing has changed yet; a version that is refused here was never near a request
-    load beside          old and new are loaded, the old one answers            files: old, both loaded
-    warm up              the new one answers the fixed questions as it did in its trial
-    switch               frontends and the ensemble go over to the new one      files: new, both loaded
-    watch                failures of the new one are counted
-    drop                 the old one is unloaded once it has answered           files: new
+    check, try beside  nothing has changed yet; a version that is refused here had no request
+    load beside        old and new are loaded, the old one answers     files: old, both loaded
+    warm up            the new one answers the fixed questions as it did in its trial
+    switch             frontends and ensemble go over to the new one   files: new, both loaded
+    watch              failures of the new one are counted
+    drop               the old one is unloaded once it has answered    files: new
 
-Whatever fails before the last step brings the old one back. Where this process itself is killed, the files
-say the old or the new, both are loaded, and the next command tidies up.
+If a step before the last one fails, the old version is served again. If this process itself is
+killed, the files name the old or the new version, both are loaded, and the next command tidies up.
 """
 
 from __future__ import annotations
@@ -54,14 +54,16 @@ class Manner:
     who: str
     why: str = ""
     watch_s: float = 5.0
-    """How long a new version is watched; longer than frontends remember what is served, a second."""
+    """How long a new version is watched. It must be longer than the second for which frontends
+    remember what is served.
+    """
     load_timeout_s: float = 300.0
     start_timeout_s: float = 60.0
-    """How long a Triton that is noted as running, and does not answer yet, is waited for."""
+    """How long to wait for a Triton that is noted as running but does not answer yet."""
     replace: bool = False
-    """Unload the old version before the new one is loaded, where there is no memory for both."""
+    """Unload the old version before the new one is loaded, for want of memory for both."""
     ledger: LedgerSettings | None = None
-    """Of a shared GPU: who gives memory for both; None: the GPU is not shared."""
+    """Who gives memory for both versions on a shared GPU; None if the GPU is not shared."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Outcome:
     stable: int
     is_changed: bool
     is_live: bool
-    """Whether Triton serves it by now; else it will at its next start, or when the model is loaded."""
+    """Whether Triton serves it now. Else it does so from its next start, or when the model is
+    loaded.
+    """
     says: str
 
 
 class Deployer:
-    """Changes what one model repository serves."""
+    """Change what one model repository serves."""
 
     def __init__(
         self,
@@ -88,15 +92,15 @@ class Deployer:
         on_checked: Callable[[], None] = lambda: None,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take what is asked.
+        """Take the parts; change nothing yet.
 
         Args:
             registry: of the model repository.
-            triton: that runs on it; None where none runs.
+            triton: that runs on it; None if none runs.
             manner: how changes are made.
-            say: told what is being done, a line at a time.
-            on_checked: called when all checks are passed, and Triton is next.
-            step: told before everything that a crash could separate from what follows.
+            say: called with one line for each thing that is being done.
+            on_checked: called when all checks are passed and Triton is next.
+            step: called before each step that a crash could separate from the next one.
         """
         self._registry = registry
         self._store = DeploymentStore(registry.repository, step=step)
@@ -122,15 +126,15 @@ class Deployer:
             number: of the version.
             canary: the share of the questions that it answers beside the stable one.
             shadow: the share of the questions that it scores too, without answering.
-            device: `cpu` or `gpu`; None leaves it.
-            force: take a version that did not pass the gates.
-            is_tried: whether it need not be tried again where no Triton runs.
+            device: `cpu` or `gpu`; None leaves it as it is.
+            force: accept a version that did not pass the gates.
+            is_tried: whether it needs no further trial if no Triton runs.
 
         Raises:
             RegistryError: it is not published.
             Refused: a check failed; nothing has changed.
             NoSecondShare: a shared GPU has no memory for both; nothing has changed.
-            Undone: it failed in Triton, and the old one is served again.
+            Undone: it failed in Triton, and the old version is served again.
             Busy, CannotWrite, TritonFailed: nothing has changed.
         """
         self._registry.version(number)
@@ -145,11 +149,11 @@ class Deployer:
             return self._change(before, target, number, action, is_tried=is_tried)
 
     def rollback(self) -> Outcome:
-        """Undo the last change: end a canary and a shadow, or else serve what was served before.
+        """Undo the last change: end a canary and a shadow, or else serve the version before.
 
         Raises:
             RegistryError: there is nothing to go back to.
-            Refused, Undone, Busy, CannotWrite, TritonFailed: as of `promote`.
+            Refused, Undone, Busy, CannotWrite, TritonFailed: as in `promote`.
         """
         with self._store.locked():
             before = self._store.read()
@@ -166,19 +170,23 @@ class Deployer:
             return self._change(before, target, number, "rollback", is_tried=True)
 
     def keep(self) -> None:
-        """Write down what is served where nobody has said so yet, so that a newer version does not take its place."""
+        """Write down what is served, if nobody has done so yet.
+
+        From then on a newer version does not take its place by itself.
+        """
         with self._store.locked():
             content = self._store.read()
             if content is not None and not self._store.is_written(content):
                 self._store.write(content)
 
     def prune(self, keep: int) -> list[int]:
-        """Remove the oldest versions but the newest `keep`; return their numbers.
+        """Remove all but the newest `keep` versions; return the numbers of the removed ones.
 
-        What is served, loaded, or would be rolled back to stays.
+        A version that is served, loaded, or needed by a rollback stays.
 
         Raises:
-            Busy, CannotWrite, TritonFailed: some may have been removed; each is there whole or not at all.
+            Busy, CannotWrite, TritonFailed: some may have been removed, and none is left half
+                removed.
         """
         with self._store.locked():
             content = self._store.read()
@@ -246,7 +254,7 @@ class Deployer:
     def _undone(
         self, triton: RunningTriton, before: Deployment, number: int, error: BaseException
     ) -> ExportError:
-        """Have the old version served again; return what there is to be said."""
+        """Have the old version served again; return the error to be raised."""
         reason = str(error) or "interrupted"
         entry = self._entry("failed", before.stable, number, reason)
         content = dataclasses.replace(before, history=(*before.history, entry))
@@ -266,7 +274,7 @@ class Deployer:
         return Undone(f"{reason}; version {before.stable} is served as before")
 
     def _tidy(self, content: Deployment) -> Outcome:
-        """Bring files and Triton to what is said to be served, after a command that was killed."""
+        """Bring files and Triton in line with what is served, after a command that was killed."""
         triton = self._triton
         says = f"{_said(content)} already"
         if triton is None or not triton.is_up() or not triton.loaded():
@@ -293,7 +301,10 @@ class Deployer:
         return triton.wait_until_up(self._manner.start_timeout_s)
 
     def _compile(self, versions: tuple[int, ...]) -> None:
-        """Write bytecode before Triton's Python does: to Triton that is a change, and the next load loads anew."""
+        """Write the bytecode before Triton's Python does.
+
+        To Triton that would be a change, and the next load would load the version anew.
+        """
         for number in versions:
             compileall.compile_dir(self._registry.directory(number), quiet=2)
 
@@ -325,7 +336,7 @@ def _target(
     """Return what is to be served.
 
     Raises:
-        RegistryError: there is nothing beside which this version could be canary or shadow.
+        RegistryError: there is no other version beside which this one could be canary or shadow.
     """
     if canary is None and shadow is None:
         content = dataclasses.replace(before or Deployment(number), stable=number, canary=None, shadow=None)

@@ -1,4 +1,4 @@
-"""`python -m export promote | rollback | list | verify | prune | audit`: what is served, on the command line."""
+"""The commands about what is served: promote, rollback, list, verify, prune and audit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from export.running_triton import RunningTriton
 
 NOT_LIVE = 7
-"""Exit status of a change that was made where no Triton runs, or none has the model loaded."""
+"""The exit status of a change that was made while no Triton had the model loaded."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -225,6 +225,12 @@ def _command(
         help="of its HTTP door (default: AESTHETIC_TRITON_URL, or where `make up` noted it)",
     )
     command.add_argument(
+        "--triton-grpc-url",
+        default="",
+        metavar="HOST:PORT",
+        help="of its gRPC door, by which loading disturbs nobody (default: AESTHETIC_TRITON_GRPC_URL, or as above)",
+    )
+    command.add_argument(
         "--admin-key-file",
         type=Path,
         metavar="FILE",
@@ -236,7 +242,7 @@ def _command(
 def _deployer(registry: Registry, arguments: argparse.Namespace) -> Deployer:
     manner = Manner(who=user())
     if "watch_s" in arguments:
-        # A pipeline that is cancelled has the old version brought back, as Ctrl-C has.
+        # If a pipeline is cancelled, the old version is served again, as after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         manner = Manner(
             who=arguments.who or user(),
@@ -259,6 +265,7 @@ def _triton(registry: Registry, arguments: argparse.Namespace) -> RunningTriton 
     return find(
         registry.repository,
         url=arguments.triton_url,
+        grpc_url=arguments.triton_grpc_url,
         admin_key_file=arguments.admin_key_file,
         environment=os.environ,
         load_timeout_s=vars(arguments).get("timeout_s", Manner.load_timeout_s),
@@ -266,7 +273,7 @@ def _triton(registry: Registry, arguments: argparse.Namespace) -> RunningTriton 
 
 
 def _go_on_in_the_background(arguments: argparse.Namespace) -> None:
-    """Leave the rest to a child, which keeps the lock; what becomes of it is in the history."""
+    """Leave the rest to a child process, which keeps the lock; its result is in the history."""
     if os.fork():
         says = "checked; the rest goes on in the background: see `list` and `audit`"
         print(
@@ -311,7 +318,7 @@ def _share(text: str) -> float:
 
 
 def user() -> str:
-    """Return who runs this command."""
+    """Return the name of whoever runs this command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""Writes what is served: `deployment.json` and the two configurations that are rendered from it, as one.
+"""Writes what is served: `deployment.json` and Triton's two configurations, as one.
 
     image_reward_network/configs/
         generations/7/           deployment.json, network.pbtxt, ensemble.pbtxt: written once, whole
@@ -8,9 +8,10 @@
     image_reward/configs/
         served.pbtxt -> ../../image_reward_network/configs/current/ensemble.pbtxt
 
-All three change by one rename of the link `current`, so that a crash at any point leaves what was served
-before or what is served after. Nothing is written elsewhere in the directories of the models: to Triton that
-would be a change of every version.
+The configurations are rendered from the deployment. All three files change by one rename of the
+link `current`. So a crash at any point leaves what was served before, or what is served after.
+Nothing else is written in the directories of the models: to Triton that would be a change of every
+version.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 _KEPT_GENERATIONS: Final = 8
-"""A reader that followed the link a moment ago still finds its generation."""
+"""So many generations stay that a reader who has just followed the link finds its own."""
 
 
 class DeploymentStore:
@@ -51,11 +52,13 @@ class DeploymentStore:
         self._repository = repository
         self._configs = repository / NETWORK.name / "configs"
         self._step = step
-        """Told before everything that a crash could separate from what follows."""
+        """Called before each step that a crash could separate from the next one."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other writer of this machine out for a block; the lock of a process that dies is free.
+        """Keep every other writer of this machine out while a block runs.
+
+        The lock of a process that dies is free.
 
         Raises:
             Busy: another command holds it.
@@ -79,7 +82,7 @@ class DeploymentStore:
             yield
 
     def read(self) -> Deployment | None:
-        """Read what is served; None where nothing is published.
+        """Read what is served; return None if nothing is published.
 
         Raises:
             VersionError: the file is there and is not a deployment.
@@ -110,7 +113,7 @@ class DeploymentStore:
     def write(self, content: Deployment, *, loaded: Iterable[int] | None = None) -> None:
         """Make this what is served, with these versions loaded: by default those that it names.
 
-        Triton takes notice when it is told to load its models, or at its start.
+        Triton notices it when it is told to load its models, or at its start.
 
         Raises:
             CannotWrite: the disk is full, or the folder is not ours to write; nothing has changed.
@@ -176,7 +179,7 @@ class DeploymentStore:
 
 
 def _link(link: Path, target: str) -> None:
-    """Have a link point somewhere else, by rename."""
+    """Make a link point somewhere else, by rename."""
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)

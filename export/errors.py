@@ -4,10 +4,10 @@ ExportError
 ├── AnnotationError     human rankings that are not in ImageRewardDB's format
 ├── Busy                another command is changing what is served
 ├── CannotWrite         the disk is full, or the folder is not ours to write
-├── ChoiceError         what was asked to be served cannot be
+├── ChoiceError         the model that was asked for cannot be served
 ├── FetchError          a file could not be downloaded
 │   ├── HubUnreachable  nobody there to ask, or offline mode
-│   └── WrongFile       there it is, but by its digest it is another one
+│   └── WrongFile       the file is there, but by its digest it is another one
 ├── GateError           what was exported is too far from the fp32 network to be published
 ├── QuestionsError      `--gate-set` or `--calibration` is not in the form that is read
 ├── NoSecondShare       a shared GPU has no memory for two versions, or nobody can say so
@@ -39,7 +39,7 @@ class CannotWrite(ExportError):
 
 
 class ChoiceError(ExportError):
-    """What was asked to be served cannot be."""
+    """The model that was asked for cannot be served."""
 
 
 class FetchError(ExportError):
@@ -51,7 +51,7 @@ class HubUnreachable(FetchError):
 
 
 class WrongFile(FetchError):
-    """By its digest, the file is another one."""
+    """The file is another one, by its digest."""
 
 
 class GateError(ExportError):
@@ -63,7 +63,7 @@ class QuestionsError(ExportError):
 
 
 class NoSecondShare(ExportError):
-    """There is no memory for two versions, or nobody can say whether there is; nothing has changed."""
+    """No memory for two versions is there, or nobody can say whether it is; nothing has changed."""
 
 
 class RegistryError(ExportError):
@@ -79,7 +79,7 @@ class ScoresDiffer(ExportError):
 
 
 class ToolsMissing(ExportError):
-    """Torch or another tool of the export is not installed; with the extra `export` it would be."""
+    """Torch or another tool of the export is not installed; the extra `export` has them."""
 
 
 class TritonFailed(ExportError):

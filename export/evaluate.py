@@ -1,18 +1,18 @@
-"""How well does a model agree with people? Preference accuracy, Recall@k and Filter@k.
+"""How well a model agrees with people: preference accuracy, Recall@k and Filter@k.
 
-The annotations are ImageRewardDB's, as upstream's `data/test.json` holds them: a list of `{"id",
-"prompt", "generations": [image, …], "ranking": [rank, …]}`, where rank 1 is the best and ranks may
-tie.
+The annotations are ImageRewardDB's, in the form of upstream's `data/test.json`: a list of
+`{"id", "prompt", "generations": [image, …], "ranking": [rank, …]}`, where rank 1 is the best and
+ranks may tie.
 
-Preference accuracy is upstream's (`test.py`, `acc`): of all pairs of one prompt's images that
-people ranked apart, the share in which the one that they prefer has the higher reward. A tie of the
-model is an error.
+Preference accuracy is upstream's (`test.py`, `acc`). It counts all pairs of one prompt's images
+that people ranked apart. It is the share of them in which the image that people prefer has the
+higher reward. If the model gives both the same reward, that is an error.
 
-Recall@k and Filter@k are in the paper's Table 3; the script and the test set behind its numbers
-were never released. Here: the share of prompts whose best image, by people, is among the k of
-highest reward (Recall), and whose worst image is among the k of lowest (Filter). A prompt counts
-where the answer can be wrong and is known: more than k images, and no tie of people for the best
-(the worst) place. An image that ties with others by reward is taken to stand behind them.
+Recall@k and Filter@k are in the paper's Table 3. The script and the test set behind its numbers
+were never released. Here, Recall is the share of prompts whose best image, by people, is among the
+k of highest reward. Filter is the share whose worst image is among the k of lowest reward. A prompt
+counts only if the answer can be wrong and is known: it has more than k images, and people name a
+single best (or worst) one. An image that ties with others by reward is taken to stand behind them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Annotation:
     id: str
     prompt: str
     generations: tuple[str, ...]
-    """Paths below the directory of images."""
+    """Paths relative to the directory of images."""
     ranking: tuple[int, ...]
-    """1 is the best; ranks may tie and need not be dense."""
+    """1 is the best; ranks may tie, and may leave out numbers."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many."""
+    """A part of a whole, both as counts."""
 
     hits: int = 0
     of: int = 0
@@ -55,7 +55,7 @@ class Share:
         return Share(self.hits + other.hits, self.of + other.of)
 
     def text(self, unit: str) -> str:
-        """Say it in per cent and in counts."""
+        """Return the share in per cent and in counts."""
         if not self.of:
             return f"{'-':>6}     (no {unit} to count)"
         return f"{100 * self.hits / self.of:>6.2f} %   ({self.hits} of {self.of} {unit})"
@@ -66,9 +66,9 @@ class Agreement:
     """A model's agreement with people over all prompts."""
 
     accuracy: Share
-    """Of pairs."""
+    """The share of pairs in which the model agrees."""
     recall: dict[int, Share]
-    """k -> share of prompts."""
+    """k -> the share of prompts."""
     filter: dict[int, Share]
 
     def table(self) -> str:
@@ -86,7 +86,7 @@ def evaluate(
 
     Raises:
         ExportError: whatever `score` raises for an image that it cannot score.
-        AnnotationError: a score is not finite, so that nothing can be said of it.
+        AnnotationError: a score is not finite, so it cannot be compared.
     """
     accuracy = Share()
     recall, filtered = dict.fromkeys(KS, Share()), dict.fromkeys(KS, Share())
@@ -97,7 +97,7 @@ def evaluate(
         accuracy += pairs(annotation.ranking, rewards)
         for k in KS:
             recall[k] += leading(annotation.ranking, rewards, k)
-            # The worst of a ranking is the best of its mirror image.
+            # The worst image of a ranking is the best of the reversed ranking.
             filtered[k] += leading([-rank for rank in annotation.ranking], [-reward for reward in rewards], k)
     return Agreement(accuracy, recall, filtered)
 
@@ -114,7 +114,7 @@ def pairs(ranking: Sequence[int], rewards: Sequence[float]) -> Share:
 
 
 def leading(ranking: Sequence[int], rewards: Sequence[float], k: int) -> Share:
-    """Say whether a prompt's one best image is among the k of highest reward; 0 of 0 if unknown."""
+    """Tell if a prompt's one best image is among the k highest rewards; 0 of 0 if unknown."""
     best = min(ranking)
     if len(ranking) <= k or ranking.count(best) > 1:
         return Share()

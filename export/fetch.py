@@ -1,8 +1,8 @@
-"""The official weights, from the hub into its cache or brought by hand; verified before use.
+"""The official weights, from the hub or brought by hand; always verified before use.
 
-`huggingface_hub` downloads: its cache, offline mode (HF_HUB_OFFLINE), mirror (HF_ENDPOINT) and
-progress bar hold here too, and a connection that drops is taken up where it broke. It keeps nothing
-of a download whose process ended, so that the next one begins anew.
+`huggingface_hub` downloads them. So its cache, offline mode (HF_HUB_OFFLINE), mirror (HF_ENDPOINT)
+and progress bar work here, too, and a dropped connection is resumed. But nothing is kept of a
+download whose process ended; the next one starts from the beginning.
 
 The digest decides, never the place: a cached file is verified each time, without asking the hub.
 """
@@ -36,12 +36,12 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(weights: Weights = OFFICIAL) -> Path:
-    """Return where the weights lie in the hub's cache; download them if they are not there.
+    """Return the path of the weights in the hub's cache; download them if they are not there.
 
     Raises:
         HubUnreachable: they are not cached, and the hub cannot be asked; nothing was downloaded.
         WrongFile: the hub has another file under that name, or the download is damaged; it was
-        removed.
+            removed.
         FetchError: the hub has no such file, or the download broke off.
     """
     cached = try_to_load_from_cache(weights.repository, weights.file_name)
@@ -49,7 +49,8 @@ def fetch(weights: Weights = OFFICIAL) -> Path:
         return Path(cached)
     _ask(weights)
     try:
-        # Forced where something else was cached under the name: a damaged file has the right ETag.
+        # A new download is forced if something else is cached under the name: a damaged file still
+        # has the right ETag.
         path = Path(
             hf_hub_download(weights.repository, weights.file_name, force_download=isinstance(cached, str))
         )
@@ -67,7 +68,7 @@ def fetch(weights: Weights = OFFICIAL) -> Path:
 
 
 def verified(path: Path, weights: Weights = OFFICIAL) -> Path:
-    """Return `path` if the file is these weights, to the byte.
+    """Return `path` if the file is exactly these weights.
 
     Raises:
         CheckpointError: it cannot be read.

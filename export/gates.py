@@ -1,8 +1,8 @@
-"""What a version must pass before it is published: its scores beside those of the fp32 network.
+"""What a version must pass before it is published: its scores are compared with fp32's.
 
-Both score the same questions (`export.questions`). Nothing is published that scores a pair with
-what is no number; below another limit of its precision only `--force` publishes, and the manifest
-says so. Why each limit is what it is: docs/decisions/gates.md.
+The version and the fp32 network score the same questions (`export.questions`). A version with a
+score that is not a number is never published. A version beyond another limit of its precision is
+published only by `--force`, and its manifest says so. docs/decisions/gates.md explains each limit.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ class Limits:
     """How far a version may be from the fp32 network; scores have a deviation of about 1."""
 
     max_difference: float
-    """Of one score."""
+    """The largest difference of one score."""
     mean_difference: float
-    """Mean of all |differences|."""
+    """The mean of all |differences|."""
     batch_difference: float
-    """Of one pair's score alone, beside others and at another place of a batch."""
+    """The largest difference of one pair's score when it is alone, beside others, or at another
+    place of a batch.
+    """
     pearson: float
-    """Least correlation over all pairs."""
+    """The least correlation over all pairs."""
     kendall: float
-    """Least rank correlation of one prompt's candidates, as the mean over the prompts."""
+    """The least rank correlation of one prompt's candidates, as the mean over all prompts."""
     best: float
-    """Least share of prompts for which both name the same candidate the best (of ten, built in)."""
+    """The least share of prompts for which both name the same best candidate (of ten, if built in).
+    """
 
 
 LIMITS: Final = {
@@ -54,18 +57,20 @@ LIMITS: Final = {
 }
 
 TIE: Final = 1e-4
-"""Scores of the fp32 network that are closer are no order that a version could break."""
+"""If two scores of the fp32 network are closer than this, they have no order that a version could
+break.
+"""
 
 BATCH: Final = 8
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A version beside the fp32 network; the fields of `Limits`, and what they were measured on."""
+    """A version beside the fp32 network: the fields of `Limits`, and what they were measured on."""
 
     pairs: int
     deviation: float
-    """Of the fp32 network's scores: one that answers alike to everything proves nothing."""
+    """The deviation of the fp32 network's scores: a network with equal scores proves nothing."""
     max_difference: float
     mean_difference: float
     batch_difference: float
@@ -82,17 +87,17 @@ def check(
     force: bool = False,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Measure a version and hold it against its precision's limits; return the manifest's report.
+    """Measure a version, compare it with its precision's limits, and return the manifest's report.
 
     Args:
         network: fp32, of which the version was made.
         runtime: the version, loaded.
-        questions: what both are asked.
-        force: report the limits that are not kept instead of raising for them.
+        questions: for both of them.
+        force: report the limits that are not kept, instead of raising an error for them.
         progress: called after each of `steps(questions)` steps.
 
     Raises:
-        GateError: a limit is not kept, or a score is not finite, whatever `force` says.
+        GateError: a limit is not kept; or a score is not finite, whatever `force` says.
     """
     precision = runtime.manifest.precision
     measured = measure(network, runtime, questions, progress)
@@ -110,7 +115,7 @@ def check(
 
 
 def steps(questions: Questions) -> int:
-    """Count the calls of `progress` of one check."""
+    """Count the calls of `progress` during one check."""
     return len(_batches(questions)) + 2
 
 
@@ -155,7 +160,7 @@ def measure(
 
 
 def broken(measured: Measured, limits: Limits, precision: str) -> list[str]:
-    """Say of each limit that is not kept which it is and by how much."""
+    """Name each limit that is not kept, and by how much."""
     failures = []
     if measured.deviation < TIE:
         failures.append(f"the network scores all {measured.pairs} pairs alike, so that nothing can be told")
@@ -190,17 +195,17 @@ def summary(precision: str, measured: Measured, failures: list[str]) -> str:
 
 
 def pearson(expected: Scores, scores: Scores) -> float:
-    """Correlate; 0 where either side is the same everywhere."""
+    """Return the correlation; 0 if either side is constant."""
     if not (expected.std() and scores.std()):
         return 0.0
     return float(np.corrcoef(expected, scores)[0, 1])
 
 
 def kendall(expected: Scores, scores: Scores) -> float:
-    """Give Kendall's tau of one prompt's candidates; pairs that tie by `expected` are left out.
+    """Return Kendall's tau for one prompt's candidates; pairs that `expected` ties are left out.
 
     Returns:
-        From -1, all pairs the other way round, to 1; 1 where every pair ties.
+        From -1, if all pairs are reversed, to 1; 1 if every pair ties.
     """
     first, second = np.triu_indices(len(expected), 1)
     gaps, ours = expected[first] - expected[second], scores[first] - scores[second]
@@ -216,7 +221,7 @@ def _batches(questions: Questions) -> list[NDArray[np.int64]]:
 def _reference(
     network: RewardNetwork, questions: Questions, tokens: Tokens, pictures: NDArray[np.int64]
 ) -> Scores:
-    """Score with torch; each picture goes through the image encoder, by far the most work, once."""
+    """Score with torch; each picture is encoded only once, which is by far the most work."""
     with torch.inference_mode():
         encoded = torch.cat(
             [network.image_encoder(batch) for batch in torch.split(torch.from_numpy(questions.pixels), BATCH)]
@@ -235,10 +240,10 @@ def _check_finite(*arrays: Scores) -> None:
 
 
 def _moved(score: Callable[[NDArray[np.int64]], Scores], scores: Scores) -> Scores:
-    """Score some rows again, in other batches, and return by how much each moved.
+    """Score some rows again, in other batches, and return by how much each score moved.
 
-    Rows from all over are asked together, last first, then in threes, then alone: prompts of other
-    lengths beside them, another place, and batches of one, three and eight.
+    Rows from everywhere are asked together, last first, then in threes, then alone. So they have
+    prompts of other lengths beside them, other places, and batches of one, three and eight.
     """
     chosen = np.unique(np.linspace(0, len(scores) - 1, BATCH).astype(np.int64))[::-1]
     batches = [chosen, chosen[1:4], *(chosen[place : place + 1] for place in (0, 3, 6))]

@@ -1,7 +1,7 @@
-"""Does a published version give the scores of upstream's README for its four example images?
+"""Whether a published version gives the scores of upstream's README for its four example images.
 
-They are the only scores of ImageReward-v1.0 that its authors published picture by picture; they say
-that the numbers may differ slightly with the device.
+These are the only scores of ImageReward-v1.0 that its authors published picture by picture. They
+say that the numbers may differ slightly with the device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCORES: Final = {
 
 TOLERANCE: Final = 1e-2
 
-# The commit pins the images: under it they cannot change.
+# The commit pins the images: they cannot change.
 _COMMIT: Final = "45d635454c2dbc31fa1e75a4ccb8dd1031183974"
 SOURCE: Final = f"https://raw.githubusercontent.com/THUDM/ImageReward/{_COMMIT}/assets/images"
 CACHE: Final = Path(".cache/golden") / _COMMIT
@@ -59,12 +59,12 @@ class Golden:
         return "\n".join(lines)
 
     def check(self) -> None:
-        """Compare.
+        """Compare the scores with the published ones.
 
         Raises:
             ScoresDiffer: a score is farther from the published one than the tolerance.
         """
-        # Put so that what is no number is no agreement.
+        # Written so that a score that is not a number does not agree.
         if not all(abs(self.scores[image] - published) <= TOLERANCE for image, published in SCORES.items()):
             raise ScoresDiffer(
                 f"the scores differ from the published ones by {self.max_difference:.2g} "

@@ -1,4 +1,4 @@
-"""Takes a running Triton from one version to another without a moment in which it serves none."""
+"""Takes a running Triton from one version to another; at every moment it serves one of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from reward.deployment import Deployment
 
 MAX_FAILURE_SHARE: Final = 0.05
-"""Of the requests that a version answers while it is watched, this command's own among them."""
+"""The largest share of failed requests while a version is watched, this command's own included."""
 
 _SAME_SCORE: Final = 0.02  # by which a version may differ from its trial: other batches, another device
 _WATCH_POLL_S: Final = 0.25
 
 
 class LiveSwitch:
-    """One running Triton, and the files that tell it what to load."""
+    """One running Triton, and the files that say what it loads."""
 
     def __init__(
         self,
@@ -51,20 +51,21 @@ class LiveSwitch:
     def go_over(
         self, before: Deployment, target: Deployment, *, number: int, expected: list[float] | None
     ) -> None:
-        """Load what is to be served beside what is, see that it answers, and have it answer from now on.
+        """Load the new version beside the old one, check its answers, and switch over to it.
 
         Args:
             before: what is served.
             target: what is to be served.
             number: of the version that is new, or comes back.
-            expected: what it answered to the fixed questions in its trial; None where it was not tried.
+            expected: its answers to the fixed questions in its trial; None if it was not tried.
 
         Raises:
             NoSecondShare: there is no memory for both; nothing has changed.
             TritonFailed, CannotWrite: what is served may be the old or the new.
         """
         both = self.published({*before.versions, *target.versions})
-        # One that was deleted by hand is not loaded again, and cannot be said to be served meanwhile.
+        # A version that was deleted by hand cannot be loaded, so the files must not name it as
+        # served.
         meanwhile = before if before.stable in both else target
         if number not in before.versions:
             self._say(f"loading version {number} beside {before.stable}")
@@ -114,11 +115,11 @@ class LiveSwitch:
             time.sleep(_WATCH_POLL_S)
 
     def drop(self, content: Deployment) -> None:
-        """Unload what is not served any more, once it has answered what it was asked.
+        """Unload what is no longer served, once it has answered what it was asked.
 
         Raises:
-            TritonFailed: it is loaded still.
-            CannotWrite: as above; and the files have Triton load it at its next start, too.
+            TritonFailed: it is still loaded.
+            CannotWrite: it is still loaded, and Triton will load it at its next start, too.
         """
         self._store.write(content)
         self._step("drop the old")
@@ -126,7 +127,7 @@ class LiveSwitch:
         self._triton.wait_for(self.published(content.versions))
 
     def settle(self, content: Deployment) -> None:
-        """Have Triton serve this, without a moment in which it serves nothing.
+        """Make Triton serve this; at every moment it serves something.
 
         Raises:
             TritonFailed, CannotWrite: something is in the way; the next command tries again.
@@ -146,15 +147,15 @@ class LiveSwitch:
             )
 
     def published(self, versions: Iterable[int]) -> list[int]:
-        """Return those of these versions that are there: one may have been deleted by hand."""
+        """Return those of these versions that exist: one may have been deleted by hand."""
         return sorted(set(versions) & set(deployment.published(self._repository)))
 
 
 def _compare(scores: list[float], expected: list[float] | None) -> None:
-    """Hold what Triton answers against the trial.
+    """Compare Triton's answers with those of the trial.
 
     Raises:
-        TritonFailed: it is another network that answers.
+        TritonFailed: the answers are those of another network.
     """
     if expected is None:
         return

@@ -1,4 +1,4 @@
-"""The official weights: what they are called, where they lie and by which digest they are known."""
+"""The official weights: their name, their place and their digest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Weights:
     """One file of a repository on the Hugging Face hub."""
 
     name: str
-    """As every response shows it."""
+    """The name that every response shows."""
     repository: str
     file_name: str
     sha256: str

@@ -32,20 +32,21 @@ class Recipe:
 
     checkpoint: Path
     name: str
-    """Of the weights, shown in every response."""
+    """The name of the weights, which every response shows."""
     dimensions: Dimensions | None = None
-    """For a checkpoint that does not carry its own and is not of ImageReward-v1.0's size."""
+    """The dimensions of a checkpoint that does not have them and is not of ImageReward-v1.0's size.
+    """
     precision: Literal["fp32", "int8"] = "fp32"
     gate_set: Path | None = None
-    """Directory of questions on which the version is measured, instead of those built in."""
+    """A directory of questions to measure the version with, instead of the built-in ones."""
     calibration: Path | None = None
-    """Directory of questions by which int8 sets its scales, instead of pictures drawn here."""
+    """A directory of questions by which int8 sets its scales, instead of drawn pictures."""
     force: bool = False
-    """Publish also what is farther from fp32 than its precision allows."""
+    """Publish even a version that is farther from fp32 than its precision allows."""
 
 
 def publish(registry: Registry, recipe: Recipe, *, show_progress: bool = True) -> int:
-    """Publish a checkpoint and return its version number; it is served when it is promoted.
+    """Publish a checkpoint and return its version number; only a promotion makes it served.
 
     Raises:
         CheckpointError: the file is no checkpoint of this network.
@@ -98,7 +99,8 @@ def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True
 
 
 def _calibration(recipe: Recipe) -> Questions:
-    # Other pictures than those of the gate: what sets the scales must not judge them too.
+    # These are other pictures than the gate's: those that set the scales must not judge them as
+    # well.
     return questions.read(recipe.calibration) if recipe.calibration else questions.drawn(seed=1)
 
 

@@ -1,4 +1,4 @@
-"""PIXELS, INPUT_IDS, ATTENTION_MASK -> REWARD; published as `model.py` beside the graph that it runs."""
+"""PIXELS, INPUT_IDS, ATTENTION_MASK -> REWARD; published as `model.py` beside its graph."""
 
 from reward.triton import NetworkModel as TritonPythonModel
 

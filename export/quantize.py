@@ -30,10 +30,11 @@ _READS_IMAGE: Final = re.compile(r"^image_encoder\.|\.cross_attention\.(key|valu
 
 
 def quantize(directory: Path, questions: Questions) -> None:
-    """Put the 8-bit graph in the place of the one in `directory`; `questions` calibrate it."""
+    """Replace the graph in `directory` by its 8-bit form; `questions` calibrate it."""
     with tempfile.TemporaryDirectory(prefix=".publishing-", dir=directory.parent) as temporary:
         draft = Path(temporary)
-        # Its only remark, that the shapes were not inferred before, is about operators unused here.
+        # Its only remark is that shapes were not inferred, which concerns operators that are unused
+        # here.
         logging.disable(logging.WARNING)
         try:
             quantize_static(
@@ -46,7 +47,7 @@ def quantize(directory: Path, questions: Questions) -> None:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 use_external_data_format=True,
-                # What a product sums up stays as exact as it is.
+                # The sum in a product stays as exact as it is.
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
             )
         finally:
@@ -69,7 +70,7 @@ def _layers(graph: Path) -> list[str]:
 
 
 class _Rows(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
-    """Rows from all over the questions, one by one."""
+    """Rows from everywhere in the questions, one by one."""
 
     def __init__(self, questions: Questions) -> None:
         tokens, pictures = questions.rows()

@@ -1,7 +1,8 @@
 """Questions on which a version is measured: a prompt and the candidate pictures that it ranks.
 
-Those built in are drawn here, ten prompts with ten of twenty pictures each, by NumPy alone, so that
-they are the same to the bit everywhere. `read` takes anybody's own: image files and `prompts.json`.
+The built-in ones are drawn here: ten prompts with ten of twenty pictures each. NumPy alone draws
+them, so they are the same to the bit everywhere. `read` reads a user's own: image files and
+`prompts.json`.
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ _PROMPTS: Final = (
 
 @dataclass(frozen=True)
 class Questions:
-    """Prompts, pictures, and which of them are the candidates of which prompt."""
+    """Prompts, pictures, and which pictures are candidates of which prompt."""
 
     name: str
-    """`built-in`, or the name of the directory that they were read from."""
+    """`built-in`, or the name of the directory from which they were read."""
     prompts: tuple[str, ...]
     pixels: NDArray[np.uint8]  # (pictures, 3, 224, 224)
     candidates: tuple[tuple[int, ...], ...]
     """For each prompt the indices of its pictures, at least two."""
 
     def rows(self) -> tuple[Tokens, NDArray[np.int64]]:
-        """Lay out all pairs, one question after the other: their tokens and their pictures."""
+        """Return all pairs, one question after the other: their tokens and their pictures."""
         prompts = zip(self.prompts, self.candidates, strict=True)
         repeated = [prompt for prompt, candidates in prompts for _ in candidates]
         return tokenise(repeated), np.concatenate(self.candidates).astype(np.int64)
 
 
 def drawn(seed: int = 0) -> Questions:
-    """Draw the questions built in; another seed gives other pictures, for calibration."""
+    """Draw the built-in questions; another seed gives other pictures, for calibration."""
     random = np.random.default_rng(seed)
     pixels = np.stack([_draw(random) for _ in range(_PICTURES)])
     candidates = [
@@ -107,7 +108,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _draw(random: np.random.Generator) -> Picture:
-    """Draw one to three shapes on clouds between two colours, from a smooth ramp to plain noise."""
+    """Draw one to three shapes on clouds of two colours, from a smooth ramp to plain noise."""
     y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE] / IMAGE_SIZE
     low, high = random.integers(0, 256, (2, 3, 1, 1))
     picture = low + (high - low) * _clouds(random, int(random.choice([2, 3, 5, 9, 33, IMAGE_SIZE])))

@@ -1,7 +1,8 @@
 """The versions of the network in a model repository: publish, list, remove.
 
-A version is a directory `image_reward_network/<N>`. It is written under a temporary name and renamed, so that
-it is there whole or not at all, and it is never changed afterwards. What is served is `export.deploy`'s.
+A version is a directory `image_reward_network/<N>`. It is written under a temporary name and then
+renamed, so it is there whole or not at all. It never changes afterwards. `export.deploy` decides
+which version is served.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Draft:
 
     directory: Path
     number: int = 0
-    """Given when it is published."""
+    """Set when the version is published."""
 
 
 class Registry:
@@ -57,7 +58,7 @@ class Registry:
             )
 
     def versions(self) -> list[Version]:
-        """List what is published, oldest first; directories without a manifest are not ours and left out."""
+        """List what is published, oldest first; directories without a manifest are left out."""
         found = []
         for number in deployment.published(self.repository):
             try:
@@ -67,7 +68,7 @@ class Registry:
         return found
 
     def find(self, name: str, checkpoint_sha256: str | None = None) -> Version | None:
-        """Return the newest version of these weights made for the present preprocessing, if there is one."""
+        """Return the newest version of these weights for the present preprocessing, if any."""
         for version in reversed(self.versions()):
             content = version.manifest
             same_weights = checkpoint_sha256 in (None, content.checkpoint_sha256)
@@ -89,12 +90,12 @@ class Registry:
         raise RegistryError(f"version {number} is not published in {self.repository}")
 
     def directory(self, number: int) -> Path:
-        """Return where a version lies, whether or not it is there."""
+        """Return the path of a version, whether it exists or not."""
         return self._network / str(number)
 
     @contextmanager
     def publishing(self) -> Iterator[Draft]:
-        """Give a directory to fill; on success it becomes the next version, on failure nothing is left.
+        """Give a directory to fill; it becomes the next version, or is removed on failure.
 
         Raises:
             CannotWrite: the disk is full, or the folder is not ours to write.
@@ -115,14 +116,14 @@ class Registry:
             self.directory(number).rename(directory / "version")
 
     def remove_left_over(self) -> None:
-        """Remove what commands that were killed a day ago or earlier had not finished."""
+        """Remove what commands left unfinished that were killed at least a day ago."""
         for directory in (self._network / "configs").glob(".*-*/"):
             if time.time() - directory.stat().st_mtime > _LEFT_OVER_AFTER_S:
                 shutil.rmtree(directory, ignore_errors=True)
 
     @contextmanager
     def _aside(self, purpose: str) -> Iterator[Path]:
-        """Give a directory on the same disk for a block, where Triton does not look for changes."""
+        """Give a directory on the same disk while a block runs; Triton does not look there."""
         configs = self._network / "configs"
         with writing(self._network):
             configs.mkdir(exist_ok=True)

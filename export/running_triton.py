@@ -1,7 +1,9 @@
-"""The Triton that runs on a model repository: where it is, what it has loaded, and its orders.
+"""The Triton that runs on a model repository: its address, what it has loaded, and its orders.
 
-Every call has a connection of its own: while a load runs, those that were kept alive hang. What Triton was
-measured to do stands in docs/decisions/gpu-keeper.md and docs/decisions/what-is-served.md.
+Every call opens a connection of its own. While a load runs that came over HTTP, all HTTP
+connections that were kept alive hang, also those of the frontends. So loads go over gRPC where its
+address is known. The measured behaviour of Triton is in docs/decisions/gpu-keeper.md and
+docs/decisions/what-is-served.md.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
     from reward.contract import ModelSpec
 
 _ADMIN_HEADER: Final = "triton-admin-key"
+_GRPC_ADMIN_HEADER: Final = f"triton-grpc-protocol-{_ADMIN_HEADER}"
 _ASK_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many requests a version has answered, since it was loaded."""
+    """How many requests a version has answered since it was loaded."""
 
     successes: int
     failures: int
@@ -44,19 +47,23 @@ def find(
     repository: Path,
     *,
     url: str = "",
+    grpc_url: str = "",
     admin_key_file: Path | None = None,
     environment: Mapping[str, str],
     load_timeout_s: float = 300.0,
 ) -> RunningTriton | None:
-    """Say where the Triton of a repository is: by what is given, the environment, or its keeper's note.
+    """Find the Triton of a repository: by the arguments, the environment, or the note about it.
+
+    Whether it really runs is not checked.
 
     Returns:
-        None where nothing says that one runs; whether it does is not asked.
+        None if nothing says that a Triton runs.
 
     Raises:
         TritonFailed: the key's file cannot be read.
     """
     url = url or environment.get("AESTHETIC_TRITON_URL", "")
+    grpc_url = grpc_url or environment.get("AESTHETIC_TRITON_GRPC_URL", "")
     named = environment.get("AESTHETIC_TRITON_ADMIN_KEY_FILE", "")
     key_file = admin_key_file or (Path(named) if named else None)
     note = _note(repository)
@@ -66,11 +73,16 @@ def find(
         key = key_file.read_text().strip() if key_file else str((note or {}).get("admin_key", ""))
     except OSError as error:
         raise TritonFailed(f"{key_file}: the administration key cannot be read: {error.strerror}") from error
-    return RunningTriton(url or str((note or {})["triton_url"]), key, load_timeout_s=load_timeout_s)
+    if not url:
+        url, grpc_url = (
+            str((note or {})["triton_url"]),
+            grpc_url or str((note or {}).get("triton_grpc_url", "")),
+        )
+    return RunningTriton(url, key, grpc_url=grpc_url, load_timeout_s=load_timeout_s)
 
 
 def environment(repository: Path) -> dict[str, str]:
-    """Return this process's environment over what the keeper of Triton noted of its frontends'."""
+    """Return this process's environment, completed by the frontends' in Triton's note."""
     noted = (_note(repository) or {}).get("environment", {})
     return {**{str(name): str(value) for name, value in dict(noted).items()}, **os.environ}
 
@@ -78,14 +90,18 @@ def environment(repository: Path) -> dict[str, str]:
 class RunningTriton:
     """One Triton server."""
 
-    def __init__(self, url: str, admin_key: str = "", *, load_timeout_s: float = 300.0) -> None:
-        """Take its HTTP door, `host:port`, and what opens its administration."""
+    def __init__(
+        self, url: str, admin_key: str = "", *, grpc_url: str = "", load_timeout_s: float = 300.0
+    ) -> None:
+        """Take the addresses of its APIs, `host:port`, and the key of its administration."""
         self.url = url.removeprefix("http://").rstrip("/")
+        self._grpc_url = grpc_url
+        self._admin_key = admin_key
         self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
         self._load_timeout_s = load_timeout_s
 
     def is_up(self) -> bool:
-        """Tell whether it answers; nobody there is an answer, silence is none.
+        """Tell whether it answers; it does not if nobody listens.
 
         Raises:
             TritonFailed: something holds the address and does not answer.
@@ -97,7 +113,7 @@ class RunningTriton:
         return True
 
     def wait_until_up(self, timeout_s: float) -> bool:
-        """Wait for one that is being started; tell whether it is up."""
+        """Wait for a Triton that is being started; tell whether it is up."""
         deadline_s = time.monotonic() + timeout_s
         while not self.is_up():
             if time.monotonic() > deadline_s:
@@ -106,17 +122,22 @@ class RunningTriton:
         return True
 
     def server_id(self) -> str:
-        """Return what it was started with as `--id`, which is the id of its lease on a shared GPU."""
+        """Return what it was started with as `--id`: the id of its lease on a shared GPU."""
         return str(json.loads(self._ask("GET", "/v2"))["name"])
 
     def loaded(self) -> set[int]:
         """Return the versions of the network that are ready."""
-        return {version for version, state in self._states().items() if state == "READY"}
+        return {version for version, state in self.states().items() if state == "READY"}
+
+    def states(self) -> dict[int, str]:
+        """Return the state of each version of the network, as Triton tells it."""
+        entries = [entry for entry in self._index() if entry["name"] == NETWORK.name and "version" in entry]
+        return {int(entry["version"]): entry.get("state", "") for entry in entries}
 
     def scored_by(self) -> int | None:
-        """Return the version that the ensemble scores with; None where it is not loaded.
+        """Return the version that the ensemble scores with; None if the ensemble is not loaded.
 
-        -1, the newest, where Triton runs by its plain configuration.
+        -1 means the newest: Triton runs by its plain configuration.
         """
         states = {entry.get("state") for entry in self._index() if entry["name"] == ENSEMBLE.name}
         if "READY" not in states:
@@ -126,16 +147,19 @@ class RunningTriton:
         return next(int(step["model_version"]) for step in steps if step["model_name"] == NETWORK.name)
 
     def load(self, model: ModelSpec) -> None:
-        """Have a model loaded as its configuration says now; what is loaded so already stays as it is.
+        """Make Triton load a model as its configuration says now; what is loaded in that way stays.
 
         Raises:
-            TritonFailed: it does not load; what was loaded before is so still.
+            TritonFailed: it does not load; what was loaded before is still loaded.
             TritonGone: Triton ended.
         """
-        self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
+        if self._grpc_url:
+            self._load_over_grpc(model)
+        else:
+            self._ask("POST", f"/v2/repository/models/{model.name}/load", timeout_s=self._load_timeout_s)
 
     def unload(self) -> None:
-        """Have the network and the ensemble unloaded, and wait until the memory is free."""
+        """Unload the network and the ensemble, and wait until the memory is free."""
         for model in (ENSEMBLE, NETWORK):
             self._ask("POST", f"/v2/repository/models/{model.name}/unload")
         self._wait_for(lambda states: not {"READY", "UNLOADING", "LOADING"} & set(states.values()))
@@ -143,10 +167,11 @@ class RunningTriton:
     def wait_for(self, versions: Iterable[int]) -> None:
         """Wait until exactly these versions of the network are ready, and the others gone.
 
-        An unload is answered at once and goes on; a load meanwhile would not wait for it.
+        Triton answers an unload at once and goes on with it; a load meanwhile would not wait for
+        it.
 
         Raises:
-            TritonFailed: they are not, in the time that a load may take.
+            TritonFailed: they are not ready in the time that a load may take.
         """
         wanted = set(versions)
 
@@ -195,16 +220,26 @@ class RunningTriton:
             raise TritonFailed(f"version {version} gives scores that are no numbers: {scores}")
         return scores
 
+    def _load_over_grpc(self, model: ModelSpec) -> None:
+        # Needed by a promotion alone, and slow to import; after a fork, too, as gRPC wants it.
+        from tritonclient.grpc import InferenceServerClient  # noqa: PLC0415
+        from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+        headers = {_GRPC_ADMIN_HEADER: self._admin_key} if self._admin_key else None
+        try:
+            with InferenceServerClient(self._grpc_url) as client:
+                client.load_model(model.name, headers=headers, client_timeout=self._load_timeout_s)
+        except InferenceServerException as error:
+            if "UNAVAILABLE" in str(error.status()):
+                raise TritonGone(f"no Triton answers at {self._grpc_url} ({error.message()})") from error
+            raise TritonFailed(_first_line(str(error.message()))) from error
+
     def _wait_for(self, is_so: Callable[[dict[int, str]], bool]) -> None:
         deadline_s = time.monotonic() + self._load_timeout_s
-        while not is_so(states := self._states()):
+        while not is_so(states := self.states()):
             if time.monotonic() > deadline_s:
                 raise TritonFailed(f"Triton's versions are {states} after {self._load_timeout_s:g} s")
             time.sleep(_POLL_S)
-
-    def _states(self) -> dict[int, str]:
-        entries = [entry for entry in self._index() if entry["name"] == NETWORK.name and "version" in entry]
-        return {int(entry["version"]): entry.get("state", "") for entry in entries}
 
     def _index(self) -> list[dict[str, Any]]:
         index: list[dict[str, Any]] = json.loads(self._ask("POST", "/v2/repository/index"))
@@ -242,7 +277,7 @@ class RunningTriton:
 
 
 def _note(repository: Path) -> dict[str, Any] | None:
-    """Read what whoever keeps Triton running wrote down, unless that process has ended."""
+    """Read the note of whoever keeps Triton running, unless that process has ended."""
     try:
         note: dict[str, Any] = json.loads(deployment.running_path(repository).read_text())
         os.kill(int(note["pid"]), 0)
@@ -254,8 +289,12 @@ def _note(repository: Path) -> dict[str, Any] | None:
 
 
 def _reason(content: bytes) -> str:
-    """Return the first line of Triton's own error; after it comes a traceback."""
+    """Return the first line of Triton's own error; a traceback follows it."""
     try:
-        return str(json.loads(content)["error"]).strip().partition("\n")[0]
+        return _first_line(str(json.loads(content)["error"]))
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]

@@ -1,12 +1,12 @@
-"""Memory for a second version on a shared GPU, while Triton loads it beside the one that is served.
+"""Memory for a second version on a shared GPU, while Triton loads it beside the served one.
 
     with second_share(settings, server_id=…, directory=…):   # NoSecondShare: no room for two
         triton.load(NETWORK)                                 # now both are loaded
 
-Triton's own lease, which a frontend holds, inherits the share at the end of the block: from then on
-that frontend answers for both, as long as both are loaded, and gives back what is not (why:
-docs/decisions/second-share.md). Where the block fails, the share is given back at once; where this
-process is killed, it ends by itself within a time to live.
+At the end of the block, Triton's own lease, which a frontend holds, inherits the share. From then
+on that frontend answers for both versions as long as both are loaded, and gives back what is not
+(docs/decisions/second-share.md). If the block fails, the share is given back at once. If this
+process is killed, the share ends by itself within one time to live.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OWNER: Final = "imajin-aesthetic"  # as in the frontends' claims: a lease is in
 
 @dataclass(frozen=True)
 class LedgerSettings:
-    """Who gives the GPU's memory out, as the frontends are told."""
+    """Who gives out the GPU's memory, as the frontends are told."""
 
     url: str = field(repr=False)
     gpu: str
@@ -41,14 +41,14 @@ class LedgerSettings:
     wait_s: float
     options: LedgerOptions
     each_mb: int | None = None
-    """What the operator says that a version takes, in the place of its manifest."""
+    """What a version takes by the operator's word, instead of its manifest's."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LedgerSettings | None:
-        """Read the variables of the frontend; None: the GPU is not shared.
+        """Read the variables of the frontend; return None if the GPU is not shared.
 
         Raises:
-            NoSecondShare: they cannot be meant, or name a coordinator that this command cannot ask.
+            NoSecondShare: they make no sense, or name a coordinator that this command cannot ask.
         """
         if environment.get("AESTHETIC_GPU_LEDGER"):
             raise NoSecondShare("another coordinator gives the GPU's memory out: use --replace")
@@ -77,7 +77,7 @@ def second_share(settings: LedgerSettings | None, *, server_id: str, directory: 
     """Hold memory for a version that is loaded beside another.
 
     Args:
-        settings: of the ledger; None: the GPU is not shared, and nobody is asked.
+        settings: of the ledger; None if the GPU is not shared, and nobody is asked.
         server_id: Triton's `--id`, which is the id of its lease.
         directory: of the version that is loaded.
 
@@ -88,8 +88,8 @@ def second_share(settings: LedgerSettings | None, *, server_id: str, directory: 
     if settings is None:
         yield
         return
-    # By its name a share beside Triton's own lease, which it does not ask to yield; and another one
-    # after a command that was killed, whose share has yet to end.
+    # The name tells that this is a share beside Triton's own lease, which it does not ask to yield.
+    # After a killed command, whose share has yet to end, the name is another one.
     lease_id = f"{server_id}/{directory.name}-{uuid.uuid4().hex[:8]}"
     vram_mb = settings.each_mb or manifest.read(directory).claimed_mb
     with _background_loop() as run:

@@ -1,7 +1,8 @@
-"""A deployment -> Triton's configuration of the network and of the ensemble, `configs/served.pbtxt`.
+"""A deployment -> Triton's configurations of network and ensemble, `configs/served.pbtxt`.
 
-Made of the tracked `config.pbtxt`, which never changes: of the network, which versions are loaded and where
-they run; of the ensemble, which of them it scores with. All else stays as it is there.
+They are made from the tracked `config.pbtxt`, which never changes. In the network's, the versions
+to load and the device are set. In the ensemble's, the version that it scores with is set.
+Everything else stays as it is there.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ DEVICES: Final = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 
 
 def network_config(repository: Path, deployment: Deployment, loaded: Iterable[int]) -> str:
-    """Render the network's configuration that has Triton load these versions, and no others.
+    """Render the network's configuration with which Triton loads these versions and no others.
 
     Raises:
-        RegistryError: the tracked configuration is missing or none, or there is no such device.
+        RegistryError: the tracked configuration is missing or damaged, or there is no such device.
     """
     config = _network(repository, deployment)
     config.version_policy.Clear()
@@ -40,7 +41,7 @@ def network_settings(repository: Path, deployment: Deployment) -> dict[str, Any]
     """Return the network's configuration as Triton hands it to a `model.py`.
 
     Raises:
-        RegistryError: as above.
+        RegistryError: as in `network_config`.
     """
     settings: dict[str, Any] = json_format.MessageToDict(
         _network(repository, deployment), preserving_proto_field_name=True
@@ -49,10 +50,10 @@ def network_settings(repository: Path, deployment: Deployment) -> dict[str, Any]
 
 
 def ensemble_config(repository: Path, deployment: Deployment) -> str:
-    """Render the ensemble's configuration that scores with the stable version.
+    """Render the ensemble's configuration, which scores with the stable version.
 
     Raises:
-        RegistryError: the tracked configuration is missing or none.
+        RegistryError: the tracked configuration is missing or damaged.
     """
     config = _tracked(repository, ENSEMBLE)
     for step in config.ensemble_scheduling.step:

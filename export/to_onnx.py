@@ -1,7 +1,6 @@
 """The network -> an ONNX graph with dynamic batch and prompt length, weights beside it.
 
-The names of the example inputs' keys are the graph's input names, so that the contract is written
-once.
+The keys of the example inputs are the graph's input names, so the contract is written once.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
     from reward.network import RewardNetwork
 
 OPSET: Final = 20
-"""The first with a Gelu operator, so that the graph keeps it whole."""
+"""The first opset with a Gelu operator, so that Gelu stays one node of the graph."""
 
 
 def to_onnx(network: RewardNetwork, directory: Path) -> Path:
-    """Export to `directory`: `network.onnx` and `network.onnx.data`; return the former.
+    """Export to `directory`: `network.onnx` and `network.onnx.data`; return the path of the former.
 
-    Batch 1..64 and prompt length 2..35 stay dynamic; PIXELS are uint8 and normalised in the graph.
+    Batch 1..64 and prompt length 2..35 stay dynamic. PIXELS are uint8 and normalised in the graph.
     """
     path = directory / GRAPH_FILE_NAME
-    # Examples of 2: the exporter takes a size of 1 for a constant.
+    # The examples have size 2, because the exporter takes a size of 1 for a constant.
     inputs = {
         PIXELS.name: torch.zeros(2, *PIXELS.shape, dtype=torch.uint8),
         INPUT_IDS.name: torch.zeros(2, 7, dtype=torch.int64),
@@ -60,10 +59,10 @@ def to_onnx(network: RewardNetwork, directory: Path) -> Path:
 
 
 def _strip(path: Path) -> None:
-    """Name each node after its layer, and remove what else the exporter notes beside the graph.
+    """Name each node after its layer, and remove what the exporter writes beside the graph.
 
-    Its intermediate shapes hinder onnxruntime's quantiser, and its stack traces name the paths of
-    the machine that exported.
+    Its intermediate shapes hinder onnxruntime's quantiser. Its stack traces name paths of the
+    machine that exported.
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph

@@ -1,7 +1,7 @@
-"""Does a version load and score, in a process of its own, beside the one that is served?
+"""Whether a version loads and scores, tried in a process of its own beside the served one.
 
-Its `model.py` is run there as Triton would run it. Whatever happens to that process, a crash or an end
-without memory, happens to nothing else.
+Its `model.py` runs there as Triton would run it. If that process crashes or runs out of memory,
+nothing else does.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def trial(directory: Path, config: dict[str, Any], *, timeout_s: float) -> list[
     Args:
         directory: of the version.
         config: Triton's configuration of the network.
-        timeout_s: for all of it.
+        timeout_s: for the whole trial.
 
     Raises:
-        Refused: it does not load, does not answer, or its scores are no numbers.
+        Refused: it does not load, does not answer, or its scores are not numbers.
     """
     command = [sys.executable, "-m", "export.trial_process", str(directory.resolve())]
     try:

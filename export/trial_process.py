@@ -1,7 +1,9 @@
-"""`python -m export.trial_process DIRECTORY < config.json`: one version, loaded and asked as Triton would.
+"""Load one version and ask it as Triton would.
 
-`triton_python_backend_utils` exists only inside Triton. What takes its place here has what a `model.py` needs
-of it: tensors, responses, errors and the log.
+    python -m export.trial_process DIRECTORY < config.json
+
+`triton_python_backend_utils` exists only inside Triton. The stand-in here has what a `model.py`
+needs of it: tensors, responses, errors and the log.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _NICENESS: Final = 10  # the version that is served goes first
 
 
 def main(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores of the fixed questions, or the error that loading or scoring them gave."""
+    """Return the scores of the fixed questions, or the error of loading or scoring."""
     sys.modules["triton_python_backend_utils"] = _stand_in()
     try:
         return {"scores": _score(directory, config)}
@@ -95,7 +97,7 @@ _log: list[str] = []
 
 
 def _note(text: str) -> None:
-    """Keep the last line of what a model logs: of a traceback, the error."""
+    """Keep the last line that a model logs; for a traceback that is the error."""
     _log.append(text.strip().splitlines()[-1])
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full and a folder that is not ours, said in one line."""
+"""A full disk, or a folder that is not ours to write, told in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Translate what the system refuses while something is written under a directory.
+    """Translate the system's refusals while something is written under a directory.
 
     Raises:
         CannotWrite: the disk is full, or the folder is not ours to write.

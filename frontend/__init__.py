@@ -1,4 +1,4 @@
-"""The REST door on port 8006; `python -m frontend`.
+"""The REST API on port 8006; `python -m frontend`.
 
-docs/architecture.md tells a request's way through it.
+docs/architecture.md describes a request's way through it.
 """

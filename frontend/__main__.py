@@ -1,4 +1,4 @@
-"""`python -m frontend`: serve the REST door; configured by AESTHETIC_* alone.
+"""`python -m frontend`: serve the REST API, configured only by AESTHETIC_* variables.
 
 `python -m frontend hash-key NAME` makes the line of an API key for AESTHETIC_API_KEYS_FILE.
 """
@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> int:
 
 def serve() -> int:
     """Serve until SIGINT or SIGTERM; running requests are finished within the grace period."""
-    # uvicorn raises the signal once more when it is done: this is the status that is left then.
+    # uvicorn raises the signal once more when it is done. This handler makes the exit status 0
+    # then.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     logs.let_lines_be_lost()
@@ -60,7 +61,7 @@ def serve() -> int:
 
 
 def hash_key(name: str) -> int:
-    """Write the line of a key read from standard input; at a terminal, of a new one."""
+    """Write the line of the key on standard input; at a terminal, of a new key."""
     if sys.stdin.isatty():
         key = secrets.token_urlsafe(32)
         print(f"key, shown only now: {key}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The application: settings -> FastAPI, with everything it holds open for its lifetime."""
+"""The application: settings -> FastAPI, with all parts that it opens and closes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CORS_HEADERS: Final = ["Authorization", "Content-Type", "X-API-Key", "X-Request
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; its lifespan opens the pools and closes them.
+    """Build the application; at its start it opens the pools, at its end it closes them.
 
     Raises:
         KeysInvalid: the file of API keys cannot be read.
@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.docs:
         add_docs(app)
     app.add_exception_handler(HTTPException, on_http_exception)
-    # The last one added is the outermost.
+    # The layer that is added last is the outermost.
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(RequestLimitsMiddleware, limits=limits, keys=keys)
     if settings.cors_origins:
@@ -147,7 +147,7 @@ async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack:
 async def _open_keeper(
     settings: Settings, metrics: Metrics, client: TritonClient, stack: AsyncExitStack
 ) -> Keeper | None:
-    """Take part in the sharing of the GPU, where a ledger is named."""
+    """Take part in sharing the GPU, if a ledger is named."""
     if settings.gpu_ledger is not None:
         ledger: GpuLedger = load_ledger(settings.gpu_ledger, settings.gpu)
     elif settings.redis_url is not None:

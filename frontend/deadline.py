@@ -1,4 +1,4 @@
-"""The one time limit of a request, carried through fetch, decode, queue and Triton."""
+"""The one time limit of a request, used for fetching, decoding, queueing and Triton."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Deadline:
         return remaining_s
 
     def timeout(self) -> asyncio.Timeout:
-        """Bound a block of code; what outlasts the deadline ends in a TimeoutError.
+        """Bound a block of code; if it outlasts the deadline it ends with a TimeoutError.
 
         Raises:
             DeadlineExceeded: it has passed already.

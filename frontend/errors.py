@@ -1,15 +1,15 @@
-"""The root of every error that a caller may learn of; it knows nothing of HTTP.
+"""The root of every error that a caller may learn of; it knows nothing about HTTP.
 
-Each package has a tree of its own below it: `images.errors`, `triton.errors`, `gpu.errors`,
-`scoring.errors`, `http.errors`; that the deadline passed is one error for all of them.
-`frontend/http/problem.py` gives each its status and code.
+Each package has its own tree below this root: `images.errors`, `triton.errors`, `gpu.errors`,
+`scoring.errors`, `http.errors`. All of them share one error for a passed deadline.
+`frontend/http/problem.py` gives each error its status and code.
 """
 
 from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """`detail` is for the caller; `internal` is for the log alone.
+    """`detail` is for the caller; `internal` is only for the log.
 
     `retry_after_s` says when it makes sense to come back; a class may have its own default.
     """

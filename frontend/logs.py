@@ -1,4 +1,4 @@
-"""Structured logs: one line of JSON each, with no image, no prompt and no secret in it."""
+"""Structured logs: one line of JSON each, without images, prompts or secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOGGER: Final = logging.getLogger("imajin_aesthetic.requests")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; `extra={"fields": {...}}` adds members."""
+    """Write a record as one line of JSON; `extra={"fields": {...}}` adds members."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
@@ -34,17 +34,18 @@ class JsonFormatter(logging.Formatter):
 
 
 def _redacted(value: object) -> object:
-    """Take user names, passwords and queries out of URLs: an error's text may quote one."""
+    """Remove user names, passwords and queries from URLs: the text of an error may quote one."""
     if not isinstance(value, str):
         return value
     return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1…@", value))
 
 
 def let_lines_be_lost() -> None:
-    """Write standard error unbuffered: a line that a full disk or a closed pipe refuses is just lost.
+    """Write standard error unbuffered, so that a line that cannot be written is just lost.
 
-    A buffer keeps it and fails again at the next flush; multiprocessing flushes before it starts a
-    worker. So is a line that a pipe or a paused terminal does not take at once: nobody waits for it.
+    A full disk or a closed pipe refuses a line. A buffer would keep it and fail again at the next
+    flush, and multiprocessing flushes before it starts a worker. A line that a pipe or a paused
+    terminal does not take at once is lost as well: nobody waits for it.
     """
     raw = _Lossy(sys.stderr.fileno(), "w", closefd=False)
     sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)
@@ -73,7 +74,7 @@ def configure() -> None:
 
 
 def log_request(**fields: object) -> None:
-    """Write the one line of a request; an error's internal side appears here and nowhere else."""
+    """Write the log line of a request; only here does an error's internal side appear."""
     kept = {name: value for name, value in fields.items() if value is not None}
     status = fields["status"]
     failed = isinstance(status, int) and status >= 500

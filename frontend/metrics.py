@@ -22,7 +22,7 @@ _MAX_VERSIONS = 16
 
 
 class Metrics:
-    """One registry for each application, so that two in one process do not meet."""
+    """One registry for each application, so that two in one process do not mix."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -88,7 +88,7 @@ class Metrics:
         self._by_version += [self.shadow_images, self.shadow_difference]
 
     def label(self, version: str) -> str:
-        """Return a version's label; the series of the version that came first make room for it."""
+        """Return a version's label; if there are too many, the series of the oldest version go."""
         if version not in self._versions:
             self._versions[version] = None
             if len(self._versions) > _MAX_VERSIONS:

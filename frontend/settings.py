@@ -29,9 +29,9 @@ def _read_priority(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """What an operator can choose; every field is `AESTHETIC_` and its name in capitals.
+    """The operator's choices; each variable is `AESTHETIC_` and the field's name in capitals.
 
-    What is empty counts as not set: compose files pass it on like that.
+    An empty variable counts as not set, because compose files pass empty ones on.
     """
 
     model_config = SettingsConfigDict(
@@ -43,40 +43,47 @@ class Settings(BaseSettings):
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
     api_keys_file: Path | None = None
-    """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it all is open."""
+    """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it no key is
+    needed.
+    """
     cors_origins: str = ""
     """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
     """How long running requests may take after SIGTERM; closing takes at most 15 s more."""
 
     triton_url: str = "127.0.0.1:8000"
-    """`host:port` of Triton's HTTP door."""
+    """`host:port` of Triton's HTTP API."""
     model_repository: Path = Path("model_repository")
-    """What is served, and the versions' manifests; the same repository that Triton serves."""
+    """The repository that Triton serves; the deployment and the manifests are read from it."""
 
     triton_admin_key: SecretStr | None = None
-    """Value of the header `triton-admin-key`, where Triton's administration is shut by it."""
+    """Value of the header `triton-admin-key`, if Triton's administration needs it."""
 
     redis_url: SecretStr | None = None
-    """Of model-boss's ledger; without it the GPU is not shared and the model stays loaded."""
+    """The URL of model-boss's ledger; without it the GPU is not shared, and the model stays loaded.
+    """
     gpu: str = Field(default_factory=lambda: f"{socket.gethostname()}:0")
     """The ledger's name for the GPU: the device's UUID, or `host:index`."""
     gpu_ledger: str | None = None
-    """`package.module:factory` of another coordinator, in the place of model-boss."""
+    """`package.module:factory` of another coordinator, instead of model-boss."""
     gpu_priority: Annotated[int, BeforeValidator(_read_priority)] = Field(
         int(Priority.NORMAL), ge=0, le=MAX_PRIORITY
     )
-    """Of this service's claim: urgent, high, normal, low, batch, or 0 to 1000, the most urgent."""
+    """The priority of this service's claim: urgent, high, normal, low, batch, or 0 to 1000 (most
+    urgent).
+    """
     vram_mb: int | None = Field(None, ge=1, le=MAX_MB)
-    """What the model may use; by default what its manifest measured, or 2048 where none was."""
+    """The memory that the model may use; by default the manifest's measurement, else 2048."""
     gpu_wait_s: float = Field(30.0, gt=0)
-    """How long a request waits for the model to be loaded; then it is 503 gpu_unavailable."""
+    """How long a request waits for the model; after that the answer is 503 gpu_unavailable."""
     gpu_load_timeout_s: float = Field(300.0, gt=0)
-    """How long Triton may take to load the model, or to unload it."""
+    """How long Triton may take to load or unload the model."""
     idle_release_s: float = Field(300.0, ge=0)
-    """The memory is given back after so long without a request; 0: never."""
+    """The memory is given back after this long without a request; 0 means never."""
     gpu_on_outage: OnOutage = OnOutage.FAIL_CLOSED
-    """Redis away for as long as the lease lasts: `fail_closed` unloads, `fail_open` goes on."""
+    """If Redis is away for as long as the lease lasts, `fail_closed` unloads, and `fail_open` goes
+    on.
+    """
     model_boss_prefix: str = "model-boss"
     model_boss_ttl_s: float = Field(15.0, ge=1, le=MAX_TTL_S)
     """Time to live of a lease; the same for every client of the ledger."""
@@ -85,29 +92,31 @@ class Settings(BaseSettings):
     max_pixels: int = Field(MAX_PIXELS, gt=0)
     max_body_bytes: int = Field(64 * 2**20, gt=0)
     max_buffered_bytes: int = Field(256 * 2**20, gt=0)
-    """Bodies held at one moment, all together; beyond them the answer is 429."""
+    """The size of all bodies held at one moment; beyond it the answer is 429."""
     max_candidates: int = Field(10, ge=1, le=64)
-    decode_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1)
+    decode_workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 1)), ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
 
     request_timeout_s: float = Field(60.0, gt=0)
-    """Deadline of a request that names none in X-Request-Timeout-Ms."""
+    """The deadline of a request without X-Request-Timeout-Ms."""
     max_request_timeout_s: float = Field(300.0, gt=0)
     max_concurrency: int = Field(32, ge=1)
-    """Images in work at once; a batch counts as many as it has candidates."""
+    """The images in work at once; a batch counts for each of its candidates."""
     max_queue: int = Field(128, ge=0)
-    """Images that wait for admission; beyond them the answer is 429."""
+    """The images that may wait for admission; beyond them the answer is 429."""
     max_cache_bytes: int = Field(8 * 2**20, ge=0)
     """Memory for scores that were given already; 0 turns the cache off."""
 
     fetch: Mode = "public"
     """Which URLs are fetched: `off`, `allowlist`, or `public` plus the allowlist."""
     fetch_allow: str = ""
-    """Comma-separated host names, `host:port` and CIDRs that may be fetched though not public."""
+    """Comma-separated host names, `host:port` and CIDRs that may be fetched though they are not
+    public.
+    """
     fetch_timeout_s: float = Field(10.0, gt=0)
 
     log_prompts: bool = False
-    """Whether a request's line in the log has its prompt."""
+    """Whether the log line of a request has its prompt."""
 
     def origins(self) -> list[str]:
         """Return `cors_origins` one by one."""

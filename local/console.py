@@ -1,4 +1,4 @@
-"""What the person at the terminal is told. Where nothing can be written, nothing ends for it."""
+"""What the person at the terminal is told; a message that cannot be written ends nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 _PATIENCE_S: Final = 1.0
-"""For a reader who stands still; then the line is lost."""
+"""How long a reader may stand still; after that the line is lost."""
 
 
 def say(text: str) -> None:
@@ -22,14 +22,15 @@ def complain(text: str) -> None:
 
 
 def have_all_descriptors() -> None:
-    """Open to nowhere what this process was started without; another file would get its place."""
+    """Open to nowhere the standard streams that this process lacks; files would get their place."""
     while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(lowest, True)
     os.close(lowest)
 
 
 def _write(descriptor: int, text: str) -> None:
-    # Not by Python's own streams: they keep what could not be written, and fail with it again.
+    # Python's own streams are not used: they keep what could not be written, and fail with it
+    # again.
     with suppress(OSError):  # a closed pipe, a full disk: the next line is tried again
         if select.select([], [descriptor], [], _PATIENCE_S)[1]:
             os.write(descriptor, f"{text}\n".encode(errors="replace"))

@@ -1,14 +1,17 @@
-"""`python -m local.hidden_arguments PROGRAM …`: become a program whose secret arguments stay secret.
+"""Become a program whose secret arguments stay secret.
 
-Every user of a machine can read every command line in /proc, but the environment of a process only who
-runs it. So a secret argument is given in the environment, and `env:NAME` takes its place:
+    python -m local.hidden_arguments PROGRAM …
+
+Every user of a machine can read every command line in /proc, but a process's environment can only
+be read by its own user. So a secret argument is given in the environment, with `env:NAME` in its
+place:
 
     this process    starts a helper, and waits until it has attached to this process (ptrace)
     this process    executes the program; the kernel stops it before its first instruction
-    the helper      turns the pointer to `env:NAME` to the value in the environment, lets go, and ends
+    the helper      makes the pointer to `env:NAME` point to the value, lets go, and ends
 
-The value is never on the command line. Where the system lets nobody attach, the program is started all
-the same, with the value there for everybody to read.
+The value is never on the command line. If the system lets nobody attach, the program is started all
+the same; then everybody can read the value on its command line.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Final, NoReturn
 _MARK: Final = "env:"
 _POINTER: Final = struct.Struct("@P")
 
-# Of ptrace and prctl, by their manual pages.
+# Constants of ptrace and prctl, from their manual pages.
 _CONTINUE, _DETACH, _SEIZE = 7, 17, 0x4206
 _TRACE_EXEC: Final = 0x10
 _EXEC_STOP: Final = signal.SIGTRAP | (4 << 8)
@@ -36,7 +39,7 @@ _LIBC.ptrace.restype = ctypes.c_long
 
 
 def hide(command: list[str], secret: str) -> tuple[list[str], dict[str, str]]:
-    """Return a command without the secret that becomes `command`, and the environment it needs."""
+    """Return a command without secrets that turns into `command`, and the environment for it."""
     hidden = {f"HIDDEN_{index}": argument for index, argument in enumerate(command) if secret in argument}
     places = {argument: f"{_MARK}{name}" for name, argument in hidden.items()}
     shown = [places.get(argument, argument) for argument in command]
@@ -88,9 +91,9 @@ def _help(program: int, asker: socket.socket) -> None:
 
 
 def _turn_pointers(program: int) -> None:
-    """Have each argument `env:NAME` point to what stands in the environment behind `NAME=`."""
-    # proc_pid_stat(5): where the stack began, at the number of arguments and the pointers to them,
-    # and where the arguments and the environment lie
+    """Make each argument `env:NAME` point to the text in the environment behind `NAME=`."""
+    # By proc_pid_stat(5), these say where the stack began, with the number of arguments and the
+    # pointers to them, and where arguments and environment are.
     fields = Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()
     stack, arguments, arguments_end, environment, environment_end = (
         int(fields[number - 3]) for number in (28, 48, 49, 50, 51)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def http_call(url: str, body: str | None = None, *, timeout_s: float) -> tuple[int, bytes]:
-    """Get, or post JSON; return status and body, or 0 and nothing where no whole answer came."""
+    """Get, or post JSON; return status and body, or 0 and nothing if no whole answer came."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=timeout_s)
     try:

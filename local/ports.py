@@ -8,13 +8,13 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-# Below those that systems give to whoever wants any (on Linux from 32768 on): there, a connection
-# of somebody else may take a port that was found free before it is used.
+# These are below the ports that systems give to any connection (on Linux from 32768 on). There,
+# another connection could take a free port before it is used.
 _RANGE: Final = range(10_000, 20_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Find as many free ports of 127.0.0.1; all different, free at the time.
+    """Find this many free ports of 127.0.0.1, all different.
 
     Raises:
         OSError: there are not so many.

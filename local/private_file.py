@@ -1,4 +1,4 @@
-"""Files with a secret in them."""
+"""Files that hold a secret."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put a file in its place, whole, that its owner alone can read, whatever lay there before.
+    """Replace a file as a whole by one that only its owner can read, whatever lay there before.
 
     Raises:
-        OSError: it cannot be written; what lay there stays.
+        OSError: it cannot be written; the old file stays.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)

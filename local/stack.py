@@ -1,4 +1,4 @@
-"""Triton and the frontend, with a ledger of GPU memory if asked for: from start to orderly end."""
+"""Triton and the frontend, with a ledger of GPU memory if asked for, from start to orderly end."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.2
 _ANSWER_TIMEOUT_S: Final = 10.0
 _HARMLESS: Final = "CudaDriverHelper has not been initialized"
-"""Triton's error on every machine without a GPU driver; it goes on."""
+"""The error of Triton on every machine without a GPU driver; Triton goes on all the same."""
 
 _OF_TRITON: Final = re.compile(r"[IWEF]\d{4} |[|+]")
-"""What Triton's own lines begin with: the level and the date, or the frame of a table."""
+"""The beginning of Triton's own lines: level and date, or the frame of a table."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,26 @@ class StackSettings:
 
     repository: Path
     directory: Path
-    """For logs and the composed backend directory."""
+    """The directory for logs and for the composed backend directory."""
     host: str = LOOPBACK
     port: int = 8006
     triton: Ports = field(default_factory=Ports)
     triton_host: str = LOOPBACK
-    """Of Triton's gRPC door, which has no keys; its others stay on this machine."""
+    """The address of Triton's gRPC, which has no keys; Triton's other ports stay on this machine.
+    """
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
-    """So long the service may be unready before the process that fails is started again."""
+    """How long the service may be unready before the process that fails is restarted."""
     frontend_log: Path | None = None
-    """None leaves it on standard error."""
+    """None means standard error."""
     ledger: LedgerSettings | None = None
-    """Of a Redis to be started; the frontend then shares the GPU through it."""
+    """Settings of a Redis to be started, through which the frontend then shares the GPU."""
     redis_url: str | None = None
-    """Of a ledger that is there already, where none is started; None: the GPU is not shared."""
+    """The URL of a ledger that exists already, if none is started; None means no sharing."""
 
 
 class Stack:
-    """One Triton, one frontend, and one Redis if asked for, supervised."""
+    """One supervised Triton and frontend, and one Redis if asked for."""
 
     def __init__(self, settings: StackSettings) -> None:
         self.settings = settings
@@ -77,6 +78,7 @@ class Stack:
         reachable = _reachable(settings.host)
         self.url = f"http://{reachable}:{settings.port}"
         self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
+        self.triton_grpc_url = f"{_reachable(settings.triton_host)}:{settings.triton.grpc}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
         self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
         self.ledger: OwnLedger | None = None
@@ -88,7 +90,7 @@ class Stack:
         self._triton_log = settings.directory / "triton.log"
         self.triton = self._make_triton()
         self.frontend = self._make_frontend()
-        # In the order of their start; each needs the earlier ones until it has ended.
+        # In the order in which they start. Each needs the earlier ones until it has ended.
         self._parts = [*([self.ledger.redis] if self.ledger else []), self.triton, self.frontend]
 
     async def run(self) -> None:
@@ -100,7 +102,7 @@ class Stack:
         this = asyncio.current_task()
         assert this is not None
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Only once: the end itself is not to be interrupted.
+            # Only the first signal counts: the end itself must not be interrupted.
             asyncio.get_running_loop().add_signal_handler(number, lambda: this.cancelling() or this.cancel())
         with suppress(asyncio.CancelledError):
             async with self.running(), asyncio.TaskGroup() as group:
@@ -124,14 +126,14 @@ class Stack:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have all running for a block, which begins when the frontend is ready; then end all.
+        """Have all running while the block runs; the block begins when the frontend is ready.
 
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
         """
         _check_published(self.settings.repository)
         _check_ports(self.settings)
-        # Of a stack that was killed: nobody listens on its ports.
+        # These are left from a stack that was killed: nobody listens on its ports.
         tritonserver.remove_regions(self.server_id)
         tritonserver.check_shared_memory()
         compile_models(self.settings.repository)
@@ -148,9 +150,10 @@ class Stack:
 
     @contextmanager
     def _note(self) -> Iterator[None]:
-        """Say for a block where Triton is, for `python -m export promote` of the same user."""
+        """Note where Triton is while the block runs, for this user's `python -m export promote`."""
         path = deployment.running_path(self.settings.repository)
         note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
+        note["triton_grpc_url"] = self.triton_grpc_url
         note["environment"] = {**_of_the_ledger(os.environ), **self._sharing}
         try:
             path.parent.mkdir(exist_ok=True)
@@ -168,7 +171,7 @@ class Stack:
 
     @property
     def _sharing(self) -> dict[str, str]:
-        """What the frontend is told of who gives the GPU's memory out; a promotion asks there, too."""
+        """Who gives out the GPU's memory, as the frontend is told; promotions need this, too."""
         told = {} if self._redis_url is None else {"AESTHETIC_REDIS_URL": self._redis_url}
         return told if self.ledger is None else {**told, "AESTHETIC_GPU": self.ledger.gpu}
 
@@ -205,7 +208,7 @@ class Stack:
         if self._redis_url is not None:
             environment |= {**self._sharing, "AESTHETIC_TRITON_ADMIN_KEY": self._admin_key}
         command = [sys.executable, "-m", "frontend"]
-        # Ready means that an image of one pixel was scored, or, on a shared GPU, that a first
+        # "Ready" means that an image of one pixel was scored. On a shared GPU it means that a first
         # request would have the model loaded.
         is_ready = partial(_is_200, f"{self.url}/health/ready")
         return Supervised("the frontend", command, environment, settings.frontend_log, is_ready=is_ready)
@@ -225,9 +228,9 @@ class Stack:
                 )
 
     def _addresses(self) -> Iterator[str]:
-        grpc, ports = _reachable(self.settings.triton_host), self.settings.triton
+        metrics = f"{LOOPBACK}:{self.settings.triton.metrics}"
         yield f"REST      {self.url}  (documentation: /docs)"
-        yield f"Triton    http://{self.triton_url}, gRPC {grpc}:{ports.grpc}, metrics {LOOPBACK}:{ports.metrics}"
+        yield f"Triton    http://{self.triton_url}, gRPC {self.triton_grpc_url}, metrics {metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
             yield f"Ledger    redis://{self.ledger.address}, with its password in {file}"
@@ -253,10 +256,10 @@ def compile_models(repository: Path) -> None:
     """Write the bytecode of every version's `model.py` before Triton loads it.
 
     Otherwise Python writes it while Triton loads the model for the first time. To Triton 2.51 that
-    is a change of the model: the next call to load it would load it anew beside the first, in twice
-    the memory.
+    is a change of the model. The next load would then load it anew beside the first, in twice the
+    memory.
     """
-    # Where it may not write, Triton may not either.
+    # If it may not write here, Triton may not, either.
     compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
@@ -293,7 +296,7 @@ def _check_ports(settings: StackSettings) -> None:
 
 
 def _reachable(host: str) -> str:
-    """Where a server that listens on `host` is reached from this machine."""
+    """Return the address by which this machine reaches a server that listens on `host`."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"[{host}]" if ":" in host else host
 
@@ -320,12 +323,12 @@ def _reason(log: Path | None) -> str:
     others = [line for line in lines if not _OF_TRITON.match(line)]
     line = (not_loaded[:1] or errors[-1:] or others[-1:] or ["it gave no reason"])[0]
     message = line.split("] ", 1)[-1].strip('" ')
-    # Triton writes line ends as "\\n"; what follows this one is a traceback.
+    # Triton writes line ends as "\\n"; a traceback follows this one.
     message = message.partition(r"\n\nAt:")[0]
     return f"{message} (log: {log})"
 
 
 def _of_the_ledger(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the frontend that say how it shares a GPU."""
+    """Return the frontend's variables that say how it shares a GPU."""
     prefixes = ("AESTHETIC_REDIS_URL", "AESTHETIC_GPU", "AESTHETIC_VRAM_MB", "AESTHETIC_MODEL_BOSS")
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}

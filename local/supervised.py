@@ -1,4 +1,4 @@
-"""A child process that is kept alive: restarted with back-off when it dies, stopped whole."""
+"""A child process that is kept alive: restarted with growing pauses, and stopped as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STOP_GRACE_S: Final = 40.0
-"""More than the frontend takes at most: its grace for running requests, and its closing."""
+"""Longer than the frontend may take for its running requests and for its closing."""
 _FIRST_DELAY_S: Final = 0.5
 _MAX_DELAY_S: Final = 30.0
 _HEALTHY_AFTER_S: Final = 60.0
@@ -30,9 +30,9 @@ class Supervised:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    """Beside this process's own."""
+    """In addition to this process's own."""
     log: Path | None
-    """None: where this process writes."""
+    """None means where this process writes."""
     is_ready: Callable[[], Awaitable[bool]]
     clean_up: Callable[[], None] = lambda: None
     """Called whenever the process has ended."""
@@ -46,11 +46,11 @@ class Supervised:
 
     @property
     def exit_status(self) -> int | None:
-        """Return how the process ended, None while it runs."""
+        """Return how the process ended; return None while it runs."""
         return None if self._process is None else self._process.returncode
 
     async def start(self) -> None:
-        """Start the process; at the first time with an empty log."""
+        """Start the process; the first start empties its log."""
         if self.log is not None and not self.started_s:
             self.log.unlink(missing_ok=True)
         with nullcontext() if self.log is None else self.log.open("ab") as output:
@@ -81,7 +81,7 @@ class Supervised:
             await self.start()
 
     async def stop(self) -> None:
-        """End the process and everything that it started; by force after a grace period."""
+        """End the process and everything it started, by force after a grace period."""
         if self._process is None:
             return
         try:
@@ -94,7 +94,7 @@ class Supervised:
             self._end_group()
 
     def kill(self) -> None:
-        """End the process and everything that it started by force; `keep_alive` starts it again."""
+        """End the process and everything it started by force; `keep_alive` starts it again."""
         if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ async def keep_running(
     *,
     pause_s: float = 1.0,
 ) -> None:
-    """Run what never ends, until cancelled: if it ends all the same, say so, and run it again."""
+    """Run something that never ends, until cancelled; if it ends, say so and run it again."""
     while True:
         try:
             await work()
@@ -124,5 +124,5 @@ async def keep_running(
 
 
 def _end_with_parent() -> None:
-    # Should the supervisor itself be killed outright, the kernel ends its children (prctl(2)).
+    # If the supervisor itself is killed, the kernel ends its children (prctl(2)).
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

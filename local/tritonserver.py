@@ -1,7 +1,7 @@
 """Where a tritonserver is, and how it is started for this service.
 
-The `nvidia-pytriton` wheel carries the real server for Linux without containers; only its binary
-and its Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is
+The `nvidia-pytriton` wheel has the real server for Linux without containers. Only its binary and
+its Python backend are used, not PyTriton's API. Without the wheel, a `tritonserver` on PATH is
 taken.
 """
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from reward.contract import ModelSpec
 
-# Loading a model runs its code, and shared memory is another way into the process: only who knows
-# the administration key may. Statistics, metadata and inference stay open.
+# Loading a model runs its code, and shared memory is another way into the process. Both need the
+# administration key. Statistics, metadata and inference stay open.
 LOOPBACK: Final = "127.0.0.1"
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
 ADMIN_HEADER: Final = "triton-admin-key"
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux has it, whatever TMPDIR says
 SHARED_MEMORY_MIN_MIB: Final = 32
-"""Each Python process of Triton's takes 1 MiB of it at its start, and more for what it is sent."""
+"""Each Python process of Triton takes 1 MiB of it at its start, and more for what it is sent."""
 
 _NOT_LOADED: Final = 127
-"""The dynamic loader's exit status where a library is missing."""
+"""The exit status of the dynamic loader if a library is missing."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class TritonServer:
 
     binary: Path
     backends: Path | None = None
-    """Backend directory to name; None leaves the server's own."""
+    """The backend directory to name; None means the server's own."""
     environment: dict[str, str] = field(default_factory=dict)
-    """To be added to the server's environment."""
+    """Variables to be added to the server's environment."""
 
     def command(
         self,
@@ -72,7 +72,8 @@ class TritonServer:
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
-        Of its doors gRPC alone listens on `host`: a request over HTTP can crash 2.51. Who sends `admin_key` may load and unload. The lease of GPU memory is under `server_id`.
+        Only gRPC listens on `host`, because a request over HTTP can crash 2.51. Whoever sends
+        `admin_key` may load and unload. The lease of GPU memory has the id `server_id`.
         """
         options = {
             "id": server_id,
@@ -103,7 +104,7 @@ def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
     Raises:
         LocalError: there is none, or its Python backend does not start with this Python.
     """
-    # The Python backend's stub takes its packages from the first `python3` on PATH: ours.
+    # The Python backend's stub uses the packages of the first `python3` on PATH, which is ours.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     spec = find_spec(package)
     if spec is not None and spec.origin is not None:
@@ -123,13 +124,13 @@ def region_prefix(server_id: str) -> str:
 
 
 def remove_regions(server_id: str) -> None:
-    """Give back the shared memory of a server that has ended: a killed one leaves it behind."""
+    """Remove the shared memory of a server that has ended: a killed one leaves it behind."""
     for region in SHARED_MEMORY.glob(f"{region_prefix(server_id)}*"):
         region.unlink(missing_ok=True)
 
 
 def check_shared_memory(directory: Path = SHARED_MEMORY, *, min_mib: int = SHARED_MEMORY_MIN_MIB) -> None:
-    """Refuse to go on where Triton's Python processes would fail one after another.
+    """Refuse to go on if Triton's Python processes would fail one after another.
 
     Raises:
         LocalError: too little shared memory is free.
@@ -174,10 +175,10 @@ def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
 
 
 def _for_a_shell(path: Path) -> str:
-    """Return a path that needs no quotes: Triton starts stubs by a line for bash, unquoted.
+    """Return a path that needs no quotes: Triton starts stubs by a line for bash without quotes.
 
     Raises:
-        LocalError: there is a space, or the like, even in the path from the current directory.
+        LocalError: even the path from the current directory has a space or the like.
     """
     for spelling in (str(path), os.path.relpath(path)):
         if shlex.quote(spelling) == spelling:

@@ -1,10 +1,11 @@
-"""What `keep_alive` cannot see: a process that lives and does not work.
+"""What `keep_alive` cannot see: a process that lives but does not work.
 
-A dead Python stub of Triton's is found within seconds. Whatever else keeps the service from scoring
-shows at the frontend's `/health/ready`. Being unready has one clock, whichever parts fail
-meanwhile: the one that fails when the limit is reached is ended. The clock stands still while only
-the ledger of GPU memory is away, which is nobody's fault, and while the part that fails is being
-started.
+A dead Python stub of Triton is found within seconds. Anything else that keeps the service from
+scoring shows in the frontend's `/health/ready`.
+
+There is one clock for being unready, whichever parts fail meanwhile. The part that fails when the
+limit is reached is ended. The clock stands still while only the ledger of GPU memory is away, which
+is nobody's fault, and while the failing part is being started.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
     from local.supervised import Supervised
 
 NOTHING_KNOWN: Final = "nothing is known yet"
-"""What a frontend says of a part before its first look: no word against that part."""
+"""What a frontend says about a part before its first look; it is not held against that part."""
 
 _TIMEOUT_S: Final = 10.0
-"""The frontend answers from memory; on a busy machine, too, that takes no longer."""
+"""The frontend answers from memory, which takes no longer even on a busy machine."""
 _OLDEST_NEWS_S: Final = 15.0
-"""While all is well the frontend looks seldom: so long "ready" may be about a Triton of before."""
+"""While all is well the frontend looks seldom, so for this long "ready" may be about an old Triton.
+"""
 
 _OF_TRITON: Final = frozenset({"triton", "model"})
 _OF_FRONTEND: Final = frozenset({"decode", "frontend"})
 
-# The stub, of whose name the kernel keeps 15 characters, or the shell that could not start it.
+# The stub (the kernel keeps 15 characters of its name), or the shell that could not start it.
 _STUBS: Final = ("triton_python_backend_stub"[:15], "bash")
 
 
@@ -47,10 +49,9 @@ async def watch(
     start_limit_s: float,
     poll_s: float = 1.0,
 ) -> None:
-    """End what does not work, until cancelled: `Supervised.keep_alive` starts it again.
+    """End what does not work, until cancelled; `Supervised.keep_alive` starts it again.
 
-    A process that was started again may take `start_limit_s` until it works. Begun once all have
-    worked.
+    Call it once everything has worked. A restarted process may take `start_limit_s` until it works.
     """
     looked_s = worked_s = time.monotonic()  # what was started before `worked_s` has worked
     unready_s = 0.0
@@ -68,7 +69,7 @@ async def watch(
             continue
         if culprit.started_s > worked_s and looked_s - culprit.started_s < start_limit_s:
             continue
-        # At most what a look takes: this process itself may have been stopped.
+        # Count at most the time that a look takes: this process itself may have been stopped.
         unready_s += min(looked_s - since_s, poll_s + _TIMEOUT_S)
         if unready_s > unready_limit_s:
             report(f"{culprit.name} lives but is not ready after {unready_s:.0f} s: it is ended")
@@ -77,10 +78,11 @@ async def watch(
 
 
 async def has_dead_stub(triton: Supervised, *, pause_s: float) -> bool:
-    """Look twice for a Python process of Triton's that died: Triton 2.51 does not start it again.
+    """Look twice for a dead Python process of Triton, which Triton 2.51 does not start again.
 
-    It runs each Python model in such a process, the stub. When one is dead it says that it is
-    ready, and fails every request. Those that it ends itself it buries: only those that stay count.
+    Triton runs each Python model in such a process, the stub. When one is dead, Triton says that it
+    is ready, and fails every request. Triton removes the stubs that it ends itself, so only those
+    that stay count.
     """
     first = dead_stubs(triton.pid)
     await asyncio.sleep(pause_s)
@@ -88,7 +90,7 @@ async def has_dead_stub(triton: Supervised, *, pause_s: float) -> bool:
 
 
 def dead_stubs(triton: int | None) -> set[int]:
-    """Find the children of a Triton that died and were not waited for: they stay as zombies."""
+    """Find the dead children of a Triton that were not waited for: they stay as zombies."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -102,7 +104,7 @@ def dead_stubs(triton: int | None) -> set[int]:
 
 
 def _failing_parts(status: int, body: bytes) -> frozenset[str]:
-    """Read what keeps the service from being ready: the frontend, where no answer says so."""
+    """Read which parts keep the service from being ready; without an answer it is the frontend."""
     if status == 200:
         return frozenset()
     try:

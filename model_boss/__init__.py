@@ -2,7 +2,7 @@
 
 Read `claim` first, then `ledger` (one method for each script), `tenure` (what a process may rely
 on, and for how long) and `lease` (what a holder uses). The protocol itself is in `scripts/`, for
-every other language too; `docs/model-boss.md` explains it.
+any language; `docs/model-boss.md` explains it.
 """
 
 from model_boss.claim import (

@@ -1,7 +1,8 @@
 """`python -m model_boss status | run | capacity`: the ledger from a shell.
 
-Exit status: that of the command for `run`; else 0, 1 refused, 2 wrong usage, 69 Redis is not there
-(nor was it when the wait of `run` ended), 75 not granted in time.
+The exit status of `run` is that of the command. Otherwise it is 0 for success, 1 for a refusal, 2
+for wrong usage, 69 if Redis is not there (or was not when the wait of `run` ended), and 75 if the
+claim was not granted in time.
 """
 
 from __future__ import annotations

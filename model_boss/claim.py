@@ -14,7 +14,7 @@ MAX_NAME_BYTES: Final = 200
 
 
 class Phase(StrEnum):
-    """Where a lease stands in its life."""
+    """The phases of a lease's life."""
 
     WAITING = "waiting"
     RESERVED = "reserved"
@@ -50,16 +50,16 @@ class WaitReason(StrEnum):
     """Why a claim has to wait."""
 
     GRACE = "grace"
-    """The ledger has just begun: its former holders are given time to come back."""
+    """The ledger has just begun, and its former holders have time to come back."""
     QUEUE = "queue"
-    """Others stand before it."""
+    """Others are before it in the queue."""
     MEMORY = "memory"
-    """It is the first, and does not fit yet."""
+    """It is the first in the queue, but does not fit yet."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """So much memory of one GPU, for one model of one owner."""
+    """An amount of memory of one GPU, for one model of one owner."""
 
     gpu: str
     lease_id: str
@@ -68,9 +68,9 @@ class Claim:
     vram_mb: int
     """The most that the model will use, in MiB."""
     priority: int = Priority.NORMAL
-    """0 to 1000; the higher is the more urgent."""
+    """0 to 1000; a higher number is more urgent."""
     holder: str = ""
-    """The name of this process, where several ask for one lease: one holds it, the others stand by."""
+    """The name of this process if several ask for one lease: one holds it, the others stand by."""
 
     def __post_init__(self) -> None:
         if not self.lease_id or not self.owner:
@@ -102,20 +102,20 @@ class Granted:
 
     fence: int
     phase: Phase = Phase.RESERVED
-    """Or another, where the lease was held before and the model is loaded."""
+    """Another phase if the lease was held before and the model is loaded."""
     used_mb: int | None = None
-    """What was committed; `None` where nothing was, or where it was forgotten."""
+    """The committed use; `None` if nothing was committed, or if it was forgotten."""
     vram_mb: int | None = None
-    """How much is set aside, where that may be another size than was claimed."""
+    """The size that is set aside, which may be another than was claimed."""
     capacity: Capacity | None = None
-    """What the ledger knew when it granted; a holder brings it along after a restart of Redis."""
+    """What the ledger knew at the grant; a holder brings it back after a restart of Redis."""
     others_stand_by: bool = False
-    """Another process asked for this very lease lately."""
+    """Another process lately asked for this same lease."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """Another process holds this lease; it hears with its next heartbeat that somebody asked."""
+    """Another process holds this lease; its next heartbeat tells it that somebody asked."""
 
     holder: str
     fence: int
@@ -132,10 +132,11 @@ class Waiting:
 class GpuLedger(Protocol):
     """Whoever gives out a GPU's memory: `Ledger`, or another coordinator behind an adapter.
 
-    Every call answers or fails within seconds, and may be repeated; every one may raise
+    Every call answers or fails within seconds, and may be repeated. Every call may raise
     `LedgerUnavailable`. A lease that is not renewed for `ttl_s` ends. Another process of the same
-    lease may follow after two thirds of that, or when the holder hands over: under a new fence,
-    without freeing the memory. `None` for a grant: the lease is not this process's any more.
+    lease may follow after two thirds of that, or when the holder hands over. It then has a new
+    fence, and the memory is not freed. `None` instead of a grant means that the lease is no longer
+    this process's.
     """
 
     @property
@@ -143,7 +144,7 @@ class GpuLedger(Protocol):
         """How long a lease lasts after a heartbeat."""
 
     async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
-        """Ask for the lease, or keep its place in the queue; who holds it is granted it again.
+        """Ask for the lease, or keep its place in the queue; its holder is granted it again.
 
         Raises:
             ClaimRefused: waiting would not help.
@@ -153,22 +154,22 @@ class GpuLedger(Protocol):
         """Say that the model is loaded, and how much it was measured to use."""
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool) -> Granted | None:
-        """Hold the lease for `ttl_s` from now; `in_use`: since the last call.
+        """Hold the lease for `ttl_s` from now; `in_use` tells of use since the last call.
 
         `claim.vram_mb` is what is needed now; the grant says what is set aside.
         """
 
     async def release(self, claim: Claim, fence: int, heir: str = "") -> object:
-        """Give the memory back, which is free, or to another lease of the owner, the heir.
+        """Give back the memory, which must be free, or give it to an heir.
 
-        Fence 0: leave the queue.
+        An heir is another lease of the same owner. With fence 0, leave the queue.
         """
 
     async def hand_over(self, claim: Claim, fence: int) -> object:
         """Let the next process that asks follow at once."""
 
     async def room_mb(self, gpu: str) -> int | None:
-        """Return how much this GPU may give at most; `None`: nobody has said."""
+        """Return how much this GPU may give at most; `None` if nobody has said."""
 
     async def aclose(self) -> None:
         """Close what is open."""

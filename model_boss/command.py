@@ -1,4 +1,4 @@
-"""A command that holds a lease while it runs: how a service joins without code."""
+"""A command that holds a lease while it runs: how a service takes part without code."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def run_command(
 ) -> int:
     """Wait for the lease, run the command, give the lease back; return the shell's exit status.
 
-    The command runs in a process group of its own. Signals are passed on to it. Asked to yield it
-    gets SIGTERM, and SIGKILL `grace_s` later; when the lease is lost, `lost_grace_s` later. What it
-    leaves behind in its group is killed, because the memory is given back.
+    The command runs in a process group of its own, and signals are passed on to it. If it is asked
+    to yield it gets SIGTERM, and SIGKILL `grace_s` later; if the lease is lost, `lost_grace_s`
+    later. Whatever it leaves behind in its group is killed, because the memory is given back.
 
     Raises:
         NotGranted, ClaimRefused: the command was not started.
@@ -81,7 +81,7 @@ async def run_command(
 
 
 def _die_with(keeper: int, prctl: Callable[[int, int], int] | None) -> None:
-    """Have the kernel kill the command when its keeper dies, since nobody renews its lease then."""
+    """Let the kernel kill the command when its keeper dies, since nobody renews its lease then."""
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:  # it died before the kernel was told
@@ -89,7 +89,7 @@ def _die_with(keeper: int, prctl: Callable[[int, int], int] | None) -> None:
 
 
 async def _granted(lease: Lease, wait_s: float | None) -> int | None:
-    """Wait for the grant; `None` where a signal ended the wait."""
+    """Wait for the grant; return `None` if a signal ended the wait."""
     loop, waiting = asyncio.get_running_loop(), asyncio.ensure_future(lease.wait_granted(wait_s))
     loop.add_signal_handler(signal.SIGTERM, waiting.cancel)
     try:

@@ -1,4 +1,4 @@
-"""A Redis URL -> a client with deadlines, reached directly or through Sentinel.
+"""A Redis URL -> a client with deadlines, connected directly or through Sentinel.
 
     redis://[[user]:password@]host[:port][/db][?option=value]
     rediss://...                                              the same over TLS
@@ -7,9 +7,9 @@
     rediss+sentinel://...                                     the same over TLS
 
 The first three are redis-py's own, with its options (`ssl_ca_certs`, `ssl_certfile`, ...). Of the
-other two the hosts and the service are read here, and the rest by redis-py likewise: user and
-password are those of the Redis servers, and `sentinel_username` and `sentinel_password` among the
-options those of the Sentinels.
+other two, only hosts and service are read here; redis-py reads the rest. User and password are
+those of the Redis servers. The options `sentinel_username` and `sentinel_password` are those of the
+Sentinels.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ class SentinelUrl:
 
 
 class Connection:
-    """A client, and all that has to be closed with it."""
+    """A client, and everything that has to be closed with it."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        """Connect to nothing yet.
+        """Prepare; nothing is connected yet.
 
         Raises:
             InvalidUrl: of no supported kind, or damaged.
         """
-        # One retry, at once: after a restart of Redis the pool hands out a connection that is dead.
+        # There is one retry, at once: after a restart of Redis the pool hands out a dead
+        # connection.
         options: dict[str, Any] = {
             "decode_responses": True,
             "encoding_errors": "replace",  # whoever else writes there may write no text
@@ -88,7 +89,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     """Read a `redis+sentinel://` or `rediss+sentinel://` URL.
 
     Raises:
-        InvalidUrl: it names no host or no service, or an option has no sense.
+        InvalidUrl: it names no host or no service, or an option makes no sense.
     """
     parts = _SENTINEL_URL.fullmatch(url)
     if parts is None:

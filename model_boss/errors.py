@@ -1,10 +1,10 @@
 """Everything that `model_boss` raises on purpose.
 
 ModelBossError
-├── InvalidClaim            a claim, a name or a setting that cannot be meant
+├── InvalidClaim            a claim, a name or a setting that makes no sense
 ├── InvalidUrl              a Redis URL of a kind that is not supported
 ├── LedgerUnavailable       Redis cannot be reached, refuses, or did not answer in time
-├── ClaimRefused            the ledger answers, and will not grant this claim however long it waits
+├── ClaimRefused            the ledger answers, and will never grant this claim
 ├── NotGranted              the wait ended before the claim was granted
 └── LeaseLost               the lease is no longer this holder's
 """
@@ -15,7 +15,7 @@ class ModelBossError(Exception):
 
 
 class InvalidClaim(ModelBossError):
-    """A claim, a name or a setting cannot be meant."""
+    """A claim, a name or a setting makes no sense."""
 
 
 class InvalidUrl(ModelBossError):
@@ -27,7 +27,7 @@ class LedgerUnavailable(ModelBossError):
 
 
 class ClaimRefused(ModelBossError):
-    """The ledger will not grant this claim however long it waits."""
+    """The ledger will not grant this claim, however long it waits."""
 
 
 class NotGranted(ModelBossError):

@@ -2,10 +2,10 @@
 
     async with Lease(ledger, claim) as lease:
         await lease.wait_granted(timeout_s=30)
-        await lease.commit()                    # once the model is loaded
-        ending = await lease.wait_ending()      # YIELD: drain, then leave the block; LOST: stop at once
+        await lease.commit()                # once the model is loaded
+        ending = await lease.wait_ending()  # YIELD: drain, then leave the block; LOST: stop at once
 
-How long it lasts without Redis is told in `tenure`.
+`tenure` tells how long it lasts without Redis.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ class Ending(StrEnum):
     """Why a holder has to let go."""
 
     YIELD = "yield"
-    """Somebody asks for the memory: drain, unload, release; the lease lasts meanwhile."""
+    """Somebody asks for the memory: finish, unload, release. The lease lasts meanwhile."""
     LOST = "lost"
     """The lease is gone: stop now."""
 
 
 class Lease:
-    """A claim on its way through the ledger, for one grant: after `lost` or `release`, make another.
+    """A claim on its way through the ledger, for one grant; after its end, make another one.
 
-    `yield_asked` and `lost` are set once and stay set. Where several processes ask for one lease,
-    each under the name of a `Claim.holder` of its own, one is granted and the others wait until it
-    is gone; who follows finds it `COMMITTED` where the model was loaded. If it is not there, or is
-    unloaded for whatever reason, release and claim anew: what is unloaded is not loaded again under
-    the same lease.
+    It ends with `lost` or `release`. `yield_asked` and `lost` are set once and stay set.
+
+    Several processes may ask for one lease, each with the name of its own `Claim.holder`. One is
+    granted, and the others wait until it is gone. The one that follows finds the lease `COMMITTED`
+    if the model was loaded. If the model is not there, or is unloaded for any reason, release and
+    claim anew: what is unloaded is not loaded again under the same lease.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class Lease:
         """Prepare; nothing is asked yet.
 
         Args:
-            ledger: who gives the memory out.
+            ledger: who gives out the memory.
             claim: for how much, and for whom.
             fail_open: go on when the ledger is away for longer than the lease lasts, on a GPU of
-                one's own, and enter it again when it is back; else the lease is lost then.
-            is_always_in_use: say so with every heartbeat: for who cannot tell when it is idle.
+                one's own, and ask it again when it is back; otherwise the lease is lost then.
+            is_always_in_use: say so with every heartbeat, if one cannot tell when it is idle.
             clock: the holder's own, in seconds.
         """
         self.claim = claim
@@ -97,7 +98,7 @@ class Lease:
 
     @property
     def outage(self) -> str | None:
-        """Why the last call did not reach the ledger; `None` where it did."""
+        """Why the last call did not reach the ledger; `None` if it did."""
         return self._tenure.outage
 
     async def __aenter__(self) -> Self:
@@ -114,7 +115,7 @@ class Lease:
         The place in the queue outlives the timeout: wait again, or `release` to leave it.
 
         Raises:
-            NotGranted: `timeout_s` went by; by `LedgerUnavailable` where Redis was not there.
+            NotGranted: `timeout_s` passed; its cause is `LedgerUnavailable` if Redis was not there.
             ClaimRefused: waiting would not help.
             LeaseLost: granted and lost before, or given back.
         """
@@ -136,7 +137,7 @@ class Lease:
     async def commit(self, used_mb: int | None = None) -> None:
         """Say that the model is loaded, and how much it was measured to use.
 
-        Where Redis is not there, a later heartbeat says so: the memory is set aside either way.
+        If Redis is not there, a later heartbeat says so. The memory is set aside either way.
 
         Raises:
             LeaseLost: the lease is not held, or was lost meanwhile: unload.
@@ -150,11 +151,11 @@ class Lease:
             raise LeaseLost(f"lease {self.claim.lease_id} was lost while its model was loaded")
 
     def touch(self) -> None:
-        """Say that the lease is in use; told to the ledger with the next heartbeat."""
+        """Say that the lease is in use; the next heartbeat tells the ledger."""
         self._is_touched = True
 
     async def wait_ending(self) -> Ending:
-        """Wait until the lease is asked for or lost; lost, if both."""
+        """Wait until the lease is asked for or lost; if both, it is lost."""
         waits = [asyncio.create_task(event.wait()) for event in (self.yield_asked, self.lost)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -164,9 +165,9 @@ class Lease:
         return Ending.LOST if self.lost.is_set() else Ending.YIELD
 
     async def release(self, heir: str = "") -> None:
-        """Give the memory back, or leave the queue; what cannot be told ends by itself.
+        """Give back the memory, or leave the queue; if Redis is away, the lease ends by itself.
 
-        Or give it to an heir, another lease of the same owner: it is free at no moment.
+        It can also be given to an heir, another lease of the same owner; then it is never free.
         """
         async with self._calls:  # whatever is under way is answered first: it may be a grant
             keeper, self._keeper, self._is_over = self._keeper, None, True
@@ -196,7 +197,7 @@ class Lease:
             await tenure.commit(self._used_mb)
 
     def _note(self) -> None:
-        """Tell who waits what has become of the lease."""
+        """Tell the waiting calls what has become of the lease."""
         if self.lost.is_set():
             return
         if self.is_held:

@@ -1,12 +1,12 @@
 """The ledger in Redis: one method for each script, each a single atomic step.
 
     async with Ledger("redis://localhost") as ledger:
-        answer = await ledger.reserve(Claim("GPU-0", "diffusion-1", "diffusion", "sdxl",
-        vram_mb=9000))
+        claim = Claim("GPU-0", "diffusion-1", "diffusion", "sdxl", vram_mb=9000)
+        answer = await ledger.reserve(claim)
 
-Nothing here waits or repeats: that is `Lease`. Every method may raise `LedgerUnavailable`, and
-every one may be called again when it did. With a meter among its options, the ledger is told how
-much memory everybody uses: before a claim, with heartbeats, and after a release.
+Nothing here waits or repeats: `Lease` does. Every method may raise `LedgerUnavailable`, and may
+then be called again. With a meter among its options, the ledger is told how much memory everybody
+uses: before a claim, with heartbeats, and after a release.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _Reply = TypeVar("_Reply")
 
 
 class Ledger:
-    """The leases of all GPUs that one Redis keeps account of."""
+    """The leases of all GPUs in one Redis."""
 
     def __init__(self, url: str, options: LedgerOptions | None = None) -> None:
         """Prepare; the first call connects.
@@ -78,7 +78,7 @@ class Ledger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; leases that are held live on for their time to live."""
+        """Close the connections; held leases live on for their time to live."""
         await self._connection.aclose()
 
     async def reserve(self, claim: Claim) -> Granted | Held | Waiting:
@@ -110,13 +110,14 @@ class Ledger:
         raise self._refusal(word, rest, claim)
 
     async def renew(self, claim: Claim, granted: Granted, *, in_use: bool = False) -> Granted | None:
-        """Hold the lease for one more time to live; where Redis forgot it, it is admitted again.
+        """Hold the lease for one more time to live; if Redis forgot it, it is admitted again.
 
         Args:
-            claim: as it was granted; or with another `vram_mb`, of what is needed now: the lease
-                shrinks to that, or grows where there is room, and the answer says what it has.
-            granted: the ledger's last answer; `None` of this call: the lease is lost.
-            in_use: since the last call; a lease that is not used for a time to live counts as idle.
+            claim: as it was granted, or with another `vram_mb` for what is needed now. The lease
+                shrinks to that, or grows if there is room, and the answer says what it has.
+            granted: the ledger's last answer. If this call returns `None`, the lease is lost.
+            in_use: since the last call; a lease that is not used for one time to live counts as
+                idle.
 
         Raises:
             ClaimRefused: the ledger runs with another time to live.
@@ -156,7 +157,7 @@ class Ledger:
         )
 
     async def commit(self, claim: Claim, granted: Granted, used_mb: int | None = None) -> Granted | None:
-        """Say that the memory is in use now, and how much if that was measured; `None`: lost."""
+        """Say that the memory is in use now, and how much if measured; `None` means lost."""
         word = await self._fenced(COMMIT, claim, granted.fence, used_mb=_or_empty(used_mb))
         if word == "lost":
             return None
@@ -164,16 +165,16 @@ class Ledger:
         return replace(granted, phase=phase, used_mb=_size(claim, granted) if used_mb is None else used_mb)
 
     async def hand_over(self, claim: Claim, fence: int) -> bool:
-        """Let the next process that asks for this lease hold it at once; the memory stays set aside."""
+        """Let the next process that asks for this lease hold it at once; the memory stays held."""
         return await self._fenced(HAND_OVER, claim, fence) == "ok"
 
     async def release(self, claim: Claim, fence: int = 0, heir: str = "") -> bool:
-        """Give the memory back, once it is unloaded, or without a fence leave the queue.
+        """Give back the memory once the model is unloaded; without a fence, leave the queue.
 
         Args:
             claim: as it was granted.
             fence: the token it was granted under.
-            heir: the id of another lease of this owner, that takes the memory over as it is.
+            heir: the id of another lease of this owner that takes over the memory as it is.
 
         Returns:
             Whether the lease was held under this fence, or waited.
@@ -184,7 +185,7 @@ class Ledger:
         return answer == "ok"
 
     async def room_mb(self, gpu: str) -> int | None:
-        """Return how much this GPU may give at most; `None` where nobody has said or measures it."""
+        """Return how much this GPU may give at most; `None` if nobody has said or measured it."""
         table = await self.table(gpu)
         if table.total_mb is not None:
             return table.total_mb - (table.margin_mb or 0)
@@ -197,7 +198,7 @@ class Ledger:
         return read_table(gpu, now_ms, ledger, leases)
 
     async def gpus(self) -> list[str]:
-        """Find the GPUs of this ledger. Reads the names of all keys: a tool's call."""
+        """Find the GPUs of this ledger; a call for tools, since it reads the names of all keys."""
         pattern = f"{self.options.prefix}:{{*}}:"
         keys = [
             key
@@ -212,13 +213,13 @@ class Ledger:
         await self._set_capacity(gpu, capacity, measured=0, used_mb="", measured_at_ms="")
 
     async def measure(self, gpu: str) -> Capacity | None:
-        """Measure the GPU, if there is a meter, and tell the ledger how much everybody uses of it.
+        """Measure the GPU, if there is a meter, and tell the ledger how much everybody uses.
 
         A total and a margin that are set already stay as they are. A meter that hangs is not asked
         again.
 
         Returns:
-            What the ledger goes by; `None` where no meter can see this GPU.
+            The capacity that the ledger uses; `None` if no meter can see this GPU.
         """
         if self._meter is None:
             return None
@@ -240,7 +241,7 @@ class Ledger:
         )
 
     async def _measure_after(self, gpu: str) -> None:
-        """Measure once a call has its answer, which counts whatever becomes of the measurement."""
+        """Measure after a call was answered; its answer counts, however the measurement ends."""
         with suppress(LedgerUnavailable):
             await self.measure(gpu)
 
@@ -250,7 +251,7 @@ class Ledger:
         return Capacity(total_mb, margin_mb)
 
     async def _fenced(self, script: Script, claim: Claim, fence: int, **more: int | str) -> str:
-        """Call a script that answers one word to a lease's owner."""
+        """Call a script that answers a lease's owner with one word."""
         reply = await self._call(
             script, claim.gpu, lease_id=claim.lease_id, owner=claim.owner, fence=fence, **more
         )

@@ -20,20 +20,20 @@ class DeviceMemory:
 
 
 class Meter(Protocol):
-    """Whatever can measure a GPU by the ledger's name for it."""
+    """Anything that can measure a GPU by the ledger's name for it."""
 
     def read(self, gpu: str) -> DeviceMemory | None:
-        """Measure it; `None` where it cannot be seen from here."""
+        """Measure it; return `None` if it cannot be seen from here."""
 
 
 class Nvml:
-    """NVML as a meter. A GPU is named by its UUID (`GPU-...`, `MIG-...`) or by `host:index`.
+    """NVML as a meter; a GPU is named by its UUID (`GPU-...`, `MIG-...`) or by `host:index`.
 
     `index` counts as NVML does, in the order of the PCI bus, whatever CUDA_VISIBLE_DEVICES says.
     """
 
     def __init__(self, nvml: Any = None) -> None:  # noqa: ANN401 - the module `pynvml` is not typed
-        """Take another module in the place of `pynvml`, for tests."""
+        """Take another module in place of `pynvml`, for tests."""
         self._nvml = nvml
 
     def read(self, gpu: str) -> DeviceMemory | None:
@@ -48,7 +48,7 @@ class Nvml:
         except nvml.NVMLError as error:
             _LOG.warning("gpu %s cannot be measured: %s", gpu, error)
             return None
-        # Rounded against us: less in all, more in use.
+        # This rounds to our disadvantage: less in all, more in use.
         return DeviceMemory(memory.total // _MIB, -(-(memory.total - memory.free) // _MIB))
 
     @cached_property

@@ -16,7 +16,7 @@ MAX_TTL_S: Final = 3600
 
 @dataclass(frozen=True)
 class LedgerOptions:
-    """What all clients of one ledger agree on, prefix and time to live, and what each chooses."""
+    """Prefix and time to live, on which all clients agree, and each client's own choices."""
 
     prefix: str = "model-boss"
     ttl_s: float = 15.0
@@ -24,9 +24,11 @@ class LedgerOptions:
     timeout_s: float = 2.0
     """The deadline of one call, connecting and one retry included."""
     meter: Meter | None = None
-    """Measures the GPU with a holder's calls, so that the ledger sees what others use outside it."""
+    """Measures the GPU with a holder's calls, so that the ledger sees memory that is used without a
+    lease.
+    """
     margin_mb: int = 512
-    """Never granted, where the meter is the first to say how much memory there is."""
+    """Memory that is never granted, if the meter is the first to say how much there is."""
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.ttl_s <= MAX_TTL_S:
@@ -43,6 +45,6 @@ class OnOutage(StrEnum):
     """What a holder does when Redis stays unreachable for as long as its lease lasts."""
 
     FAIL_CLOSED = "fail_closed"
-    """Stop, for somebody else may hold the memory."""
+    """Stop, because somebody else may hold the memory."""
     FAIL_OPEN = "fail_open"
-    """Go on, on a GPU of one's own, and enter the ledger again when it is back."""
+    """Go on, on a GPU of one's own, and ask for a lease again when the ledger is back."""

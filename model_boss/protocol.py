@@ -1,7 +1,7 @@
-"""The scripts of `scripts/` and the keys they touch, as this client calls them.
+"""The scripts of `scripts/` and the keys they use, as this client calls them.
 
-A script is composed of three texts: who answers and when (`_clock.lua`), what all share
-(`_ledger.lua`), and its own. Redis 6.2 has no libraries of functions, so the client composes them
+A script is composed of three texts: `_clock.lua` (who answers, and when), `_ledger.lua` (what all
+scripts share), and its own. Redis 6.2 has no libraries of functions, so the client composes them
 before it loads them.
 """
 
@@ -17,7 +17,7 @@ from model_boss.errors import InvalidClaim
 
 
 class Keys(NamedTuple):
-    """One GPU's keys as every script takes them: all in one hash slot, for a cluster's sake."""
+    """One GPU's keys as every script takes them, all in one hash slot, so that clusters work."""
 
     capacity: str
     leases: str
@@ -40,7 +40,7 @@ class Keys(NamedTuple):
 
 
 def is_gpu(name: str) -> bool:
-    """Tell whether a name can be one hash tag, and one word."""
+    """Tell whether a name can be one hash tag and one word."""
     return re.fullmatch(r"[^\s{}]+", name) is not None
 
 
@@ -52,7 +52,7 @@ class Script:
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """Read the names out of the header."""
+        """Read the names from the header."""
         header = re.search(r"^-- ARGV:([\w,\s-]*?)^-- Returns:", source(self.name), re.MULTILINE)
         assert header is not None
         return tuple(re.findall(r"\w+", header[1]))

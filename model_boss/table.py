@@ -26,14 +26,14 @@ class Row:
     expires_at_ms: int
     idle_since_ms: int
     position: int | None = None
-    """In the queue, from 0; `None` for a lease that is held."""
+    """The place in the queue, from 0; `None` for a lease that is held."""
     holder: str = ""
-    """The process that holds it, where several ask for one lease; else empty."""
+    """The process that holds it if several ask for one lease; otherwise empty."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the ledger knows of one GPU, or `None`. Times are Redis's, in milliseconds."""
+    """What the ledger knows about one GPU, else `None`; times are Redis's, in milliseconds."""
 
     gpu: str
     now_ms: int
@@ -41,13 +41,13 @@ class Table:
     margin_mb: int | None
     held_mb: int
     foreign_mb: int
-    """Memory that was measured to be in use outside the ledger."""
+    """Memory that was measured to be in use without a lease."""
     grace_until_ms: int | None
     ttl_ms: int | None
     fence: int | None
     """The last fencing token that was handed out."""
     unreadable: int
-    """How many entries that no client of this ledger wrote were removed."""
+    """How many entries were removed that no client of this ledger had written."""
     leases: tuple[Row, ...]
     """In the order of their grants."""
     waiters: tuple[Row, ...]
@@ -137,7 +137,7 @@ def _cells(row: Row, now_ms: int) -> tuple[str, ...]:
 
 
 def _shown(name: str) -> str:
-    """Take out of a stranger's text what a terminal would obey."""
+    """Remove from a stranger's text what a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 

@@ -1,13 +1,14 @@
 """What a process holds of a lease, and how long it may rely on it by its own clock.
 
-Three moments follow a heartbeat, for a time to live of 15 s and a safety margin of a tenth of it:
+Three moments follow a heartbeat. They are given for a time to live of 15 s and a safety margin of a
+tenth of it:
 
-     0.0  a renewal is sent; the ledger counts from when it arrives
-     8.5  2/3 of 15 - 1.5. From 10.0 on another process of the same lease may follow. Doubtful: nothing
-          is loaded now. (Where a lease has one process alone, nobody follows, and nothing is
-          doubtful.)
-    13.5  15 - 1.5: from 15.0 on the memory may be another's. Lost: the model has 1.5 s to be gone
-          (`fail_open`: unprotected; it goes on)
+     0.0  A renewal is sent. The ledger counts from when it arrives.
+     8.5  2/3 of 15, less 1.5. Doubtful: from 10.0 on another process of the same lease may
+          follow, so nothing is loaded now. (If a lease has only one process, nobody follows,
+          and nothing is doubtful.)
+    13.5  15, less 1.5. Lost: from 15.0 on the memory may be another's, so the model has 1.5 s
+          to be gone. (With `fail_open` it goes on, unprotected.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _POLL_S: Final = 0.25
 
 
 def now_s() -> float:
-    """Read seconds that never go back, and that go on while the machine sleeps where they can."""
+    """Read seconds that never go back, and that go on while the machine sleeps if they can."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -46,20 +47,20 @@ class Standing(StrEnum):
     NONE = "none"
     """Nothing was asked yet, or nothing is known any more."""
     OTHERS = "others'"
-    """Another process holds it: this one stands by."""
+    """Another process holds it, and this one stands by."""
     QUEUED = "queued"
-    """Memory was asked for, and others have it."""
+    """Memory was asked for, but others have it."""
     SETTLING = "settling"
-    """The ledger has just begun: who held a lease may not have come back yet."""
+    """The ledger has just begun, and former holders may not have come back yet."""
     REFUSED = "refused"
     RESERVED = "reserved"
     COMMITTED = "committed"
     YIELDING = "yielding"
-    """Ours, and somebody asks for the memory."""
+    """Ours, but somebody asks for the memory."""
     DOUBTFUL = "doubtful"
-    """Ours; but the ledger was silent for so long that another process may hold it."""
+    """Ours, but the ledger was silent for so long that another process may hold it."""
     UNPROTECTED = "unprotected"
-    """Over by our own clock, and gone on without (`fail_open`)."""
+    """Over by our own clock, and we go on without it (`fail_open`)."""
     LOST = "lost"
     """Over by our own clock (`fail_closed`)."""
 
@@ -73,24 +74,24 @@ _WAITING: Final = frozenset({Standing.QUEUED, Standing.SETTLING})
 
 
 def lasts_s(ttl_s: float, *, others_follow: bool, safety: float = 0.1) -> float:
-    """How long a heartbeat is good for by one's own clock, counted from when it was sent.
+    """Return how long a heartbeat is good for by one's own clock, from when it was sent.
 
-    The ledger counts from when it arrives; `safety` is the part of the time to live that clocks may
-    differ by, and in which the model has to be gone.
+    The ledger counts from when it arrives. `safety` is a part of the time to live: clocks may
+    differ by it, and the model must be gone within it.
     """
     return ttl_s * ((2 / 3 if others_follow else 1) - safety)
 
 
 class Tenure:
-    """Asks the ledger, keeps its answers, and knows when they are over."""
+    """Ask the ledger, keep its answers, and know when they are over."""
 
     def __init__(self, ledger: GpuLedger, *, fail_open: bool, clock: Callable[[], float] = now_s) -> None:
         self.claim: Claim | None = None
         self.lease: Granted | None = None
         self.others: Held | None = None
-        """The process that holds the lease, as this one was told when it asked."""
+        """The process that holds the lease, by the last answer."""
         self.outage: str | None = None
-        """Why the ledger was not reached the last time."""
+        """Why the ledger could not be reached the last time."""
         self.refusal: ClaimRefused | None = None
         self.handed_over = False
         self._ledger = ledger
@@ -104,7 +105,7 @@ class Tenure:
 
     @property
     def standing(self) -> Standing:
-        """Say how the lease stands now."""
+        """Return how the lease stands now."""
         if self.lease is None:
             stale = self._answer is Standing.OTHERS and self._now_s() - self._told_at_s > self._ledger.ttl_s
             return Standing.NONE if stale else self._answer
@@ -114,16 +115,16 @@ class Tenure:
 
     @property
     def expires_in_s(self) -> float | None:
-        """How long the memory is ours if no heartbeat succeeds any more; None: it is not."""
+        """How long the memory is ours if no heartbeat succeeds any more; None if it is not ours."""
         return None if self.lease is None else max(0.0, self._memory_left_s())
 
     @property
     def outage_s(self) -> float:
-        """For how long the ledger has been out of reach; 0: it is in reach."""
+        """For how long the ledger has been out of reach; 0 if it is in reach."""
         return 0.0 if self.outage is None else self._now_s() - self._outage_began_at_s
 
     def due_in_s(self, *, is_urgent: bool) -> float:
-        """How long until the ledger is asked again, or a term ends; urgent: a request waits."""
+        """Return when to ask again, or when a term ends; `is_urgent` if a request waits."""
         due_at_s = self._due_at_s
         if is_urgent and not self.handed_over:
             due_at_s = min(due_at_s, self._told_at_s + _POLL_S)
@@ -133,7 +134,7 @@ class Tenure:
         return max(0.0, min(ends))
 
     async def beat(self, *, in_use: bool) -> bool:
-        """Renew, if it is time and the lease is ours without doubt; tell whether it was renewed."""
+        """Renew if it is time and the lease is ours without doubt; tell whether it was renewed."""
         if self.lease is None or self._now_s() < self._due_at_s or self._holder_left_s() <= 0:
             return False
         sent_at_s, self._due_at_s = self._now_s(), self._now_s() + self._ledger.ttl_s / 3
@@ -187,24 +188,24 @@ class Tenure:
         self._take(lease, sent_at_s, is_renewed=False)
 
     def need(self, vram_mb: int) -> None:
-        """Say how much is needed from now on; told with the next renewal."""
+        """Note how much is needed from now on; the next renewal tells the ledger."""
         self.claim = replace(self._claimed(), vram_mb=vram_mb)
 
     async def release(self, heir: str = "") -> None:
-        """Give back the memory, which is free, or the place in the queue; else it ends by itself.
+        """Give back the memory, which must be free, or the place in the queue.
 
-        Or give it to an heir, another lease of the same owner, as it is.
+        The memory can also be given to an heir, another lease of the same owner, as it is.
         """
         await self._part("release", partial(self._ledger.release, heir=heir))
 
     async def hand_over(self) -> None:
-        """Let another process follow; ask again a little later whether one did."""
+        """Let another process follow; ask a little later whether one did."""
         await self._part("hand over", self._ledger.hand_over)
         self.handed_over = True
         self._due_at_s = self._now_s() + self._ledger.ttl_s / 3 + min(1.0, self._ledger.ttl_s / 10)
 
     def forget_answer(self) -> None:
-        """Take nothing for granted that was said before the model came or went."""
+        """Forget what was said before the model was loaded or unloaded."""
         if self._answer in (Standing.QUEUED, Standing.REFUSED):
             self._answer = Standing.NONE
 

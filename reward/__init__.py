@@ -1,10 +1,10 @@
 """ImageReward as a library: bytes and prompts in, rewards out.
 
-Read `contract` first, then `preprocess`, `tokenizer`, `network` and `runtimes` in the order a request
-passes through them. Importing `reward` imports no torch and no onnxruntime.
+Read `contract` first, then `preprocess`, `tokenizer`, `network` and `runtimes`, in the order in
+which a request passes through them. Importing `reward` imports neither torch nor onnxruntime.
 
-It turns off the telemetry of onnxruntime, which since 1.29 sends what it loads to its makers and writes
-into the home directory; it asks the environment when it is imported.
+It turns off the telemetry of onnxruntime. Since 1.29 onnxruntime tells its makers what it loads,
+and writes into the home directory. It reads this switch from the environment when it is imported.
 """
 
 import os

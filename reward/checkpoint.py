@@ -1,9 +1,9 @@
 """Weights on disk <-> the network, strictly.
 
-Two forms are read: upstream's `ImageReward.pt` (a pickle of tensors alone, loaded with
-`weights_only`), and safetensors, under upstream's names or under ours. Ours carries the network's
-dimensions in its metadata. Every tensor must be there, fit and be known; the few that upstream
-stores and never reads are named below.
+Two forms are read. One is upstream's `ImageReward.pt`, a pickle of nothing but tensors, loaded with
+`weights_only`. The other is safetensors, under upstream's names or under ours; ours has the
+network's dimensions in its metadata. Every tensor must be there, have its shape and be known. The
+few that upstream stores and never reads are named below.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _DIMENSIONS_KEY: Final = "imajin-aesthetic.dimensions"
 
-# Upstream's names -> ours, tried in order; the first match decides.
+# Upstream's names -> ours. They are tried in order, and the first match decides.
 _RENAMES: Final = [
     (r"blip\.visual_encoder\.patch_embed\.proj\.", "image_encoder.patches."),
     (r"blip\.visual_encoder\.cls_token$", "image_encoder.class_token"),
@@ -57,7 +57,8 @@ _RENAMES: Final = [
     (r"(text_encoder\.layers\.\d+)\.output\.LayerNorm\.", r"\1.mlp_norm."),
 ]
 
-# Stored by upstream, read by nothing: BLIP's contrastive projections, and the positions 0..511.
+# Upstream stores these, but nothing reads them: BLIP's contrastive projections, and the positions
+# 0..511.
 _UNREAD: Final = re.compile(
     r"blip\.(vision_proj|text_proj)\.(weight|bias)$|blip\.text_encoder\.embeddings\.position_ids$"
 )
@@ -70,8 +71,8 @@ def load(path: Path, dimensions: Dimensions | None = None) -> RewardNetwork:
 
     Args:
         path: `.safetensors`, or a pickle as torch saves it.
-        dimensions: of the network, where the file does not carry them; ImageReward-v1.0's by
-        default.
+        dimensions: of the network, if the file does not have them; by default those of
+            ImageReward-v1.0.
 
     Raises:
         CheckpointError: not a checkpoint, or not of this network; names the first tensor that is
@@ -84,7 +85,7 @@ def load(path: Path, dimensions: Dimensions | None = None) -> RewardNetwork:
     state = rename(tensors)
     _check(state, network, path)
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-    # Buffers that are no weights were built without storage above.
+    # Buffers that are not weights were built above without storage.
     network.image_encoder.register_constants()
     return network.eval().requires_grad_(requires_grad=False)
 
@@ -118,7 +119,7 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fold_head(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fold five Linear layers without activations, the mean and the deviation into one affine map.
 
-    Multiplied in fp64, so that the folding adds no error of its own.
+    They are multiplied in fp64, so that folding adds no error of its own.
 
     Raises:
         CheckpointError: a layer is missing, unexpected or does not fit the one before it.

@@ -1,7 +1,7 @@
-"""What the parts of the service agree on: tensors, models and the constants of ImageReward-v1.0.
+"""What the parts of the service agree on: tensors, models and constants of ImageReward-v1.0.
 
-Everything that has to be the same in the library, the exported graph, the Triton configurations and the
-REST door stands here once, and the tests hold each of them against it.
+The library, the exported graph, the Triton configurations and the REST API must agree on these
+values. So they are written here once, and tests compare each of those parts with them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 IMAGE_SIZE: Final = 224
-"""Height and width, in pixels, of what the network sees."""
+"""The height and width of the network's input, in pixels."""
 
 MAX_TOKENS: Final = 35
 """Prompt length in tokens, `[CLS]` and `[SEP]` included; longer prompts are cut."""
@@ -19,17 +19,18 @@ MIN_TOKENS: Final = 2
 """The empty prompt: `[CLS]` and `[SEP]`."""
 
 MAX_PROMPT_CHARACTERS: Final = 10_000
-"""Longer prompts are refused before they are tokenised; 35 tokens of them would be read."""
+"""Longer prompts are refused before they are tokenised; only 35 of their tokens would be read."""
 
 MAX_BATCH: Final = 64
-"""Largest batch of one execution, in the graph and in every `config.pbtxt`."""
+"""The largest batch of one execution, in the graph and in every `config.pbtxt`."""
 
-# CLIP's channel statistics, by which upstream normalises (ImageReward/ImageReward.py, `_transform`).
+# CLIP's channel statistics, with which upstream normalises (ImageReward/ImageReward.py,
+# `_transform`).
 PIXEL_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
-# Standardises the head's output (ImageReward/ImageReward.py, `ImageReward.__init__`): on ImageReward's own
-# test set the reward has mean 0 and standard deviation 1.
+# These standardise the head's output (ImageReward/ImageReward.py, `ImageReward.__init__`). On
+# ImageReward's own test set the reward then has mean 0 and standard deviation 1.
 REWARD_MEAN: Final = 0.16717362830052426
 REWARD_STD: Final = 1.0333394966054072
 
@@ -40,7 +41,7 @@ class TensorSpec:
 
     name: str
     dtype: str
-    """Triton's name of the data type."""
+    """Triton's name for the data type."""
     shape: tuple[int, ...]
 
 

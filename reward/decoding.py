@@ -1,8 +1,8 @@
-"""Decode untrusted images in a child process, which may die of one and take nobody along.
+"""Decode untrusted images in a child process, which may die of one without harm to the parent.
 
-A decoder that crashes or hangs ends the child; the next image gets another one. The two speak
-through a socket in lengths, JSON and raw pixels, never in pickles: whoever takes over a decoder
-gains the child and no more.
+If a decoder crashes or hangs, the child is ended, and the next image gets a new one. The two talk
+through a socket in lengths, JSON and raw pixels, but never in pickles. So whoever takes over a
+decoder has the child and no more.
 
     parent: kind (1 byte), length (8 bytes), image
     child:  length (8 bytes), JSON, and the pixels if all went well
@@ -29,7 +29,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-# Imported here, they are there before the first image; Pillow would import all its plugins to find them.
+# Imported here, these are ready before the first image. Pillow would import all its plugins to find
+# them.
 from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
 
 from reward.contract import PIXELS
@@ -40,7 +41,7 @@ MAX_BYTES: Final = 20 * 2**20
 """Largest encoded image."""
 
 IMAGE: Final = b"i"
-"""The kind of content that is an image as it stands; other children may know other kinds."""
+"""The kind of content that is a plain image; other children may know other kinds."""
 
 _HEADER: Final = struct.Struct("!cQ")
 _LENGTH: Final = struct.Struct("!Q")
@@ -48,21 +49,23 @@ _MAX_REPLY_BYTES: Final = 4096
 _START_S: Final = 60.0
 _GRACE_S: Final = 2.0
 
-# Of the time limit, what may be spent of processor time: on the header, and beyond that on the largest
-# picture allowed. The slowest encodings take half of it, on an ordinary machine (docs/decisions/decode-limits.md).
+# The shares of the time limit that may be spent as processor time: on the header, and beyond that
+# on the largest picture allowed. On an ordinary machine the slowest encodings take half of it
+# (docs/decisions/decode-limits.md).
 _HEADER_SHARE: Final = 0.1
 _PIXELS_SHARE: Final = 0.5
 
 _FAILURES: Final = {error.__name__: error for error in (ImageTooLarge, UndecodableImage)}
 
-# glibc gives large blocks back to the system at once; asking for them again takes 1 ms of an image's 6.
+# glibc gives large blocks back to the system at once. Asking for them again takes 1 ms of the 6 ms
+# that an image takes.
 _ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-# Dead by one of these, a child died of the image; dead otherwise, somebody killed it.
+# A child that one of these signals ended died of the image. One that ended otherwise was killed.
 _CRASHES: Final = frozenset(
     -number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 )
@@ -79,7 +82,7 @@ class DecodeLimits:
 
 
 class FilePart(Protocol):
-    """A part of a file, which the kernel sends without a copy in this process."""
+    """A part of a file that the kernel sends without a copy in this process."""
 
     @property
     def start(self) -> int: ...
@@ -90,7 +93,7 @@ class FilePart(Protocol):
 
 
 class DecodeWorker:
-    """One child that decodes one image at a time, replaced when it is lost."""
+    """One child that decodes one image at a time; a lost child is replaced."""
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class DecodeWorker:
         on_lost: Callable[[], None] = lambda: None,
         module: str = "reward.decoding",
     ) -> None:
-        """Start nothing yet; `module` is what the child runs, and calls `serve`."""
+        """Start nothing yet; the child runs `module`, which calls `serve`."""
         self._limits = limits or DecodeLimits()
         self._on_lost = on_lost
         self._module = module
@@ -109,7 +112,7 @@ class DecodeWorker:
         self._closed = False
 
     def start(self) -> None:
-        """Start the child, unless it is there, and wait until it can work.
+        """Start the child unless it runs already, and wait until it can work.
 
         Raises:
             RewardError: it does not start, or this worker has been closed.
@@ -120,13 +123,14 @@ class DecodeWorker:
     def decode(
         self, content: bytes | bytearray | FilePart, *, kind: bytes = IMAGE, timeout_s: float | None = None
     ) -> PreparedImage:
-        """Decode one image, within `timeout_s` where that is less than the limits' own.
+        """Decode one image, within `timeout_s` if that is less than the limits' own.
 
         Raises:
-            ImageTooLarge: more bytes or pixels than allowed, or decoding it takes more memory than allowed.
-            UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or crashed.
-            RewardError: a defect of ours; the child's traceback is on its standard error. Or this worker
-                has been closed.
+            ImageTooLarge: more bytes or pixels than allowed, or decoding needs too much memory.
+            UndecodableImage: no image, damaged, not of `preprocess.FORMATS`, or its decoder hung or
+                crashed.
+            RewardError: a defect of ours, with the child's traceback on its standard error; or this
+                worker has been closed.
         """
         if kind == IMAGE and len(content) > self._limits.max_bytes:
             raise ImageTooLarge(f"the image has more than the {self._limits.max_bytes} bytes allowed")
@@ -146,7 +150,8 @@ class DecodeWorker:
                         raise UndecodableImage(
                             "decoding the image takes more processor time than is allowed for its size"
                         ) from error
-                    # Killed from outside, once more: the image may be innocent.
+                    # A child that was killed from outside says nothing about the image, so it is
+                    # tried once more.
                     if status in _CRASHES or last:
                         raise UndecodableImage("the decoder failed on the image") from error
         raise AssertionError  # the last round returns or raises
@@ -224,7 +229,7 @@ class DecodeWorker:
         return received
 
     def _lose(self) -> int | None:
-        """End a child that failed; return the status by which it ended."""
+        """End a child that failed; return its exit status."""
         child = self._child
         if child is not None:
             with suppress(subprocess.TimeoutExpired):
@@ -240,15 +245,15 @@ _PIXEL_BYTES: Final = int(np.prod(PIXELS.shape))
 def _search_path() -> str:
     """Name the places where the child finds what this process has found.
 
-    This package comes first, for an editable install. `sys.path` alone would not do: in Triton's stub
-    it lacks what PYTHONPATH names.
+    This package comes first, because of editable installs. `sys.path` alone is not enough: in
+    Triton's stub it lacks the places that PYTHONPATH names.
     """
     places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""), *sys.path]
     return os.pathsep.join(filter(None, places))
 
 
 Work = Callable[[bytes, bytes, DecodeLimits], PreparedImage]
-"""What a child does: kind and content -> the decoded image."""
+"""What a child does: kind, content and limits -> the decoded image."""
 
 
 def serve(work: Work) -> None:
@@ -263,7 +268,8 @@ def serve(work: Work) -> None:
         while header := stream.read(_HEADER.size):
             kind, length = _HEADER.unpack(header)
             content = stream.read(length)
-            # Should the parent be gone: a decoder that hangs in C ends by the default action of SIGALRM.
+            # If the parent is gone, nobody ends a decoder that hangs in C. SIGALRM's default action
+            # does.
             signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + _GRACE_S)
             _allow_processor_time(limits.timeout_s * _HEADER_SHARE)
             stream.write(_reply(work, kind, content, limits))
@@ -287,12 +293,12 @@ def decode(data: bytes, limits: DecodeLimits) -> PreparedImage:
 
 
 def _allow_processor_time(seconds: float) -> None:
-    """Have this process end by SIGPROF once it has used so much from now on; 0 is no limit."""
+    """End this process by SIGPROF once it has used this much from now on; 0 means no limit."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _confine(limits: DecodeLimits) -> None:
-    """Bound what this process may do from now on; memory beyond what it has mapped already."""
+    """Bound what this process may use from now on, memory beyond what it has mapped already."""
     # A core dump would leave somebody's image on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(FileNotFoundError):  # only Linux tells, and only Linux keeps RLIMIT_AS

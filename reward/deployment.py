@@ -1,10 +1,11 @@
-"""Which versions a model repository serves, and to whom: `image_reward_network/configs/deployment.json`.
+"""Which versions a model repository serves, and to whom.
 
-`export` writes it, by rename, and renders Triton's configuration from it; everybody else only reads. Where
-it is missing, the newest published version is served, as a plain Triton on the folder does.
+This is the file `image_reward_network/configs/deployment.json`. `export` writes it, by rename, and
+renders Triton's configuration from it; everybody else only reads it. If it is missing, the newest
+published version is served, as a plain Triton does with that folder.
 
-It lies in `configs`, not right beside the versions, because of Triton: a file that changes in the directory
-of a model is to Triton a change of all its versions, and the next call to load one would load them all anew.
+The file is in `configs` and not beside the versions, because of Triton. To Triton, a changed file
+in a model's directory is a change of all its versions, and the next load would load them all anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RUNNING_FILE_NAME: Final = ".running.json"
 
 @dataclass(frozen=True)
 class Share:
-    """A version beside the stable one, and the share of questions that it is asked."""
+    """A version beside the stable one, and the share of the questions that it is asked."""
 
     version: int
     share: float
@@ -35,17 +36,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of the history: who changed what is served."""
+    """One entry of the history: who changed what is served, and how."""
 
     at: str
     """UTC, ISO 8601."""
     who: str
     action: str
-    """`promote`, `canary`, `shadow`, `rollback`; `failed` where one of them was undone."""
+    """`promote`, `canary`, `shadow`, `rollback`, or `failed` if one of them was undone."""
     before: int | None
     """The stable version before; None for the first."""
     after: int
-    """The version that the change is about: promoted, canaried, shadowed, or come back to."""
+    """The version that was promoted, or made canary or shadow, or returned to."""
     why: str = ""
 
 
@@ -55,22 +56,22 @@ class Deployment:
 
     stable: int
     canary: Share | None = None
-    """Answers its share of the questions."""
+    """It answers its share of the questions."""
     shadow: Share | None = None
-    """Scores its share of the questions too; its answers are only compared."""
+    """It scores its share of the questions as well, but its answers are only compared."""
     device: str = "cpu"
     history: tuple[Change, ...] = ()
-    """Oldest first."""
+    """The oldest change is the first."""
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """All that Triton has to have loaded, the stable one first."""
+        """All versions that Triton must have loaded, the stable one first."""
         others = [share.version for share in (self.canary, self.shadow) if share is not None]
         return tuple(dict.fromkeys([self.stable, *others]))
 
     @property
     def earlier_stable(self) -> int | None:
-        """The version that a rollback goes back to, by the history; None: no other was stable before."""
+        """The version that a rollback returns to, by the history; None if there was none before."""
         stack: list[int] = []
         for change in self.history:
             if change.before in (None, change.after):
@@ -83,15 +84,18 @@ class Deployment:
 
 
 def path(repository: Path) -> Path:
-    """Return where a model repository's deployment lies."""
+    """Return the path of a model repository's deployment."""
     return repository / NETWORK.name / "configs" / FILE_NAME
 
 
 def running_path(repository: Path) -> Path:
-    """Return where whoever runs Triton on this repository writes down its address and administration key.
+    """Return the path of the note about the Triton that runs on this repository.
 
-    A file of mode 0600 that is there as long as Triton runs: `{"pid": 4711, "triton_url": "127.0.0.1:8000",
-    "admin_key": "…"}`; the process is the one that keeps Triton running.
+        {"pid": 4711, "triton_url": "127.0.0.1:8000",
+         "triton_grpc_url": "127.0.0.1:8001", "admin_key": "…"}
+
+    Whoever keeps Triton running writes it, with mode 0600, and removes it at the end. `pid` is the
+    process that keeps Triton running.
     """
     return repository / NETWORK.name / "configs" / RUNNING_FILE_NAME
 
@@ -111,7 +115,7 @@ def published(repository: Path) -> list[int]:
 
 
 def read(repository: Path) -> Deployment:
-    """Read what is served; whether those versions are published is not asked.
+    """Read what is served; it is not checked whether those versions are published.
 
     Raises:
         VersionError: nothing is published, or the file is not a deployment of this service.

@@ -31,7 +31,7 @@ class ImageTooLarge(InvalidImage):
 
 
 class UndecodableImage(InvalidImage):
-    """The bytes are no image, or a damaged one."""
+    """The bytes are no image or a damaged one."""
 
 
 class InvalidPrompt(InvalidInput):

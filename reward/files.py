@@ -12,7 +12,7 @@ from typing import Any, Final
 from reward.errors import CheckpointError
 
 _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
-"""From this size on a digest takes longer than to look it up."""
+"""From this size on, computing a digest takes longer than looking it up."""
 
 
 def sha256(path: Path) -> str:
@@ -29,10 +29,10 @@ def sha256(path: Path) -> str:
 
 
 def remembered_sha256(path: Path) -> str:
-    """Digest a large file once: what it was is kept in the user's cache until the file changes.
+    """Digest a large file once; the digest is kept in the user's cache until the file changes.
 
-    A file has changed if its inode, size, or time of change by the system's clock is another. What
-    nobody wrote and a failing disk changed is not seen; `sha256` sees it.
+    A file has changed if its inode, its size, or its time of change by the system's clock is
+    another. A change by a failing disk, which nobody wrote, is not noticed; `sha256` notices it.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -60,7 +60,7 @@ def _memory() -> Path:
 
 
 def _remembered() -> dict[str, list[Any]]:
-    """Read what is known; where there is nothing, or something else, nothing is."""
+    """Read the remembered digests; there are none if the memory is missing or damaged."""
     with suppress(OSError, ValueError, RuntimeError):  # the last: there is no home
         content = json.loads(_memory().read_text())
         if isinstance(content, dict) and all(isinstance(entry, list) for entry in content.values()):

@@ -1,4 +1,7 @@
-"""What a published version says of itself: `manifest.json` in its directory, written once."""
+"""What a published version says about itself.
+
+This is the file `manifest.json` in its directory, written once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ class Manifest:
     """The identity and origin of one version of the network."""
 
     name: str
-    """Of the weights, as every response shows it: `ImageReward-v1.0`, or what the publisher calls it."""
+    """The name of the weights, as every response shows it: `ImageReward-v1.0`, or the publisher's
+    own.
+    """
     checkpoint_sha256: str
     precision: str
     runtime: str
@@ -29,21 +34,23 @@ class Manifest:
     preprocessing: str
     """`reward.preprocess.digest()` at the time of publishing."""
     dimensions: dict[str, int]
-    """Of `reward.network.Dimensions`, kept as plain numbers so that serving needs no torch."""
+    """`reward.network.Dimensions` as plain numbers, so that serving needs no torch."""
     files: dict[str, str]
-    """File name -> sha256, of everything in the directory but the manifest."""
+    """File name -> sha256, for every file in the directory except the manifest."""
     tools: dict[str, str]
-    """Package -> version, of what made the files."""
+    """Package -> version, for the packages that made the files."""
     created_at: str
     """UTC, ISO 8601."""
     vram_mb: int | None = None
-    """What the version was measured to use of a GPU, in MiB; None where publishing saw none."""
+    """The measured use of GPU memory, in MiB; None if publishing saw no GPU."""
     gates: dict[str, Any] | None = None
-    """What the version was measured by before it was published, and whether it `passed`; None: by nothing."""
+    """How the version was measured before it was published, and whether it `passed`; None if it was
+    not.
+    """
 
     @property
     def claimed_mb(self) -> int:
-        """Return what is claimed of a shared GPU for it: as measured, or a number where nothing was."""
+        """Return what is claimed of a shared GPU: the measured memory, or a default without one."""
         return self.vram_mb or UNMEASURED_MB
 
 

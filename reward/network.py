@@ -1,9 +1,9 @@
 """The ImageReward network: an image and its prompt -> one reward. One file, top to bottom.
 
-A ViT-L/16 reads the image; a BERT reads the prompt and attends to the image's tokens in every layer
-(BLIP's "image-grounded text encoder"); an affine map of the first text token gives the reward.
-Upstream: ImageReward/ImageReward.py and ImageReward/models/BLIP/{vit,med}.py. Same function, less
-work:
+A ViT-L/16 reads the image. A BERT reads the prompt and attends to the image's tokens in every layer
+(BLIP's "image-grounded text encoder"). An affine map of the first text token gives the reward.
+Upstream has this in ImageReward/ImageReward.py and ImageReward/models/BLIP/{vit,med}.py. The
+function here is the same, with less work:
 
 - the reward head has no activations, so its five Linear layers, the mean and the standard deviation
   are one affine map 768 -> 1 (`checkpoint.fold_head`);
@@ -91,7 +91,7 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def register_constants(self) -> None:
-        """Set CLIP's channel statistics, which are no weights and in no checkpoint."""
+        """Set CLIP's channel statistics, which are not weights and are in no checkpoint."""
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
 
@@ -145,8 +145,8 @@ class TextEncoder(nn.Module):
         x: Tensor = self.norm(
             self.tokens(input_ids) + self.positions.weight[: input_ids.shape[1]]
         )  # (B, T, D)
-        # Upstream adds -10,000 where a token is padding; in fp32 either way its weight is exactly
-        # 0.
+        # Upstream adds -10,000 where a token is padding. In fp32 its weight is exactly 0 either
+        # way.
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T): for all heads and queries
         for index, layer in enumerate(self.layers):
             last = index == len(self.layers) - 1

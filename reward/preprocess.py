@@ -1,8 +1,9 @@
-"""Encoded image bytes -> the uint8 pixels that the network sees, bit-exact with upstream on Pillow 12.
+"""Encoded image bytes -> the uint8 pixels that the network sees.
 
-Upstream (ImageReward/ImageReward.py, `_transform`) resizes and crops in the image's own mode and converts
-to RGB last. The order matters: converting first changes palette and alpha images by up to 178 of 255.
-EXIF orientation is not applied there, nor here. Only the first frame of an animation is read.
+They are bit for bit those of upstream on Pillow 12. Upstream (ImageReward/ImageReward.py,
+`_transform`) resizes and crops in the image's own mode and converts to RGB last. The order matters:
+converting first changes palette and alpha images by up to 178 of 255. As in upstream, EXIF
+orientation is not applied, and only the first frame of an animation is read.
 """
 
 from __future__ import annotations
@@ -28,19 +29,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
-"""What is decoded, at every door; told by content, never by name."""
+"""The formats that are decoded, by REST and by Triton; content decides, never a file's name."""
 
 MAX_PIXELS: Final = 50_000_000
-"""Largest width x height x frames of a file, and width x height when enlarged to a shorter side of 224."""
+"""Largest width x height x frames of a file, and largest width x height after its shorter side is
+enlarged to 224.
+"""
 
 _MAX_SCANS: Final = 300
 _MAX_SCANNED: Final = 40  # scans x width x height of a JPEG, in times of the pixels allowed
 """Encoders write a dozen scans, and each goes over the whole picture. A scan may take 50 bytes."""
 
 _MAX_PROFILES: Final = 8
-"""Of colour profiles a PNG has one, and each costs 2 ms; more often the four letters are no accident."""
+"""A PNG has one colour profile, and each costs 2 ms. If its four letters come more often, that is
+no accident.
+"""
 
-# Pillow's decoders signal damage by whatever their parsing tripped over.
+# For a damaged file, Pillow's decoders raise whatever error their parsing happens to meet.
 _DECODER_FAILURES: Final = (
     ArithmeticError,
     AttributeError,
@@ -54,13 +59,13 @@ _DECODER_FAILURES: Final = (
     struct.error,
 )
 
-# Pillow multiplies colour by alpha before it resizes, and divides afterwards.
+# Pillow multiplies colours by alpha before it resizes, and divides afterwards.
 _PREMULTIPLIED: Final = {"LA": "La", "RGBA": "RGBa"}
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image, ready for the network, and what its file said."""
+    """One image, ready for the network, with facts about its file."""
 
     pixels: NDArray[np.uint8]  # (3, 224, 224)
     width: int
@@ -74,23 +79,25 @@ def prepare(
 ) -> PreparedImage:
     """Decode one encoded image and fit it to 224 x 224.
 
-    `on_size` is told the number of pixels, once the header is read and before a pixel is decoded.
+    `on_size` is called with the number of pixels when the header is read, before a pixel is
+    decoded.
 
     Raises:
-        ImageTooLarge: by the header, all frames or scans together, or because its shape would have to be
-            enlarged beyond `max_pixels`.
+        ImageTooLarge: too many pixels by the header, all frames or scans together, or a shape so
+            narrow that enlarging it would exceed `max_pixels`.
         UndecodableImage: no image, truncated or corrupt, or not one of `FORMATS`.
     """
     if not data:
         raise UndecodableImage("the image is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            # Its complaints about metadata: a damaged EXIF block does not change a pixel.
+            # Pillow warns about metadata, but a damaged EXIF block does not change a pixel.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _check_profiles(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                # A JPEG with further images inside (previews, depth) is an MPO to Pillow, and to nobody else.
+                # To Pillow, a JPEG with further images inside (previews, depth) is an MPO; for
+                # callers it is a JPEG.
                 name = "JPEG" if image.format == "MPO" else str(image.format)
                 frames = getattr(image, "n_frames", 1) if name != "JPEG" else 1
                 on_size(_check_size(image.width, image.height, frames, max_pixels))
@@ -126,10 +133,11 @@ def fit(image: Image.Image) -> NDArray[np.uint8]:
 
 @cache
 def digest() -> str:
-    """Name what this machine's preprocessing does: two scores are comparable where it is equal.
+    """Name what this machine's preprocessing does; scores with equal digests are comparable.
 
-    Measured, once a process, in about 50 ms: a hash of the pixels that the files in `probes/` give
-    here. They are of every format, and of shapes and modes in which versions of Pillow have differed.
+    It is measured once a process, in about 50 ms, as a hash of the pixels that the files in
+    `probes/` give here. These have every format, and shapes and modes in which versions of Pillow
+    have differed.
     """
     pixels = hashlib.sha256()
     for probe in sorted((files("reward") / "probes").iterdir(), key=lambda probe: probe.name):
@@ -146,7 +154,7 @@ def _check_profiles(data: bytes) -> None:
 
 
 def _check_size(width: int, height: int, frames: int, max_pixels: int) -> int:
-    """Return how many pixels will be handled: of the picture, or of what it is enlarged to."""
+    """Return the number of pixels to be handled: of the picture, or of its enlargement."""
     if width * height > max_pixels:
         raise ImageTooLarge(f"the image is {width} x {height}; {max_pixels} pixels are allowed")
     resized_width, resized_height = _resized(width, height)
@@ -162,7 +170,8 @@ def _check_size(width: int, height: int, frames: int, max_pixels: int) -> int:
 
 
 def _check_scans(data: bytes, width: int, height: int, max_pixels: int) -> None:
-    # These two bytes begin a scan and stand nowhere inside one; in metadata they may stand by accident.
+    # These two bytes begin a scan and are never inside one. In metadata they may be there by
+    # accident.
     scans = data.count(b"\xff\xda")
     if scans > min(_MAX_SCANS, _MAX_SCANNED * max_pixels // (width * height)):
         raise ImageTooLarge(f"the image is {scans} scans of {width} x {height}, too many to decode")
@@ -177,8 +186,8 @@ def _resized(width: int, height: int) -> tuple[int, int]:
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Resize in two passes, width first, as Pillow 12 does in one call.
 
-    Pillow 13 takes the height first where that is less work. As pixels are rounded between the passes,
-    that gives others, up to 13 of 255 apart.
+    Pillow 13 resizes the height first if that is less work. Pixels are rounded between the passes,
+    so the result then differs by up to 13 of 255.
     """
     mode = image.mode
     image = image.convert(_PREMULTIPLIED.get(mode, mode))

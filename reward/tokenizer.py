@@ -1,11 +1,11 @@
 """Prompts -> token ids and attention mask, exactly as upstream's tokenizer gives them.
 
 Upstream (ImageReward/models/BLIP/blip.py, `init_tokenizer`) takes bert-base-uncased in its Python
-form, adds `[DEC]` and `[ENC]`, and pads and cuts to 35 tokens. Its two steps are here: words (lower
-case, no accents, punctuation and Chinese characters on their own; google-research/bert,
-tokenization.py) and word pieces, longest match first. The Unicode tables are Python's, as
-upstream's are: the `tokenizers` library has older ones and differs on scripts added since
-(docs/decisions/tokeniser.md).
+form, adds `[DEC]` and `[ENC]`, and pads and cuts to 35 tokens. Its two steps are here. The first
+makes words: lower case, no accents, punctuation and Chinese characters on their own
+(google-research/bert, tokenization.py). The second makes word pieces, longest match first. The
+Unicode tables are Python's, as in upstream. The `tokenizers` library has older ones and differs on
+scripts added since (docs/decisions/tokeniser.md).
 
 The vocabulary is data of this package; nothing is downloaded.
 """
@@ -35,7 +35,7 @@ VOCABULARY_SHA256: Final = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f
 
 _MAX_WORD_CHARACTERS: Final = 100  # a longer word is [UNK]
 
-# Written in a prompt, these words are the tokens themselves, as upstream has it.
+# If a prompt contains one of these words, it becomes that token, as in upstream.
 _SPECIAL: Final = re.compile(r"(\[(?:UNK|SEP|PAD|CLS|MASK|DEC|ENC)\])")
 
 _CHINESE: Final = re.compile(
@@ -58,8 +58,8 @@ def tokenise(prompts: Sequence[str]) -> Tokens:
     """Tokenise a batch of prompts.
 
     Raises:
-        InvalidPrompt: longer than 10,000 characters, or holding a lone surrogate, which no UTF-8
-        text can.
+        InvalidPrompt: longer than 10,000 characters, or with a lone surrogate, which is not valid
+            Unicode text.
     """
     rows = [_encode(prompt) for prompt in prompts]
     lengths = np.array([len(row) for row, _ in rows], np.int64)
@@ -95,7 +95,8 @@ def _words(prompt: str) -> Iterator[str]:
         if index % 2:
             yield part
             continue
-        # Lower case character by character: Python's lower() of a whole word knows the final sigma.
+        # Lower case is made character by character: on a whole word, Python's lower() changes a
+        # final sigma.
         text = "".join(_clean(character.lower()) for character in part)
         text = unicodedata.normalize("NFC", _in_canonical_order(_CHINESE.sub(r" \1 ", text)))
         for word in text.split():
@@ -103,9 +104,10 @@ def _words(prompt: str) -> Iterator[str]:
 
 
 def _in_canonical_order(text: str) -> str:
-    """Decompose, and sort each run of combining marks; NFC makes the same text of it (Unicode, D109).
+    """Decompose, and sort each run of combining marks.
 
-    Python's own normalisation sorts in quadratic time: 10,000 marks out of order take it 0.7 s.
+    NFC makes the same text of the result (Unicode, D109). Python's own normalisation sorts in
+    quadratic time: 10,000 marks out of order take it 0.7 s.
     """
     decomposed = chain.from_iterable(unicodedata.normalize("NFD", character) for character in text)
     runs = groupby(decomposed, key=lambda character: unicodedata.combining(character) > 0)
@@ -113,7 +115,7 @@ def _in_canonical_order(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Drop control characters, make every kind of space one; `text` is one lowered character."""
+    """Drop control characters and make every kind of space one; `text` is one lowered character."""
     kept = []
     for character in text:
         category = unicodedata.category(character)
@@ -143,7 +145,7 @@ def _split_punctuation(word: str) -> Iterator[str]:
 
 
 def _is_punctuation(character: str) -> bool:
-    # All ASCII that is neither letter, digit, space nor control, also where Unicode says symbol
+    # All ASCII that is neither letter, digit, space nor control, even if Unicode calls it a symbol
     # ("$", "^").
     if "!" <= character <= "~":
         return not character.isalnum()
@@ -151,7 +153,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _pieces(word: str) -> list[str]:
-    """Cut a word into the longest pieces of the vocabulary; [UNK] when one cannot be found."""
+    """Cut a word into the longest pieces of the vocabulary; return [UNK] if one cannot be found."""
     vocabulary = _vocabulary()
     if len(word) > _MAX_WORD_CHARACTERS:
         return ["[UNK]"]

@@ -1,9 +1,9 @@
 """The adapter between Triton's Python backend and this library; every `model.py` imports it.
 
-Triton calls `initialize`, then `execute` with the requests that it has batched. Whatever is wrong
-with one request is that request's error and touches no other: what its sender can mend becomes
-INVALID_ARG; anything else is a defect, logged here with its traceback and sent as a plain INTERNAL,
-because senders are outside.
+Triton calls `initialize`, and then `execute` with the requests that it has batched. A fault of one
+request is that request's error and touches no other. What its sender can correct becomes
+INVALID_ARG. Anything else is a defect: it is logged here with its traceback, and sent as a plain
+INTERNAL, because senders are outside.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in ca
 
 
 _MAX_REQUEST_S: Final = 60.0
-"""For the images of one request together, unless its sender set a shorter timeout."""
+"""The limit for all images of one request, unless its sender set a shorter timeout."""
 
 
 class PreprocessModel:
     """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
 
-    Images are decoded in a child of each instance, so that one that crashes the decoder fails its
-    own request and Triton need not start this process again.
+    Each instance decodes images in a child process. So an image that crashes the decoder fails only
+    its own request, and Triton need not restart this process.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -83,14 +83,14 @@ class NetworkModel:
         try:
             self._runtime = runtimes.load(directory, threads=threads)
         except VersionError as error:
-            # Triton tells the reason itself, unless its stub dies of a traceback with a path beyond
-            # ASCII.
+            # Triton tells the reason itself, unless its stub dies of a traceback with a path that
+            # is not ASCII.
             sys.stderr.write(f"error: {error}\n")
             sys.stderr.flush()
             raise
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        # Of each request its arrays, or the response that refuses it.
+        # For each request: its arrays, or the response that refuses it.
         read = [_attempt(partial(self._read, request)) for request in requests]
         answers = iter(self._score([entry for entry in read if isinstance(entry, tuple)]))
         return [next(answers) if isinstance(entry, tuple) else entry for entry in read]
@@ -101,7 +101,7 @@ class NetworkModel:
         return arrays
 
     def _score(self, batches: list[Arrays]) -> list[Any]:
-        """Answer all from one execution; if it fails, each from its own: one fails alone."""
+        """Answer all requests from one execution; if it fails, execute each one alone."""
         if not batches:
             return []
         pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
@@ -138,11 +138,11 @@ def _limits(parameters: dict[str, str]) -> DecodeLimits:
 
 
 def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:
-    """Read a request's tensors and hold them against the contract.
+    """Read a request's tensors and check them against the contract.
 
     Raises:
         InvalidTensor: one is missing, of another type or shape, or has more or fewer rows than the
-        others.
+            others.
     """
     arrays = tuple(_input(spec, request) for spec in model.inputs)
     rows = {len(array) for array in arrays}
@@ -163,11 +163,11 @@ def _input(spec: contract.TensorSpec, request: Any) -> NDArray[Any]:
 
 
 def _check_tokens(input_ids: NDArray[Any], attention_mask: NDArray[Any], *, vocabulary_size: int) -> None:
-    """Refuse what would fail, or turn into NaN, the whole batch that it is joined to.
+    """Refuse tokens that would fail the whole batch or turn its scores into NaN.
 
     Raises:
-        InvalidTensor: a token id outside the vocabulary, or a mask of other than 0 and 1 or of 0
-        alone.
+        InvalidTensor: a token id is outside the vocabulary, or a mask has values other than 0 and 1
+            or no 1 at all.
     """
     if input_ids.min() < 0 or input_ids.max() >= vocabulary_size:
         raise InvalidTensor(f"{contract.INPUT_IDS.name} must lie in 0 .. {vocabulary_size - 1}")
@@ -198,6 +198,6 @@ def _failure(message: str, code: Any) -> Any:
 
 
 def _internal_error() -> Any:
-    """Log the exception at hand; its text is not for the caller."""
+    """Log the current exception; the caller never sees its text."""
     pb_utils.Logger.log_error(traceback.format_exc())
     return _failure("internal error; see the server's log", pb_utils.TritonError.INTERNAL)

@@ -22,7 +22,7 @@ settings.load_profile("untimed")
 
 STARTED_S = time.time()
 RUN = os.environ.setdefault("IMAJIN_AESTHETIC_TEST_RUN", f"{os.getpid()}-{STARTED_S}")
-"""Inherited by every process that a test starts, and what that starts."""
+"""A variable that every process of a test inherits, with everything it starts."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -37,7 +37,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _processes_left_behind(patience_s: float = 10) -> list[str]:
-    """Find processes of this run, but those that end with the process that started them."""
+    """Find processes of this run, except those that end with the process that started them."""
     deadline_s = time.monotonic() + patience_s
     while left := [line for line in _command_lines() if "multiprocessing" not in line]:
         if time.monotonic() > deadline_s:

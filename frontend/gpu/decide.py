@@ -61,16 +61,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Observation:
-    """All that decides."""
+    """Everything that decides."""
 
     standing: Standing
     model: Model
     is_busy: bool = False
     """A load or an unload that this frontend began is under way."""
     is_wanted: bool = False
-    """A request waits for the model, or was told a moment ago to come back."""
+    """A request waits for the model, or has just been told to come back."""
     is_idle: bool = False
-    """The model was used at no door for as long as was configured."""
+    """The model was not used, through REST or Triton, for as long as was configured."""
     is_closing: bool = False
     """This frontend ends."""
     others_stand_by: bool = False
@@ -82,12 +82,14 @@ class Observation:
     is_due: bool = True
     """It is time to ask the ledger."""
     is_unproven: bool = False
-    """The ledger is away for longer than a lease lasts (`fail_closed`), nothing unloaded since."""
+    """The ledger has been away for longer than a lease lasts (`fail_closed`), and nothing was
+    unloaded since.
+    """
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An action, and for the log and the metrics why the model goes."""
+    """An action and, for the log and the metrics, why the model goes."""
 
     action: Action
     reason: str = ""
@@ -155,7 +157,7 @@ def _given_up(seen: Observation) -> Decision:
 
 
 def _in_outage(seen: Observation) -> Decision:
-    """Nobody knows whether another frontend, or another service, holds the memory by now."""
+    """Decide while nobody knows whether another frontend or service holds the memory by now."""
     doubtful = seen.standing is Standing.DOUBTFUL
     if doubtful and seen.is_closing:
         return WAIT if seen.others_stand_by else _given_up(seen)

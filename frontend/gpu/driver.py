@@ -1,7 +1,7 @@
-"""Observes, decides, carries out, and observes again: the one place that moves the model.
+"""Observes, decides, acts, and observes again: only this module loads and unloads the model.
 
-A load or an unload takes its time and runs beside the steps, so that heartbeats go on. Whatever
-state a crash leaves behind, here, in Triton or in the ledger, is one that `decide` has a row for.
+A load or an unload takes time and runs beside the steps, so that heartbeats go on. A crash may
+leave any state behind, here, in Triton or in the ledger; `decide` has a row for each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OWNER: Final = "imajin-aesthetic"
 
 
 class Driver:
-    """Takes one step after the other, until this frontend ends."""
+    """Take one step after the other until this frontend ends."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Driver:
         on_step: Callable[[Observation, Decision], None],
         on_failure: Callable[[ServiceError], None],
     ) -> None:
-        """Prepare; `on_step` hears of every step, `on_failure` why requests wait in vain."""
+        """Prepare; `on_step` follows every step, `on_failure` gets the reason why requests fail."""
         self.is_closing = False
         self.looks = 0
         """How many observations have begun."""
         self.trouble: Unavailable | None = None
-        """Why Triton did not say where the model stands."""
+        """Why Triton did not tell the state of the model."""
         self.is_unloading = False
         self._tenure = tenure
         self._control = control
@@ -129,7 +129,7 @@ class Driver:
         )
 
     def _need(self) -> None:
-        """Say what the memory of what is loaded now comes to: another version may be there too."""
+        """Return the memory that everything loaded now takes; another version may be there, too."""
         if self._model is ModelState.READY and self._tenure.lease is not None:
             with suppress(Unavailable):
                 self._tenure.need(self._options.vram_mb(self._control.loaded))
@@ -150,7 +150,7 @@ class Driver:
         return self.trouble is not None and isinstance(self.trouble.__cause__, (DeadlineExceeded, TimedOut))
 
     async def _look_for_use(self) -> None:
-        """See whether the model was used, at whatever door: Triton counts that."""
+        """See whether the model was used, through REST or Triton itself: Triton counts both."""
         if self._model is not ModelState.READY:
             self._ran_at_ms = None
             self._used_at_s = time.monotonic()
@@ -201,7 +201,7 @@ class Driver:
             self._on_failure(GpuUnavailable("the GPU's ledger refuses this service", internal=str(refusal)))
 
     async def _claim(self) -> Claim:
-        """Compose the claim; what is held already stays as it was claimed."""
+        """Compose the claim; a lease that is held keeps the claim with which it was asked for."""
         if self._tenure.lease is not None and self._tenure.claim is not None:
             return self._tenure.claim
         server_id = await self._control.server_id()
@@ -226,7 +226,7 @@ class Driver:
         self._work.add_done_callback(lambda _: self.stir())
 
     def _end_work(self) -> None:
-        """Take in how a load or an unload ended."""
+        """Note how a load or an unload ended."""
         work = self._work
         if work is None or not work.done():
             return
@@ -244,14 +244,14 @@ class Driver:
             self._on_failure(error)
 
     def _end(self, reason: str) -> None:
-        """Count why the model goes, or did not come."""
+        """Count why the model was unloaded or not loaded."""
         if self._tenure.standing in (Standing.NONE, Standing.LOST):
             self._may_unload_unproven = False
         self._metrics.gpu_endings.labels(reason).inc()
         _LOG.info("lease %s: model goes, %s", self._lease_id, reason)
 
     async def _pause(self) -> None:
-        """Wait until something happens, or it is time to look again."""
+        """Wait until something happens or it is time to look again."""
         look_s = min(_LOOK_S, self._options.idle_release_s / 4 or _LOOK_S)
         is_moving = self._model in (ModelState.LOADING, ModelState.UNLOADING) and self._work is None
         if is_moving or self._is_urgent():
@@ -273,7 +273,7 @@ class Driver:
 
 
 def _stop_if_cancelled() -> None:
-    """End where a cancellation was lost: a Redis call answered in that moment may swallow it."""
+    """End if a cancellation was lost: a Redis call that was just being answered may swallow it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

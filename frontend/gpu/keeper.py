@@ -1,7 +1,7 @@
-"""The door to the model on a shared GPU: wake it, and see where it stands.
+"""The model on a shared GPU for the rest of the service: have it loaded, and see its state.
 
-Every frontend has a `Keeper`; the ledger elects one of them to drive the model of their Triton, and
-the others stand by, through the very same steps (`decide`).
+Every frontend has a `Keeper`. The ledger elects one of them to load and unload the model of their
+Triton. The others stand by and go through the same steps (`decide`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CANCEL_S: Final = 2.0
 
 
 class State(StrEnum):
-    """Where the model stands, as `/info` and `/health` show it."""
+    """The state of the model, as `/info` and `/health` show it."""
 
     UNLOADED = "unloaded"
     RESERVING = "reserving"
@@ -52,41 +52,43 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class KeeperOptions:
-    """What an operator chose."""
+    """The operator's choices."""
 
     coordination: str
-    """Whose ledger it is."""
+    """The name of the ledger's coordinator."""
     gpu: str
     holder: str
-    """This frontend's name among those of its Triton."""
+    """This frontend's name among the frontends of its Triton."""
     ttl_s: float
     priority: int
     vram_mb: Callable[[Collection[int]], int]
-    """What the served versions take, and these that are loaded; raises `Unavailable` where none is served."""
+    """The memory of the served and of these loaded versions; raises `Unavailable` if none is
+    served.
+    """
     wait_s: float
     idle_release_s: float
-    """0: never."""
+    """0 means never."""
     fail_open: bool
     close_s: float = CLOSE_S
-    """How long an end may take: to hand the model over, or to unload it."""
+    """How long the end may take, to hand the model over or to unload it."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where the model stands, who keeps it, and under which lease."""
+    """The state of the model, who keeps it, and under which lease."""
 
     state: State
     gpu: str
     lease_id: str | None
     fence: int | None
     keeper: str | None
-    """The frontend that drives the model."""
+    """The frontend that loads and unloads the model."""
     priority: int
     vram_mb: int | None
     expires_in_s: float | None
     is_unprotected: bool
     outage: str | None
-    """Why the ledger was not reached the last time."""
+    """Why the ledger could not be reached the last time."""
 
     def __str__(self) -> str:
         if self.is_unprotected:
@@ -105,12 +107,12 @@ class _Turn:
 
     future: asyncio.Future[bool]
     look: int
-    """The observation before it came: only a later one tells it anything."""
+    """The last observation before it came; only a later one counts for it."""
     has_waited: bool = False
 
 
 class Keeper:
-    """Use as an async context manager; at its end the model is handed over, or unloaded."""
+    """Use as an async context manager; at its end the model is handed over or unloaded."""
 
     def __init__(
         self,
@@ -158,7 +160,7 @@ class Keeper:
         assert self._task is not None
         self._driver.is_closing = True
         self._driver.stir()
-        # What hangs is left to the lease's expiry.
+        # If something hangs, the lease simply expires.
         await asyncio.wait({self._task}, timeout=self._options.close_s)
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=CANCEL_S)
@@ -166,16 +168,16 @@ class Keeper:
 
     @property
     def state(self) -> State:
-        """Return where the model stands."""
+        """Return the state of the model."""
         return self._state
 
     @property
     def is_ready(self) -> bool:
-        """Whether Triton had the model ready when it was looked at last."""
+        """Whether Triton had the model ready at the last look."""
         return self._state is State.READY
 
     def status(self) -> Status:
-        """Report where the model stands."""
+        """Report the state of the model."""
         tenure, options = self._tenure, self._options
         lease, others, claim = tenure.lease, tenure.others, tenure.claim
         is_ours = lease is not None
@@ -194,7 +196,7 @@ class Keeper:
         )
 
     def note_request(self) -> None:
-        """Say that a request was scored just now."""
+        """Note that a request was scored just now."""
         self._requested_at_s = time.monotonic()
 
     def is_in_use(self, within_s: float) -> bool:
@@ -206,7 +208,7 @@ class Keeper:
         return isinstance(error, NotLoaded) or not self.is_ready
 
     async def wake(self, deadline: Deadline) -> bool:
-        """Have the model loaded; tell whether it had to be waited for.
+        """Have the model loaded; tell whether that took a wait.
 
         Raises:
             GpuUnavailable: no memory was granted, or nothing loaded, within the wait.
@@ -221,7 +223,7 @@ class Keeper:
         wait_s = min(remaining_s, self._options.wait_s)
         turn = _Turn(asyncio.get_running_loop().create_future(), self._driver.looks)
         self._turns.add(turn)
-        # Whoever is told 503 comes back: the place in the queue is kept as long again.
+        # Callers who are told 503 come back, so the place in the queue is kept for as long again.
         self._wanted_until_s = time.monotonic() + 2 * self._options.wait_s
         self._driver.stir()
         try:
@@ -236,7 +238,7 @@ class Keeper:
             self._turns.discard(turn)
 
     async def find_trouble(self) -> str | None:
-        """Say what keeps requests from the GPU, other than its being in use; None: nothing."""
+        """Return what keeps requests from the GPU, if anything but its being in use does."""
         if self.is_ready:
             return None
         trouble = self._driver.trouble
@@ -252,7 +254,7 @@ class Keeper:
         return _find_missing(claimed_mb, room_mb)
 
     async def _watch(self) -> None:
-        """Drive; what fails unexpectedly is told, and begins again from what it finds."""
+        """Drive the model; an unexpected failure is logged, and driving begins again."""
         while True:
             try:
                 await self._driver.run()

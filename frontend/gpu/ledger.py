@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_ledger(name: str, gpu: str) -> GpuLedger:
-    """Build the ledger that a `package.module:factory` names: a coordinator in model-boss's place.
+    """Build the ledger that `package.module:factory` names, a coordinator instead of model-boss.
 
     The factory is called with the GPU's name; `docs/gpu-sharing.md` shows one.
 
     Raises:
-        ValueError: it names none.
+        ValueError: there is no such factory.
     """
     module, _, factory = name.partition(":")
     try:
@@ -35,9 +35,9 @@ def load_ledger(name: str, gpu: str) -> GpuLedger:
 
 
 def served_versions(repository: Path) -> tuple[int, ...]:
-    """Return the versions that requests are sent to; none where nobody has said: any will do.
+    """Return the versions that requests are sent to; if none is named, any version will do.
 
-    One that was deleted by hand is not waited for.
+    A version that was deleted by hand is not waited for.
     """
     if not deployment.path(repository).exists():
         return ()
@@ -56,7 +56,7 @@ def needed_mb(repository: Path, loaded: Collection[int] = (), *, each_mb: int | 
     Args:
         repository: of the models.
         loaded: the versions in Triton's memory.
-        each_mb: what an operator says that a version takes, in the place of the manifests.
+        each_mb: what a version takes by the operator's word, instead of the manifests'.
 
     Raises:
         NotReady: no version is promoted.
@@ -73,7 +73,7 @@ def needed_mb(repository: Path, loaded: Collection[int] = (), *, each_mb: int | 
 
 
 def _vram_mb(repository: Path, version: int, *, or_else: bool = False) -> int:
-    """Read what a version was measured to take; a number where it was not, or where it is gone."""
+    """Return the measured memory of a version; a default if it was not measured or is gone."""
     try:
         return manifest.read(repository / NETWORK.name / str(version)).claimed_mb
     except VersionError:

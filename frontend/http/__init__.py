@@ -1,1 +1,1 @@
-"""The REST door: routes, bodies and schemas, middleware, API keys, errors as problem+json."""
+"""REST: routes, bodies and schemas, middleware, API keys, errors as problem+json."""

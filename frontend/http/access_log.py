@@ -1,4 +1,4 @@
-"""The outermost layer: every answer's request id and security headers, and its line in the log."""
+"""The outermost layer: every answer's request id and security headers, and its log line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDPOINTS: Final = frozenset(
     | {"/score", "/score-batch"}
 )
 _PROBES: Final = frozenset({"/health/live", "/health/ready"})
-# Whoever answers with a page sets a policy of its own.
+# An answer that is a page sets its own policy.
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -35,9 +35,9 @@ _CLIENT_GONE: Final = 499  # nginx's word for it: there was nobody left to answe
 
 
 class AccessLogMiddleware:
-    """Gives every request an id, every answer its headers, and the log a line for both.
+    """Give every request an id, every answer its headers, and the log a line for both.
 
-    Gives the layers below `scope["state"]`: `request_id`, and `notes`, which they add to the log
+    The layers below find `request_id` in `scope["state"]`, and `notes`, which they add to the log
     line.
     """
 

@@ -30,19 +30,21 @@ if TYPE_CHECKING:
 Body = TypeVar("Body", bound=BaseModel)
 
 _QUICK_BYTES: Final = 2**16
-"""JSON this short is parsed in a millisecond or two."""
+"""JSON of this size is parsed in a millisecond or two."""
 _MAX_REST_BYTES: Final = 2**19
-"""Of a body beside its images; ten of the longest URLs and a prompt in escapes take 230 KB."""
+"""The size of a body beside its images; ten of the longest URLs and an escaped prompt take 230 KB.
+"""
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """What a body asks for; `ids` are the caller's own, as many as there are sources."""
+    """What a body asks for; `ids` are the caller's own, one for each source."""
 
     prompt: str
     sources: list[Source]
     ids: list[str | None]
     min_score: float | None
+    min_normalized_score: float | None
     model_version: str | None
 
 
@@ -64,7 +66,7 @@ async def read_score(request: Request, deadline: Deadline) -> ScoringRequest:
     """Read the body of `/score`.
 
     Raises:
-        InvalidRequest: it does not keep the schema.
+        InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     if _content_type(request) == "multipart/form-data":
@@ -78,7 +80,7 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
     """Read the body of `/score-batch`.
 
     Raises:
-        InvalidRequest: it does not keep the schema.
+        InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     body, strings = await _json(request, schemas.BatchRequest, deadline)
@@ -88,7 +90,7 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
 
 def _scoring_request(body: schemas.Question, sources: list[Source], ids: list[str | None]) -> ScoringRequest:
     version = None if body.model_version is None else str(body.model_version)
-    return ScoringRequest(body.prompt, sources, ids, body.min_score, version)
+    return ScoringRequest(body.prompt, sources, ids, body.min_score, body.min_normalized_score, version)
 
 
 async def _form(request: Request, model: type[Body], deadline: Deadline) -> Body:
@@ -133,8 +135,8 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
 
 
 def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
-    # The parser holds the interpreter for as long as it runs, in whatever thread: it gets what is
-    # short.
+    # The parser holds the interpreter while it runs, in whatever thread, so it gets only a short
+    # text.
     return model.model_validate_json(strings.cut(content, "image_base64", max_rest_bytes=_MAX_REST_BYTES))
 
 

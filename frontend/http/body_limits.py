@@ -1,8 +1,9 @@
-"""How large bodies may be and how slow, one alone and all that are held at one moment.
+"""How large and how slow bodies may be: a single body, and all that are held at one moment.
 
-A body that announces its size is refused before it arrives where there is no room for it. A small one has
-room that large ones cannot take. Where a body finds no room, those that arrive slowly make it, the
-slowest first: four clients that send large bodies and never end them do not shut everybody out.
+A body that announces its size is refused before it arrives if there is no room for it. Small bodies
+have room that large ones cannot take. If a body finds no room, bodies that arrive slowly must make
+it, the slowest first. So four clients that send large bodies and never end them do not shut
+everybody out.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _RETRY_AFTER_S: Final = 1.0
 _SMALL_BYTES: Final = 2**20
 _SMALL_ROOM_BYTES: Final = 16 * 2**20
 _PATIENCE_S: Final = 10.0
-"""Nobody is slow before that."""
+"""Before this time no body counts as slow."""
 _MIN_BYTES_PER_S: Final = 16 * 2**10
 _SLOW_BYTES_PER_S: Final = 256 * 2**10
-"""Whoever is slower than that makes room for others."""
+"""A body that is slower makes room for others."""
 
 
 class BodyLimits:
@@ -47,7 +48,7 @@ class BodyLimits:
         self.buffered_bytes = 0
 
     def hold(self, body: Body, size: int) -> None:
-        """Hold so many bytes of a body, received or announced.
+        """Hold this many bytes of a body, received or announced.
 
         Raises:
             PayloadTooLarge: one body may not have so many.
@@ -64,7 +65,7 @@ class BodyLimits:
         body.held_bytes = size
 
     def arrived(self, body: Body) -> None:
-        """Take a body out of those that may have to make room; what it holds, it keeps."""
+        """Take a body out of those that may have to make room; it keeps what it holds."""
         self._arriving.discard(body)
 
     def let_go(self, body: Body) -> None:
@@ -74,7 +75,7 @@ class BodyLimits:
         body.held_bytes = 0
 
     def take(self, count: int) -> None:
-        """Hold bytes that a request was brought otherwise than in its body.
+        """Hold bytes that came to a request in another way than in its body.
 
         Raises:
             Overloaded: too many are held.
@@ -116,10 +117,10 @@ class Body:
         self._must_leave = False
 
     async def receive(self, receive: Receive) -> Message:
-        """Await the next message, for as long as the body is not too slow.
+        """Await the next message, as long as the body is not too slow.
 
         Raises:
-            DeadlineExceeded: it is.
+            DeadlineExceeded: it is too slow.
             Overloaded: it was slow, and had to make room for another.
         """
         if self.is_read.is_set():
@@ -143,15 +144,15 @@ class Body:
         return message
 
     def bytes_per_s(self) -> float:
-        """Return how fast it has arrived so far."""
+        """Return how fast the body has arrived so far."""
         return self.received_bytes / max(time.monotonic() - self._started_s, 1e-3)
 
     def is_slow(self) -> bool:
-        """Tell whether it is to make room where there is none."""
+        """Tell whether the body must make room if there is none."""
         return time.monotonic() - self._started_s >= _PATIENCE_S and self.bytes_per_s() < _SLOW_BYTES_PER_S
 
     def leave(self) -> None:
-        """Have `receive` end, now or when it is called next."""
+        """Make `receive` end, now or at its next call."""
         self._must_leave = True
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())

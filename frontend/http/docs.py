@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI over the OpenAPI document; its files come from a package, not a host."""
+"""`/docs`: Swagger UI for the OpenAPI document; its files come from a package, not from a host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from frontend.http.errors import NotFound
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-# Swagger UI writes styles on elements, and has its icons in its CSS: hence `style-src`, `img-src`.
+# Swagger UI writes styles on elements and has its icons in its CSS. This needs `style-src` and
+# `img-src`.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -28,7 +29,7 @@ _TYPES: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/jav
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve the page and what it consists of."""
+    """Serve the page and the files it needs."""
     app.add_route("/docs", _page, include_in_schema=False)
     app.add_route("/docs/{name}", _file, include_in_schema=False)
 

@@ -1,10 +1,10 @@
-"""What is wrong with a request before it is worked on.
+"""What is wrong with a request, found before it is worked on.
 
 HttpError
-├── InvalidRequest     it does not keep the schema
+├── InvalidRequest     it does not match the schema
 │   └── AllFailed      no candidate of a batch could be scored
 ├── PayloadTooLarge    its body is above its limit
-├── Unauthorized       API keys are configured and none valid was sent
+├── Unauthorized       API keys are configured and no valid one was sent
 ├── NotFound
 └── MethodNotAllowed
 """
@@ -24,7 +24,7 @@ class HttpError(ServiceError):
 
 
 class InvalidRequest(HttpError):
-    """The request does not keep the schema."""
+    """The request does not match the schema."""
 
 
 class AllFailed(InvalidRequest):
@@ -40,7 +40,7 @@ class PayloadTooLarge(HttpError):
 
 
 class Unauthorized(HttpError):
-    """API keys are configured and none valid was sent."""
+    """API keys are configured and no valid one was sent."""
 
 
 class NotFound(HttpError):

@@ -1,7 +1,7 @@
 """API keys: a file of names and SHA-256 digests, read again when it changes.
 
-One `name:digest` a line; `#` begins a comment. A name may stand on two lines while its key is being
-changed. The digest is plain SHA-256, because keys are random: `python -m frontend hash-key NAME`
+Each line is `name:digest`; `#` begins a comment. While a key is being changed, its name may be on
+two lines. The digest is plain SHA-256, because keys are random: `python -m frontend hash-key NAME`
 makes them 256 bits long.
 """
 
@@ -21,14 +21,14 @@ _LOGGER: Final = logging.getLogger("imajin_aesthetic.keys")
 
 
 class KeysInvalid(ValueError):
-    """The file cannot be read, or one of its lines is none of ours."""
+    """The file cannot be read, or one of its lines is not valid."""
 
 
 def key_line(name: str, key: str) -> str:
     """Compose the file's line for a key.
 
     Raises:
-        KeysInvalid: the name has characters that it may not have.
+        KeysInvalid: the name has characters that are not allowed.
     """
     line = f"{name}:{_digest(key.encode())}"
     if not _LINE.fullmatch(line):
@@ -39,8 +39,8 @@ def key_line(name: str, key: str) -> str:
 class KeyRing:
     """The keys of one file.
 
-    A change that cannot be read leaves the keys as they were and is logged: neither a slip of the
-    pen nor a file that is just being replaced may lock everybody out, or let anybody in.
+    A change that cannot be read is logged and leaves the keys as they were. Neither a typing error
+    nor a file that is just being replaced may lock everybody out, or let anybody in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class KeyRing:
         self._names = _read(path)
 
     def name_of(self, key: bytes) -> str | None:
-        """Return the name of a key, None where there is no such key."""
+        """Return the name of a key; return None if there is no such key."""
         self._refresh()
         return self._names.get(_digest(key))  # how long that takes tells of the digest at most
 
@@ -77,7 +77,7 @@ def _digest(key: bytes) -> str:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        # Through links: that is how mounted secrets are replaced.
+        # Links are followed, because mounted secrets are replaced through them.
         status = os.stat(path)  # noqa: PTH116
     except OSError:
         return None

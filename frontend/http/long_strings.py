@@ -1,7 +1,7 @@
-"""Long strings cut out of JSON before it is parsed, so that parsing takes no time.
+"""Cut long strings out of JSON before it is parsed, so that parsing takes almost no time.
 
 A parser in C or Rust holds the interpreter while it reads 50 MB of base64, in whatever thread it
-runs. Finding the end of such a string is a search for one byte, and what is left is short.
+runs. Finding the end of such a string is a search for one byte, and the rest of the JSON is short.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _BLANKS: Final = b" \t\r\n"
 
 
 class LongStrings:
-    """The strings that were cut out of one body, by the words that stand in their places."""
+    """The strings that were cut out of one body, by the words that took their places."""
 
     def __init__(self) -> None:
         self._strings: dict[str, Piece] = {}
         self._mark = secrets.token_hex(16)  # a word that no caller can have sent
 
     def get(self, value: str) -> str | Piece:
-        """Return a parsed value; of one that was cut out, what stood between its quotes."""
+        """Return a parsed value; for a word, return the string that was cut out."""
         return self._strings.get(value, value)
 
     def cut(self, content: SharedBytes, name: str, *, max_rest_bytes: int) -> bytes:
-        """Return `content` with a word for each long string value of a field called `name`.
+        """Return `content` with a word in place of each long string value of the field `name`.
 
         Raises:
-            PayloadTooLarge: what is left is long all the same.
+            PayloadTooLarge: the rest is still long.
         """
         places = list(_find(content, f'"{name}"'.encode()))
         if len(content) - sum(end - start for start, end in places) > max_rest_bytes:
@@ -69,7 +69,7 @@ def _find(content: SharedBytes, key: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _value_start(content: SharedBytes, position: int) -> int:
-    """Return where a key's string begins, after its quote; where there is none, the end of all."""
+    """Return where a key's string begins, after its quote; return the end if there is none."""
     head = content.read(position, position + _MAX_GAP_BYTES)
     colon = head.lstrip(_BLANKS)
     value = colon[1:].lstrip(_BLANKS)

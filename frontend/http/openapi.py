@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from frontend.http import schemas
+from frontend.http.openapi_names import complete_names
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,17 +40,19 @@ def scoring_body(json: type[BaseModel], form: type[BaseModel] | None = None) -> 
 
 
 def complete_openapi(app: FastAPI) -> None:
-    """Add the schemas that are only referred to."""
+    """Add the schemas that are only referred to, and what generators of clients need."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            components = generate()["components"]["schemas"]
+            document = generate()
+            components = document["components"]["schemas"]
             bodies = (schemas.ScoreRequest, schemas.ScoreUpload, schemas.BatchRequest, schemas.Problem)
             for model in bodies:
                 schema = model.model_json_schema(ref_template=_REFERENCE)
                 components.update(schema.pop("$defs", {}))
                 components[model.__name__] = schema
+            complete_names(document)
         assert app.openapi_schema is not None
         return app.openapi_schema
 

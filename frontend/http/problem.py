@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from pydantic import ValidationError
 
-_TYPE_PREFIX: Final = "urn:imajin-aesthetic:error:"
+TYPE_PREFIX: Final = "urn:imajin-aesthetic:error:"
 
 
 class Kind(NamedTuple):
@@ -29,13 +29,15 @@ class Kind(NamedTuple):
     status: int
     code: str
     title: str
+    retryable: bool = False
+    """Whether the same request may succeed later."""
 
 
 _INVALID: Final = Kind(422, "invalid_request", "The request is not valid")
-_OVERLOADED: Final = Kind(429, "overloaded", "The service is overloaded")  # + Retry-After
-_GPU: Final = Kind(503, "gpu_unavailable", "No GPU memory is available")  # + Retry-After
-_MODEL: Final = Kind(503, "model_unavailable", "The model is not available")  # + Retry-After
-_DEADLINE: Final = Kind(504, "deadline_exceeded", "The deadline passed")
+_OVERLOADED: Final = Kind(429, "overloaded", "The service is overloaded", retryable=True)  # + Retry-After
+_GPU: Final = Kind(503, "gpu_unavailable", "No GPU memory is available", retryable=True)  # + Retry-After
+_MODEL: Final = Kind(503, "model_unavailable", "The model is not available", retryable=True)  # + Retry-After
+_DEADLINE: Final = Kind(504, "deadline_exceeded", "The deadline passed", retryable=True)
 _INTERNAL: Final = Kind(500, "internal", "The service failed")
 
 # A class that is not here is answered as its nearest base: at last as a defect of ours.
@@ -51,6 +53,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     images.ImageUndecodable: Kind(422, "image_undecodable", "The image cannot be decoded"),
     images.ImageUrlForbidden: Kind(422, "image_url_forbidden", "The image URL is not allowed"),
     images.ImageUnreachable: Kind(422, "image_unreachable", "The image cannot be fetched"),
+    images.ImageNotReached: Kind(422, "image_unreachable", "The image cannot be fetched", retryable=True),
     images.TooManyFetched: _OVERLOADED,
     scoring.PromptInvalid: _INVALID,
     scoring.UnknownVersion: Kind(422, "unknown_version", "This version is not served"),
@@ -69,13 +72,14 @@ def kind(error: ServiceError) -> Kind:
 
 def problem(error: ServiceError, request_id: str) -> JSONResponse:
     """Write an error's public side; its internal side stays here."""
-    status, code, title = kind(error)
+    status, code, title, retryable = _shared(error) if isinstance(error, http.AllFailed) else kind(error)
     content = Problem(
-        type=_TYPE_PREFIX + code,
+        type=TYPE_PREFIX + code,
         title=title,
         status=status,
         code=code,
         detail=error.detail,
+        retryable=retryable,
         request_id=request_id,
         failed=error.failed if isinstance(error, http.AllFailed) else None,
     )
@@ -90,6 +94,17 @@ def problem(error: ServiceError, request_id: str) -> JSONResponse:
         media_type="application/problem+json",
         headers=headers,
     )
+
+
+def _shared(error: http.AllFailed) -> Kind:
+    """Find what the failures of a whole batch have in common."""
+    failures = [failed.error for failed in error.failed]
+    codes = {failure.code for failure in failures}
+    code = codes.pop() if len(codes) == 1 else _INVALID.code
+    title = next(row.title for row in KINDS.values() if row.code == code)
+    if all(failure.retryable for failure in failures):
+        return Kind(503, code, title, retryable=True)
+    return Kind(422, code, title)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
-"""What every request passes before it is worked on, and the last frame that its errors reach.
+"""The checks of every request before it is worked on, and the last place its errors reach.
 
-Key, announced size, size while it is read, bodies held at once; a client that goes away ends its
-request.
+The checks are key, announced size, size while it is read, and bodies held at once. A client that
+goes away ends its request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class RequestLimitsMiddleware:
-    """Refuses what may not pass; nothing that a request raises passes it either."""
+    """Refuse what may not pass, and answer every error that a request raises."""
 
     def __init__(self, app: ASGIApp, *, limits: BodyLimits, keys: KeyRing | None) -> None:
         self._app = app
@@ -104,7 +104,7 @@ class _Exchange:
         self._notes["key"] = name
 
     def _check_framing(self) -> None:
-        """Refuse a body of two lengths: whoever stands before us may have read the other (RFC 9112)."""
+        """Refuse a body with two lengths: a proxy may have read the other one (RFC 9112)."""
         if {b"content-length", b"transfer-encoding"} <= self._headers.keys():
             self._is_last = True
             raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another")

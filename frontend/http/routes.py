@@ -71,7 +71,7 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     if isinstance(image, ServiceError):
         raise image
     return schemas.ScoreResponse(
-        **_scored(image, body.min_score),
+        **_scored(image, body),
         **_answer(result, started),
     )
 
@@ -216,20 +216,24 @@ def _ranked(
     ranks = iter(ranking.ranks([one.raw_score for one in images if not isinstance(one, ServiceError)]))
     for index, (own_id, image) in enumerate(zip(body.ids, images, strict=True)):
         if isinstance(image, ServiceError):
-            error = schemas.ErrorInfo(code=kind(image).code, detail=image.detail)
+            row = kind(image)
+            error = schemas.ErrorInfo(code=row.code, detail=image.detail, retryable=row.retryable)
             failed.append(schemas.FailedCandidate(index=index, id=own_id, error=error))
         else:
-            scored = _scored(image, body.min_score)
+            scored = _scored(image, body)
             results.append(schemas.RankedCandidate(rank=next(ranks), index=index, id=own_id, **scored))
     return sorted(results, key=lambda result: result.rank), failed
 
 
-def _scored(scored: ScoredImage, min_score: float | None) -> dict[str, Any]:
+def _scored(scored: ScoredImage, body: bodies.ScoringRequest) -> dict[str, Any]:
+    normalized = ranking.sigmoid(scored.raw_score)
+    limits = ((scored.raw_score, body.min_score), (normalized, body.min_normalized_score))
+    reached = [score >= limit for score, limit in limits if limit is not None]
     return {
         "raw_score": scored.raw_score,
-        "normalized_score": ranking.sigmoid(scored.raw_score),
+        "normalized_score": normalized,
         "percentile": ranking.percentile(scored.raw_score),
-        "passed": None if min_score is None else scored.raw_score >= min_score,
+        "passed": all(reached) if reached else None,
         "image": schemas.ImageInfo.model_validate(scored.image),
         "model_version": scored.version.version,
         "cached": scored.cached,

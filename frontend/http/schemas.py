@@ -40,6 +40,10 @@ MinScore = Annotated[
     FiniteFloat | None, Field(description="Quality gate: `passed` says whether raw_score reaches it.")
 ]
 
+MinNormalizedScore = Annotated[
+    FiniteFloat | None, Field(ge=0, le=1, description="As `min_score`, for normalized_score.")
+]
+
 
 ModelVersion = Annotated[
     Annotated[int, Strict()] | Annotated[str, Field(max_length=20)] | None,
@@ -70,6 +74,7 @@ class Question(_Body):
 
     prompt: Prompt
     min_score: MinScore = None
+    min_normalized_score: MinNormalizedScore = None
     model_version: ModelVersion = None
 
 
@@ -139,7 +144,10 @@ class Scored(BaseModel):
     raw_score: Annotated[float, Field(description="The model's reward, about -2 to +2.")]
     normalized_score: Annotated[float, Field(description="Sigmoid of raw_score, 0 to 1.")]
     percentile: Annotated[float, Field(description="100 * Phi(raw_score), the normal distribution's.")]
-    passed: Annotated[bool | None, Field(description="raw_score >= min_score; null without min_score.")]
+    passed: Annotated[
+        bool | None,
+        Field(description="Whether the score reaches every limit that was sent; null without one."),
+    ]
     image: ImageInfo
     model_version: Annotated[str, Field(description="The version that gave this score.")]
     cached: bool
@@ -167,6 +175,7 @@ class ErrorInfo(BaseModel):
 
     code: str
     detail: str
+    retryable: Annotated[bool, Field(description="Whether the same image may be scored later.")]
 
 
 class FailedCandidate(BaseModel):
@@ -197,6 +206,7 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+    retryable: Annotated[bool, Field(description="Whether the same request may succeed later.")]
     request_id: str
     failed: list[FailedCandidate] | None = None
 

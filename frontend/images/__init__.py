@@ -1,1 +1,1 @@
-"""An image's source -> its pixels: guarded download, base64, decoding in processes that may die."""
+"""An image's source -> its pixels: guarded download, base64, decoding in child processes."""

@@ -1,8 +1,8 @@
-"""Which URLs and which addresses may be fetched from.
+"""Which URLs and which addresses may be fetched.
 
-A URL is read once, here, into a `Target` with one canonical host; that host is what is dialled, so an odd
-spelling cannot mean one thing to the check and another to the socket. `Gate` decides twice: on the target
-before any lookup, and on the very address as the socket is made.
+A URL is read once, here, into a `Target` with one canonical host. Exactly that host is dialled, so
+an odd spelling cannot mean one thing to the check and another to the socket. `Gate` decides twice:
+about the target before any lookup, and about the exact address when the socket is made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mode = Literal["off", "allowlist", "public"]
 
 DEFAULT_PORTS: Final = frozenset({80, 443, *range(8000, 9000)})
 
-# What `is_global` of the standard library lets through.
+# Addresses that `is_global` of the standard library lets through.
 _DENIED_V4: Final = tuple(
     IPv4Network(text)
     for text in (
@@ -34,8 +34,8 @@ _DENIED_V4: Final = tuple(
         "168.63.129.16/32",  # Azure's host, on a public address
     )
 )
-# All else is outside 2000::/3: mapped, compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), discard, SRv6,
-# unique-local, link-local, site-local (fec0::/10), multicast.
+# The other denied kinds are outside 2000::/3: mapped, compatible, NAT64 (64:ff9b::/96,
+# 64:ff9b:1::/48), discard, SRv6, unique-local, link-local, site-local (fec0::/10), multicast.
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _DENIED_V6: Final = tuple(
     IPv6Network(text)
@@ -48,11 +48,12 @@ _DENIED_V6: Final = tuple(
 )
 _ISATAP_MARKS: Final = (0x00005EFE, 0x02005EFE)  # upper half of the interface identifier (RFC 5214)
 
-# An entry of the allowlist reaches these only by naming the address itself.
+# The allowlist opens these only by an entry that is exactly the address.
 _METADATA: Final = frozenset(
     ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "168.63.129.16", "100.100.100.200")
 )
-# Where an allowed host name may lead, next to public addresses: not to link-local, multicast or embeddings.
+# An allowed host name may lead here, and to public addresses, but not to link-local, multicast or
+# embedding addresses.
 _PRIVATE: Final = tuple(
     ip_network(text)
     for text in (
@@ -74,12 +75,12 @@ _AUTHORITY: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?
 _NAME: Final = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ENTRY_WITH_PORT: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>[0-9]{1,5})")
-# What a path or query holds as it stands: an escape in a signed URL is not ours to touch.
+# Characters that a path or query keeps as they are: escapes in a signed URL must not change.
 _KEPT: Final = "%/:;=@!$&'()*+,~?[]|"
 
 
 class Reason(StrEnum):
-    """Why a fetch was refused; the label of the denial counter."""
+    """Why a fetch was refused; also the label of the metric that counts refusals."""
 
     OFF = "off"
     URL = "url"
@@ -114,7 +115,7 @@ class Target:
 
     @property
     def address(self) -> Address | None:
-        """The address, where the host is one."""
+        """The address, if the host is one."""
         return _literal(self.host)
 
     @property
@@ -128,9 +129,9 @@ class Target:
 def parse_url(text: str, *, base: Target | None = None) -> Target:
     """Read a URL, or a redirect's Location relative to `base`.
 
-    The host is read as browsers do (WHATWG URL): percent-escapes and UTS 46 first, then IPv4 in decimal,
-    octal, hexadecimal and with fewer than four parts. Backslashes and control characters, on whose meaning
-    readers disagree, are refused.
+    The host is read as browsers read it (WHATWG URL): first percent-escapes and UTS 46, then IPv4
+    in decimal, octal, hexadecimal and with fewer than four parts. Backslashes and control
+    characters are refused, because readers disagree about their meaning.
 
     Raises:
         Refused: not an http or https URL with a readable host and port.
@@ -160,7 +161,7 @@ def parse_url(text: str, *, base: Target | None = None) -> Target:
 
 
 def canonical_host(name: str) -> str:
-    """Spell a host, without brackets, the one way it is dialled.
+    """Return the one spelling of a host that is dialled, without brackets.
 
     Raises:
         Refused: neither a host name nor an IPv4 address.
@@ -191,7 +192,7 @@ class AllowEntry:
 
 
 def parse_allow(text: str) -> tuple[AllowEntry, ...]:
-    """Read an allowlist: host names, `host:port`, addresses and CIDRs, apart by commas or blanks.
+    """Read an allowlist: host names, `host:port`, addresses and CIDRs, split by commas or blanks.
 
     Raises:
         ValueError: an entry is none of these.
@@ -214,7 +215,7 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True)
 class Gate:
-    """The decision: mode, allowlist and ports, over a notion of which addresses are public."""
+    """The decision: mode, allowlist and ports, and which addresses count as public."""
 
     mode: Mode = "public"
     allow: tuple[AllowEntry, ...] = ()
@@ -240,7 +241,7 @@ class Gate:
             _refuse_unlisted()
 
     def admit_address(self, host: str, port: int, address: Address) -> None:
-        """Decide on the address about to be dialled for `host`.
+        """Decide about the address that is about to be dialled for `host`.
 
         Raises:
             Refused: neither the allowlist nor the mode lets it through.
@@ -301,7 +302,10 @@ def _literal(text: str) -> Address | None:
 
 
 def _ipv4(name: str) -> IPv4Address:
-    """Read IPv4 as inet_aton and the WHATWG URL standard do: 1 to 4 parts, the last fills what is left."""
+    """Read IPv4 as inet_aton and the WHATWG URL standard do.
+
+    There are 1 to 4 parts, and the last one fills all bytes that are left.
+    """
     parts = name.split(".")
     if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):
         _refuse_url(_UNREADABLE)

@@ -18,7 +18,7 @@ _SPACE: Final = b" \t\r\n"
 def decode_base64(content: bytes, max_bytes: int) -> bytes:
     """Decode base64 or a data: URI between the quotes of a JSON string.
 
-    Line breaks and missing padding are accepted, nothing else is.
+    Line breaks and missing padding are accepted, but nothing else is.
 
     Raises:
         UndecodableImage: not base64.

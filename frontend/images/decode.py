@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from reward.preprocess import PreparedImage
 
     Base64 = str | Piece
-    """Base64 or a data: URI; as a piece, what stands between the quotes of a JSON string."""
+    """Base64 or a data: URI; a piece is the text between the quotes of a JSON string."""
 
 _BASE64: Final = b"b"
 _CLOSE_S: Final = 2.0
-"""Work that still runs when the pool is left may take so long. What requests waited for has ended before."""
+"""Work that still runs when the pool is left may take this long. Requests no longer wait for it."""
 
 
 class DecodePool:
     """A fixed number of workers, each driven by a thread; use as an async context manager.
 
-    Leaving it waits a moment for what runs, and then ends it.
+    At its end it waits a moment for running work, and then ends that work.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DecodePool:
         on_worker_lost: Callable[[], None] = lambda: None,
         module: str = __name__,
     ) -> None:
-        """Prepare; `module` is what a worker runs, and `on_worker_lost` is called in some thread."""
+        """Prepare; workers run `module`, and `on_worker_lost` is called in any thread."""
         self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
         self._idle: SimpleQueue[DecodeWorker] = SimpleQueue()
         self._turns = Turns(workers, max_each=max(1, workers - 1))
@@ -76,9 +76,9 @@ class DecodePool:
     ) -> PreparedImage:
         """Decode one image within `timeout_s`, the wait for a worker included.
 
-        The images of one `request`, whatever object stands for it, take turns with those of others.
-        A caller who is cancelled while waiting costs nothing. Work that has begun is finished, so that
-        callers who come and go do not cost a worker each.
+        The images of one `request` (any object) take turns with those of others. A caller who is
+        cancelled while waiting costs nothing. Work that has begun is finished, so that callers who
+        come and go do not cost a worker each.
 
         Raises:
             ImageTooLarge: more bytes, pixels by the header, or memory than allowed.
@@ -98,7 +98,7 @@ class DecodePool:
     def _submit(
         self, source: bytes | bytearray | Base64, deadline: float, request: object
     ) -> Future[PreparedImage]:
-        """Have a thread do it; the turn ends with the work, whether or not somebody waits for it still."""
+        """Let a thread do it; the turn ends with the work, even if nobody waits any longer."""
         try:
             future = self._threads.submit(self._work, source, deadline)
         except RuntimeError as error:  # the threads have been shut down
@@ -138,7 +138,7 @@ class DecodePool:
 
 
 def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedImage:
-    """Do what a worker does.
+    """Do a worker's work.
 
     Raises:
         reward.errors.InvalidImage: too large, damaged, not of a known format, or no base64.

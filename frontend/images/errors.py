@@ -3,6 +3,7 @@
 ImageError
 ├── ImageUrlForbidden   its scheme, port, host or address may not be fetched
 ├── ImageUnreachable    its host gave no image
+│   └── ImageNotReached this time: no name, no connection, no answer in time, trouble of its host
 ├── ImageTooLarge       more pixels, bytes or memory than allowed
 ├── ImageUndecodable    damaged, no image, of another format, or its decoder hung or crashed
 └── DecoderStopped      the service is ending
@@ -25,6 +26,10 @@ class ImageUrlForbidden(ImageError):
 
 class ImageUnreachable(ImageError):
     """The URL could not be fetched."""
+
+
+class ImageNotReached(ImageUnreachable):
+    """The URL could not be fetched this time; it may be, later."""
 
 
 class ImageTooLarge(ImageError):

@@ -1,7 +1,8 @@
-"""Guarded download: bytes of an image from a URL that somebody else wrote.
+"""Guarded download: the bytes of an image from a URL that somebody else wrote.
 
-The address is checked as the socket is made (`_open_socket`), on the very address dialled, whether it came
-from the resolver or stood in the URL: there is no second lookup that could answer differently.
+The address is checked when the socket is made (`_open_socket`). It is exactly the address that is
+dialled, whether it came from the resolver or from the URL. No second lookup could answer
+differently.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from yarl import URL
 from frontend.errors import DeadlineExceeded
 from frontend.images import addresses
 from frontend.images.addresses import Address, AllowEntry, Gate, Mode, Reason, Refused, Target
-from frontend.images.errors import ImageUnreachable, ImageUrlForbidden, too_large
+from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden, too_large
 from frontend.images.turns import Turns
 
 if TYPE_CHECKING:
@@ -41,13 +42,17 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",  # image formats are compressed already
 }
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PASSING: Final = frozenset({408, 425, 429})
+"""Statuses below 500 that say: not now."""
 _LOOKUP_THREADS: Final = 32
 
 _MAX_READ_BYTES: Final = 2**14
 _MAX_INFLATED_BYTES: Final = 2**18
 _FREE_PARTS: Final = 256
 _MIN_PART_BYTES: Final = 256
-"""Parsing a chunk of one byte takes a microsecond, and 256 KiB of them, read at once, 30 ms."""
+"""Parsing a chunk of one byte takes a microsecond. 256 KiB of such chunks, read at once, take 30
+ms.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,12 @@ class Fetcher:
     ) -> bytearray:
         """Download one image within `timeout_s` and, once it has begun, the policy's own total.
 
-        So many are fetched at once, and so many of one host; others wait, and hosts take turns. `take` is
-        told of bytes as they arrive, and may raise.
+        Some images are fetched at once, and some of each host; others wait, and hosts take turns.
+        `take` is called with the bytes as they arrive, and may raise an error.
 
         Raises:
             ImageUrlForbidden: scheme, host, port or address, of the URL or of a redirect.
-            ImageUnreachable: no answer, no 200, too many redirects, or slower than the policy allows.
+            ImageUnreachable: no answer, no 200, too many redirects, or slower than allowed.
             ImageTooLarge: more bytes than the policy allows.
             DeadlineExceeded: `timeout_s` passed.
         """
@@ -143,7 +148,7 @@ class Fetcher:
                 return await self._follow(target, take)
         except TimeoutError as error:
             if scope.expired():
-                raise ImageUnreachable(f"fetching the image took longer than {total_s:g} s") from error
+                raise ImageNotReached(f"fetching the image took longer than {total_s:g} s") from error
             raise _unreachable("the image's host did not answer in time", error) from error  # aiohttp's limit
         except aiohttp.ClientConnectorDNSError as error:
             raise _unreachable("the name of the image's host cannot be resolved", error) from error
@@ -168,7 +173,7 @@ class Fetcher:
     async def _request(
         self, target: Target, userinfo: str | None, take: Callable[[int], None]
     ) -> bytearray | str:
-        """Return the image, or the Location of another one."""
+        """Return the image, or the Location of a redirect."""
         if self._session is None:
             raise RuntimeError("the Fetcher has not been entered")
         headers = _HEADERS if userinfo is None else {**_HEADERS, "Authorization": _basic(userinfo)}
@@ -181,7 +186,9 @@ class Fetcher:
                 if response.status in _REDIRECTS and (location := response.headers.get("Location")):
                     return location
                 if response.status != 200:
-                    raise ImageUnreachable(f"the image's host answered {response.status}")
+                    passes = response.status in _PASSING or response.status >= 500
+                    kind = ImageNotReached if passes else ImageUnreachable
+                    raise kind(f"the image's host answered {response.status}")
                 return await self._read(response, take)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             if dial.refused is not None:
@@ -223,12 +230,12 @@ class Fetcher:
                 if inflater is not None:
                     await asyncio.sleep(0)
         if inflater and not inflater.eof:
-            raise ImageUnreachable("the image's host ended its answer early")
+            raise ImageNotReached("the image's host ended its answer early")
         return body
 
 
 class _Sipping(socket.socket):
-    """A socket that reads little at once, so that parsing it gives others their turns."""
+    """A socket that reads little at once, so that others have their turns between the parts."""
 
     def recv(self, count: int, flags: int = 0, /) -> bytes:
         return super().recv(min(count, _MAX_READ_BYTES), flags)
@@ -240,18 +247,18 @@ class _Sipping(socket.socket):
 
 @dataclass
 class _Dial:
-    """Who is dialled for, told to `_open_socket`, and what it refused, told back."""
+    """For which host a socket is made, and the refusal of it: the link to `_open_socket`."""
 
     host: str
     refused: Refused | None = None
 
 
-# aiohttp dials in the task of the request, or in tasks that copy its context.
+# aiohttp dials in the task of the request, or in tasks with a copy of its context.
 _DIAL: ContextVar[_Dial] = ContextVar("_DIAL")
 
 
 class _SystemResolver(AbstractResolver):
-    """getaddrinfo in threads of its own: a name server that stalls holds up no other work of the loop."""
+    """Call getaddrinfo in threads of its own, so that a slow name server delays no other work."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -302,12 +309,13 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
 
 
 def _inflated(data: bytes, inflater: zlib._Decompress) -> Iterator[bytes]:
-    """Inflate in parts that take a millisecond each."""
+    """Decompress in parts that take a millisecond each."""
     while True:
         try:
             part = inflater.decompress(data, _MAX_INFLATED_BYTES)
         except zlib.error as error:
-            raise _unreachable("the image's content encoding is damaged", error) from error
+            words = "the image's content encoding is damaged"
+            raise ImageUnreachable(words, internal=str(error)) from error
         yield part
         data = inflater.unconsumed_tail
         if not data and len(part) < _MAX_INFLATED_BYTES:
@@ -319,5 +327,5 @@ def _basic(userinfo: str) -> str:
     return "Basic " + base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
 
 
-def _unreachable(detail: str, error: Exception) -> ImageUnreachable:
-    return ImageUnreachable(detail, internal=f"{type(error).__name__}: {error}")
+def _unreachable(detail: str, error: Exception) -> ImageNotReached:
+    return ImageNotReached(detail, internal=f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ _RETRY_AFTER_S = 1.0
 
 
 class Buffered(Protocol):
-    """The bytes that all requests hold together, bodies and fetched images."""
+    """The bytes that all requests hold together, in bodies and fetched images."""
 
     def take(self, count: int) -> None:
         """Count bytes as held, or refuse them."""
@@ -24,7 +24,7 @@ class Buffered(Protocol):
 
 
 class FetchRoom:
-    """A part of what all requests may hold: slow hosts may fill it, and bodies have room still."""
+    """The part of all bytes that fetched images may fill; slow hosts so leave room for bodies."""
 
     def __init__(self, buffered: Buffered, max_bytes: int) -> None:
         self._buffered = buffered
@@ -33,7 +33,7 @@ class FetchRoom:
 
     @contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:
-        """Yield what counts bytes as held until the end of the block; it raises where there is no room.
+        """Yield a function that counts bytes as held until the block ends; without room it raises.
 
         Raises:
             TooManyFetched: fetched images fill their part.

@@ -1,7 +1,7 @@
 """Bytes that the kernel hands to a worker process: a file in memory, without a name.
 
-Copying 13 MB from object to object holds the interpreter for ten milliseconds, in whatever thread.
-Here only the kernel copies, and meanwhile the interpreter is free.
+Copying 13 MB between objects holds the interpreter for ten milliseconds, in whatever thread. Here
+only the kernel copies, and the interpreter is free meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SLICE_BYTES: Final = 2**18
 
 
 class SharedBytes:
-    """Grows like a bytearray."""
+    """Bytes that grow as a bytearray does."""
 
     def __init__(self, content: bytes | bytearray = b"") -> None:
         self._fd = os.memfd_create("body", os.MFD_CLOEXEC)
@@ -42,7 +42,7 @@ class SharedBytes:
         return os.pread(self._fd, max(0, end - start), start)
 
     def find(self, wanted: bytes, position: int) -> int:
-        """Return where `wanted` begins at or behind `position`; -1 where it does not."""
+        """Return where `wanted` begins, at or after `position`; return -1 if it does not."""
         for begin in range(position, len(self), _SLICE_BYTES):
             found = self.read(begin, begin + _SLICE_BYTES + len(wanted) - 1).find(wanted)
             if found >= 0:
@@ -67,9 +67,10 @@ class Piece:
 
 @cache
 def _closing() -> SimpleQueue[int]:
-    """Return where descriptors are closed, in a thread: giving 65 MB back to the system takes 8 ms.
+    """Return the queue of a thread that closes descriptors.
 
-    The garbage collector may call its `put` at any moment, where an executor's `submit` would lock up.
+    Giving 65 MB back to the system takes 8 ms. The garbage collector may call `put` of this queue
+    at any moment, where `submit` of an executor would lock up.
     """
     queue: SimpleQueue[int] = SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""An image's source (URL, base64 or uploaded bytes) -> pixels, or the error that stands for it."""
+"""An image's source (URL, base64 or uploaded bytes) -> pixels, or an error in their place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reward import PreparedImage
 
     Encoded = bytes | bytearray | Base64
-    """An image as its sender or its host gave it."""
+    """An image as its sender or its host has given it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image comes from; exactly one of the three."""
+    """Where an image comes from; exactly one of the three is set."""
 
     url: str | None = None
     base64: Base64 | None = None
@@ -37,7 +37,7 @@ class Source:
 
 
 class ImageLoader:
-    """Fetches the images of one request side by side, and decodes them."""
+    """Fetch the images of one request side by side, and decode them."""
 
     def __init__(self, fetcher: Fetcher, room: FetchRoom, pool: DecodePool, metrics: Metrics) -> None:
         self._fetcher = fetcher
@@ -49,9 +49,9 @@ class ImageLoader:
     async def fetched(
         self, sources: Sequence[Source], deadline: Deadline
     ) -> AsyncIterator[list[Encoded | ServiceError]]:
-        """Hold the encoded images of one request for the duration of the block.
+        """Hold the encoded images of one request while the block runs.
 
-        One that cannot be fetched stands as its error and stops no other.
+        An image that cannot be fetched is its error instead, and stops no other.
 
         Raises:
             ServiceError: there is no room for what is fetched, or the deadline passed.
@@ -64,7 +64,7 @@ class ImageLoader:
     async def decoded(
         self, images: Sequence[Encoded | ServiceError], deadline: Deadline
     ) -> list[PreparedImage | ServiceError]:
-        """Decode the images of one request; one that fails stands as its error and stops no other.
+        """Decode the images of one request; a failed one is its error instead, and stops no other.
 
         Raises:
             ServiceError: the deadline passed, or the service is ending.
@@ -95,7 +95,7 @@ def _encoded(source: Source) -> Encoded:
 
 
 async def _all(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T]) -> list[R | ServiceError]:
-    """Do all at once; an image's error stands for it, any other ends the rest and is raised."""
+    """Do all at once; an image's error stands in its place, any other error ends the rest."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_attempt(work, item)) for item in items]

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict, deque
 
 
 class Turns:
-    """A fixed number of places, given to who has used them least, and to each so many at most.
+    """A fixed number of places; those who have used them least come first, each up to a limit.
 
-    Whoever comes while another's many slow images are in work finds a place that is free, and waits for
-    none of them; while several do the same, he is next.
+    So a request that comes while many slow images of another are in work finds a free place, and
+    waits for none of them. If several requests do the same, it is next.
     """
 
     def __init__(self, places: int, *, max_each: int) -> None:
@@ -21,7 +21,7 @@ class Turns:
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # who waits longest for a turn is first
 
     async def take(self, who: object) -> None:
-        """Wait for a place; whoever is cancelled meanwhile costs nobody a turn."""
+        """Wait for a place; a caller who is cancelled meanwhile costs nobody a turn."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(who, deque()).append(turn)
         self._wake()
@@ -33,7 +33,7 @@ class Turns:
             raise
 
     def give_back(self, who: object, used_s: float = 0) -> None:
-        """Leave a place that was taken, and used for so long."""
+        """Leave a place that was taken, after using it for this long."""
         self._free += 1
         self._held[who] -= 1
         self._used_s[who] += used_s

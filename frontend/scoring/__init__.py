@@ -1,1 +1,1 @@
-"""A request's way: admission, tokens, images, cache, Triton, ranking; health goes it, too."""
+"""A request's way: admission, tokens, images, cache, Triton, ranking; and the health monitor."""

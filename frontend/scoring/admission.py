@@ -21,13 +21,18 @@ _FIRST_GUESS_S: Final = 0.1
 
 
 class Admission:
-    """First come, first served; the unit is an image, so that a batch counts as what it costs."""
+    """First come, first served; the unit is an image, so that a batch counts as what it costs.
+
+    An eighth of the places is for requests of one image: these wait for no batch while it is free.
+    """
 
     def __init__(self, max_concurrency: int, max_queue: int) -> None:
         self._max_concurrency = max_concurrency
+        self._max_batched = max_concurrency - max_concurrency // 8
         self._max_queue = max_queue
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._image_s = _FIRST_GUESS_S
+        self._batched = 0  # of those in work
         self.in_work = 0
         self.queued = 0
 
@@ -48,8 +53,7 @@ class Admission:
             # The time in which one image's place becomes free again, at the present load.
             image_s = (time.monotonic() - started) / images
             self._image_s += _SMOOTHING * (image_s - self._image_s)
-            self.in_work -= images
-            self._wake()
+            self._leave(images)
 
     def check(self, images: int) -> None:
         """Refuse what would be refused now, before anything is fetched for it.
@@ -57,12 +61,12 @@ class Admission:
         Raises:
             Overloaded: the queue is full; says when to come back.
         """
-        if not self._is_free(images) and self.queued + images > self._max_queue:
+        if not self._is_free(images, is_first=not self._waiting) and self.queued + images > self._max_queue:
             raise Overloaded("the queue is full", retry_after_s=self._retry_after_s())
 
     async def _enter(self, images: int, deadline: Deadline) -> None:
-        if self._is_free(images):
-            self.in_work += images
+        if self._is_free(images, is_first=not self._waiting):
+            self._take(images)
             return
         self.check(images)
         turn = asyncio.get_running_loop().create_future()
@@ -74,27 +78,42 @@ class Admission:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # admitted in the same moment: give it back
-                self.in_work -= images
+                self._leave(images)
             elif entry in self._waiting:  # else `_wake` has met it, cancelled, and dropped it
                 self._waiting.remove(entry)
                 self.queued -= images
-            self._wake()
+                self._wake()
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded("the deadline passed while the request waited for its turn") from error
             raise
 
-    def _is_free(self, images: int) -> bool:
-        return not self._waiting and self.in_work + images <= self._max_concurrency
+    def _is_free(self, images: int, *, is_first: bool) -> bool:
+        if self.in_work + images > self._max_concurrency:
+            return False
+        if images == 1 and self.in_work - self._batched < self._max_concurrency - self._max_batched:
+            return True
+        return is_first and (images == 1 or self._batched + images <= max(self._max_batched, images))
+
+    def _take(self, images: int) -> None:
+        self.in_work += images
+        self._batched += images if images > 1 else 0
+
+    def _leave(self, images: int) -> None:
+        self.in_work -= images
+        self._batched -= images if images > 1 else 0
+        self._wake()
 
     def _wake(self) -> None:
-        while self._waiting:
-            images, turn = self._waiting[0]
+        is_first = True
+        for entry in list(self._waiting):
+            images, turn = entry
             if not turn.done():
-                if self.in_work + images > self._max_concurrency:
-                    return
-                self.in_work += images
+                if not self._is_free(images, is_first=is_first):
+                    is_first = False
+                    continue
+                self._take(images)
                 turn.set_result(None)
-            self._waiting.popleft()
+            self._waiting.remove(entry)
             self.queued -= images
 
     def _retry_after_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Scores already given, by everything that they depend on."""
+"""Scores that were given already, stored by everything they depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from reward.tokenizer import Tokens
 
 ENTRY_BYTES: Final = 512
-"""What one entry takes, rounded up: a digest, a number, their places in three tables (425 measured)."""
+"""What one entry takes, rounded up: a digest, a number and their places in three tables (measured:
+425).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Question:
 
     @cached_property
     def digest(self) -> bytes:
-        """Digest both: the same in every process."""
+        """Digest image and prompt, with the same result in every process."""
         return hashlib.sha256(self.image.sha256.encode() + self.tokens.input_ids.tobytes()).digest()
 
     def key(self, version: ServedVersion) -> bytes:
@@ -36,7 +38,7 @@ class Question:
 
 
 class ScoreCache:
-    """The scores used last, in at most `max_bytes` of memory; 0 turns it off."""
+    """The most recently used scores, in at most `max_bytes` of memory; 0 turns it off."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_entries = max_bytes // ENTRY_BYTES
@@ -52,6 +54,6 @@ class ScoreCache:
         return self._scores.get(key)
 
     def put(self, key: bytes, score: float) -> None:
-        """Remember a score; the one unused longest makes room."""
+        """Store a score; the one that was not used for the longest time makes room."""
         if self.is_on:
             self._scores[key] = score

@@ -1,4 +1,7 @@
-"""Which version answers a question, and which only compares: docs/decisions/canary-in-the-frontend.md."""
+"""Which version answers a question, and which only compares.
+
+docs/decisions/canary-in-the-frontend.md explains it.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ def choose(question: Question, served: Served) -> ServedVersion:
 def is_in_share(question: Question, version: ServedVersion) -> bool:
     """Tell whether a question is in a version's share.
 
-    The same for one question in every frontend and at every time; a larger share has all of the
-    smaller one; the shares of two versions have nothing to do with one another.
+    A question gets the same answer in every frontend and at every time. A larger share contains all
+    of a smaller one. The shares of two versions are independent of each other.
     """
     salt = f"{version.role}:{version.version}".encode()
     digest = hashlib.sha256(salt + question.digest).digest()

@@ -3,7 +3,7 @@
 ScoringError
 ├── PromptInvalid   not Unicode text, or too long
 ├── UnknownVersion  the version that is asked for is not served
-└── Overloaded     as much is being received, or waits for admission, as may
+└── Overloaded      too much is being received, or waits for admission
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Questions in flight: what several requests ask at once is asked once.
+"""Questions in flight: what several requests ask at the same time is asked once.
 
     A asks (x, y)      --> Triton is asked x and y
     B asks (y, z)      --> Triton is asked z; y is waited for
-    A's client leaves  --> x and y go on, for B; they would end here if B were not there
-    A's request fails  --> B asks for y itself: why A failed (its deadline, a queue) may be A's alone
+    A's client leaves  --> x and y go on, for B; without B they would end here
+    A's request fails  --> B asks for y itself: A's reason (a deadline, a queue) may be A's own
 
-Only a refusal of one question by itself is the question's own, and is told to all who asked it.
+Only the refusal of a single question belongs to that question, and is told to all who asked it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Flights:
         return sum(key in self._flights for key in keys)
 
     async def score(self, keys: Sequence[bytes], ask: Ask, deadline: Deadline) -> Scores:
-        """Score different keys: those that nobody asks for by one call of `ask`.
+        """Score different keys; those that nobody asks for yet need one call of `ask`.
 
         Raises:
             ServiceError: whatever `ask` raises.
@@ -86,7 +86,7 @@ class Flights:
         return flight
 
     def _leave(self, flight: _Flight) -> None:
-        """Stop waiting; what nobody waits for is not asked any further."""
+        """Stop waiting; a question that nobody waits for is given up."""
         flight.waiting -= 1
         if not flight.waiting:
             self._forget(flight)

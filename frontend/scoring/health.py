@@ -1,9 +1,11 @@
-"""Is the service able to score? A monitor finds out in the background; whoever asks reads that.
+"""Whether the service can score: a monitor finds out in the background, and callers read that.
 
-It sends one grey pixel the way that a request goes, unless a real request has just gone it. On a
-shared GPU it neither loads the model nor keeps it: while the model is not loaded, ready means that
-a request could have it loaded, and a model that is loaded and unused is not run, because whatever
-runs counts as use.
+The monitor sends one grey pixel the same way as a request, unless a real request has just been
+scored.
+
+On a shared GPU it neither loads the model nor keeps it. While the model is not loaded, "ready"
+means that a request could have it loaded. A loaded model without requests is not run, because every
+run would count as use.
 """
 
 from __future__ import annotations
@@ -36,20 +38,21 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("imajin_aesthetic.health")
 _PAUSE_S: Final = 1.0
 _PAUSE_FACTOR: Final = 10.0
-"""A probe that takes long is repeated less often: probing takes a tenth of the machine at most."""
+"""A slow probe is repeated less often, so that probing takes at most a tenth of the machine."""
 _IN_USE_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Health:
-    """The state of each part: None is well, anything else says what is wrong, publicly."""
+    """The state of each part: None if it is well, else what is wrong, in public words."""
 
     decode: str | None = None
     triton: str | None = None
     model: str | None = None
     gpu: str | None = None
     beside: Mapping[str, str | None] = field(default_factory=dict)
-    """Of the canary and the shadow, where there are such: without them a request is scored, too."""
+    """What is wrong with the canary and the shadow, if any; requests are scored without them, too.
+    """
 
     @property
     def ready(self) -> bool:
@@ -58,17 +61,17 @@ class Health:
 
 
 def pause_s(health: Health, took_s: float) -> float:
-    """Say how long to wait before the next probe: after trouble always a second."""
+    """Return how long to wait before the next look: after trouble it is always a second."""
     return max(_PAUSE_S, _PAUSE_FACTOR * took_s) if health.ready else _PAUSE_S
 
 
 class HealthMonitor:
-    """Publishes `health`; use as an async context manager."""
+    """Publish `health`; use as an async context manager."""
 
     def __init__(
         self, pool: DecodePool, client: TritonClient, keeper: Keeper | None = None, *, timeout_s: float
     ) -> None:
-        """Prepare; what has not answered a probe within `timeout_s` fails."""
+        """Prepare; a part that does not answer within `timeout_s` fails."""
         self.health = Health(triton="nothing is known yet")
         self._pool = pool
         self._client = client
@@ -94,7 +97,7 @@ class HealthMonitor:
             await asyncio.wait({self._task})
 
     async def look(self) -> None:
-        """Probe every part, and publish what was found."""
+        """Look at every part, and publish what was found."""
         decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
         self.health = replace(health, decode=decode)
 
@@ -109,7 +112,7 @@ class HealthMonitor:
             self._request_failed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(self.health, time.monotonic() - started)):
-                    # A request that fails knows better than a good state that is a moment old.
+                    # A failed request is newer than a good state, so it ends the pause.
                     await (self._request_failed.wait() if self.health.ready else asyncio.Event().wait())
 
     async def _decoder_trouble(self) -> str | None:
@@ -143,7 +146,7 @@ class HealthMonitor:
         return Health(model=found[0], gpu=gpu, beside=beside)
 
     async def _probe(self, version: ServedVersion, deadline: Deadline) -> str | None:
-        """Score a pixel by a version, unless it has just scored something; say why that fails."""
+        """Score a pixel by a version unless it has just scored; return why that failed."""
         if self._client.has_succeeded_within(_PAUSE_S, version):
             return None
         started = time.monotonic()

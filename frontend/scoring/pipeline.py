@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("imajin_aesthetic.versions")
 _QUICK_CHARACTERS: Final = 256
-"""A prompt this long takes a millisecond, whatever it holds; 10,000 characters take up to 40."""
+"""A prompt of this length takes at most a millisecond; 10,000 characters take up to 40."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ScoreResult:
     prompt_tokens: int
     prompt_truncated: bool
     model: ServedVersion
-    """The version that scored them; where two did, the stable one."""
+    """The version that scored them; if two did, the stable one."""
 
 
 class Pipeline:
-    """What every request passes; shared by all of them."""
+    """The way of every request; all requests share one."""
 
     def __init__(
         self,
@@ -77,19 +77,19 @@ class Pipeline:
         request_id: str,
         version: str | None = None,
     ) -> ScoreResult:
-        """Score one prompt's images, all that decode in a single request to Triton for each version.
+        """Score one prompt's images; those that can be decoded are one request for each version.
 
         Canary and stable version share the questions, unless one `version` is asked for.
 
         Raises:
-            ServiceError: whatever concerns the whole request; an image's own failure stands in its
+            ServiceError: an error of the whole request; a single image's failure is returned in its
                 place.
         """
         self._admission.check(len(sources))
         served = await self._client.served(deadline)
         named = self._find(version, served)
-        # Before any work is done for nothing. A model that is not loaded yet is not loaded for
-        # pictures that cannot be read, or are known.
+        # Refuse before any work is done for nothing. A model that is not loaded yet is left alone
+        # here: pictures that cannot be read, or whose scores are known, do not need it.
         if self._keeper is None or self._keeper.is_ready:
             self._client.check(named or served.stable)
         async with (
@@ -133,7 +133,7 @@ class Pipeline:
             raise PromptInvalid(f"prompt: {error}") from error
 
     async def _score(self, work: _Work, served: Served) -> tuple[list[ScoredImage], Served]:
-        """Score; where the model is not loaded it is woken, where a version is gone another is asked."""
+        """Score; load the model if it is not loaded, ask another version if one is gone."""
         deadline = work.asker.deadline
         is_first = True
         while True:
@@ -152,7 +152,7 @@ class Pipeline:
             served = await self._client.served(deadline)  # promotion may have changed it meanwhile
 
     async def _ask(self, work: _Work, served: Served) -> list[ScoredImage]:
-        """Ask each question's version, both at once where there are two."""
+        """Ask each question's version; two versions are asked at the same time."""
         named = self._find(work.version, served)
         if named is not None:
             return await self._scorer.score(work.questions, named, work.asker)
@@ -172,7 +172,7 @@ class Pipeline:
         return [images[question] for question in work.questions]
 
     async def _ask_canary(self, questions: list[Question], served: Served, asker: Asker) -> list[ScoredImage]:
-        """Ask the canary, and the stable version where it fails: half of the time is left for that."""
+        """Ask the canary; if it fails, half of the time is left for the stable version."""
         if not questions or served.canary is None:
             return []
         try:
@@ -189,7 +189,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class _Work:
-    """What of a request is to be scored."""
+    """The part of a request that is to be scored."""
 
     questions: list[Question]
     version: str | None

@@ -1,4 +1,4 @@
-"""Scores -> ranks, and the two readings of a raw score."""
+"""Scores -> ranks, and two ways to read a raw score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def ranks(scores: Sequence[float]) -> list[int]:
-    """Rank scores from 1, the best; equal ones share a rank, and the next one skips as many."""
+    """Rank scores from 1, the best; equal scores share a rank, and the next rank skips as many."""
     return [1 + sum(other > score for other in scores) for score in scores]
 
 
@@ -22,5 +22,5 @@ def sigmoid(raw_score: float) -> float:
 
 
 def percentile(raw_score: float) -> float:
-    """Return 100 * Phi(raw_score): on its own test set the scores have mean 0 and deviation 1."""
+    """Return 100 * Phi(raw_score): on upstream's test set scores have mean 0 and deviation 1."""
     return 50 * math.erfc(-raw_score / math.sqrt(2))

@@ -1,4 +1,4 @@
-"""The scores of one version: from the cache, from whoever asks already, or from Triton."""
+"""The scores of one version: from the cache, from a request that asks already, or from Triton."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image, its score, and which version gave it."""
+    """One image, its score, and the version that gave it."""
 
     image: PreparedImage
     raw_score: float
@@ -35,7 +35,7 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class Asker:
-    """On whose behalf Triton is asked."""
+    """For whom Triton is asked."""
 
     request_id: str
     deadline: Deadline
@@ -61,7 +61,7 @@ class Scorer:
         *,
         max_wait_s: float = math.inf,
     ) -> list[ScoredImage]:
-        """Score questions, all that are new in one request to Triton, within `max_wait_s`.
+        """Score questions within `max_wait_s`; all new ones are one request to Triton.
 
         Raises:
             TritonError: Triton gives no scores.
@@ -69,7 +69,7 @@ class Scorer:
         keys = [question.key(version) for question in questions]
         known = {key: score for key in keys if (score := self._cache.get(key)) is not None}
         self._metrics.cache.labels("hit").inc(sum(key in known for key in keys))
-        # The same picture twice in a batch is scored once.
+        # A picture that is twice in a batch is scored once.
         new = {key: one for key, one in zip(keys, questions, strict=True) if key not in known}
 
         async def ask(keys: Sequence[bytes]) -> dict[bytes, float]:

@@ -1,7 +1,7 @@
-"""The shadow: a version that scores questions which the stable one has answered, and is compared.
+"""The shadow: a version that scores the stable version's questions, too, to be compared.
 
-It is asked in the background, one image at a time and after everybody else (priority 2): no answer
-waits for it, or fails with it. Where it is slower than the questions come, some are not compared.
+It is asked in the background, one image at a time, after everybody else (priority 2). So no answer
+waits for it or fails with it. If it is too slow, some questions are not compared.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Shadow:
             await asyncio.wait({self._task})
 
     def offer(self, questions: Sequence[Question], images: Sequence[ScoredImage], served: Served) -> None:
-        """Take those that are in the shadow's share and were just scored by the stable version."""
+        """Take the questions in the shadow's share that the stable version has just scored."""
         shadow = served.shadow
         if shadow is None:
             return

@@ -1,4 +1,4 @@
-"""One call to Triton within a deadline, and what its failure means."""
+"""One call to Triton within a deadline, and the meaning of its failure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Triton answers 400, 404 and 503 about models that it does not have; 400 and 404 to malformed
-# requests, too.
+# Triton answers 400, 404 or 503 about models that it does not have. But it answers 400 and 404 to
+# malformed requests, too.
 _NOT_LOADED: Final = re.compile(
     r"unknown model|not ready|not at ready state|not found|no available versions", re.IGNORECASE
 )
@@ -36,7 +36,7 @@ async def call(ask: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
     """Await a call to Triton within the deadline.
 
     Raises:
-        TritonError: any of them, by what Triton answered or did not answer.
+        TritonError: the subclass depends on what Triton answered, or that it did not answer.
         DeadlineExceeded: the deadline had passed before.
     """
     try:
@@ -73,5 +73,5 @@ def _translate(error: InferenceServerException) -> TritonError:
         return NotLoaded("the model is not ready", internal=internal)
     if status.startswith("4") and "unavailable" not in message.lower():
         return Rejected("the model could not be asked", internal=internal)
-    # Shutting down, or its Python process died: passes by itself, too.
+    # It is shutting down, or its Python process died. Both pass by themselves.
     return NotReady("the model is not ready", internal=internal)

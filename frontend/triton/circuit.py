@@ -1,4 +1,4 @@
-"""A circuit breaker: what keeps failing is left alone for a while, then tried by one request."""
+"""A circuit breaker: what keeps failing is left alone for a while; then one request tries it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPEN_S: Final = 1.0
 
 
 class Circuit:
-    """Counts `Unavailable`, but `NotLoaded`, which only a Triton that lives says.
+    """Count every `Unavailable` except `NotLoaded`, which only a working Triton says.
 
     closed --`max_failures` in a row--> open --`open_s` later--> half-open, one attempt
        ^                                 ^-----------failure---------------'      |
@@ -57,7 +57,7 @@ class Circuit:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Let the block through, or not, and learn from how it ends.
+        """Run the block unless the circuit is open, and learn from how the block ends.
 
         Raises:
             Unavailable: the circuit is open.

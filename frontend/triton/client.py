@@ -42,7 +42,7 @@ _SERVED_TTL_S: Final = 1.0
 _ASK_TIMEOUT_S: Final = 5.0
 _CONNECTIONS: Final = 256
 _HANGS_S: Final = 10.0
-"""A version that is given so long and does not answer counts as failing."""
+"""A version that does not answer within this time counts as failing."""
 
 
 @dataclass
@@ -82,10 +82,10 @@ class TritonClient:
             await self._client.close()
 
     def start_afresh(self) -> None:
-        """Forget what was found out about a model that has been loaded anew."""
+        """Forget what is known about the model, which has been loaded anew."""
         self._served = None
         self._metadata = self._new_circuit()
-        # Apart, each version's: a server whose model is dead still answers about it.
+        # Each version has its own: a server whose model is dead still answers questions about it.
         self._records = defaultdict[str, _Record](lambda: _Record(self._new_circuit()))
 
     @property
@@ -97,7 +97,7 @@ class TritonClient:
         """Refuse a request before work is done for nothing.
 
         Raises:
-            Unavailable: inferences by this version have failed repeatedly a moment ago.
+            Unavailable: inferences by this version have just failed repeatedly.
         """
         self._records[version.version].circuit.check()
 
@@ -107,12 +107,12 @@ class TritonClient:
         return any(record.succeeded_at_s > at_s for record in records)
 
     def has_succeeded_within(self, seconds: float, version: ServedVersion) -> bool:
-        """Tell whether a version gave scores so lately, and has not failed since."""
+        """Tell whether a version gave scores within this time, and has not failed since."""
         record = self._records[version.version]
         return record.succeeded_at_s > max(record.failed_at_s, time.monotonic() - seconds)
 
     async def served(self, deadline: Deadline) -> Served:
-        """Say what is served by a Triton that is there, remembered for a second.
+        """Return what is served if Triton is there; the answer is remembered for a second.
 
         Raises:
             Unavailable: Triton is down, or no version is served that this frontend can use.
@@ -130,7 +130,7 @@ class TritonClient:
             raise TimedOut("the deadline passed while the inference server was asked") from error
 
     def read_again(self, served: Served) -> Served:
-        """Say what is served now, where what was remembered may be too old.
+        """Return what is served now, for when the remembered answer may be too old.
 
         Raises:
             NotReady: no version is served that this frontend can use.
@@ -140,7 +140,7 @@ class TritonClient:
         return found
 
     async def is_loaded(self, version: ServedVersion, deadline: Deadline) -> bool:
-        """Ask Triton whether it has a version ready; what cannot be asked is not."""
+        """Ask Triton whether it has a version ready; no answer means that it has not."""
         try:
             async with InferenceServerClient(self._url, conn_timeout=None) as client:
                 ask = partial(client.is_model_ready, NETWORK.name, version.version)
@@ -183,7 +183,8 @@ class TritonClient:
             outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
             request_id=request_id,
             priority=priority,
-            # Triton's own limit on the wait in its queue: what is late there is not executed.
+            # Triton's own limit on the wait in its queue. A request that is late there is not
+            # executed.
             timeout=math.ceil(wait_s * 1e6),
         )
         with self._records[version.version].circuit.attempt(), self._recorded(version):

@@ -1,13 +1,13 @@
 """How a call to Triton fails.
 
 TritonError
-├── Unavailable      passes by itself; repeated, it opens the circuit
+├── Unavailable      passes by itself; if repeated, it opens the circuit
 │   ├── Unreachable  nobody listens, or no answer comes
 │   └── NotReady     the model is on its way out, or its process died
 │       └── NotLoaded  Triton does not have it; says nothing against Triton
 ├── QueueFull        Triton holds as many requests as it may
 ├── TimedOut         the request's deadline passed there or on the way
-└── Rejected         asked wrongly, Triton says, or gave no usable answer: a defect of ours
+└── Rejected         Triton says it was asked wrongly, or its answer is unusable: our defect
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Triton's explicit model control: network and ensemble, loaded and unloaded as one.
+"""Triton's explicit model control: network and ensemble are loaded and unloaded together.
 
-What Triton 2.51 was measured to do (docs/decisions/gpu-keeper.md) decides the order of the calls
-here: loading the ensemble loads the network with it; an unload returns at once and goes on; a load
-called meanwhile does not wait for it, and has two instances in memory; and while a load runs,
-connections that were kept alive hang, so that every call has one of its own.
+The order of the calls follows from what Triton 2.51 was measured to do
+(docs/decisions/gpu-keeper.md):
+
+- Loading the ensemble loads the network with it.
+- An unload returns at once and goes on. A load called meanwhile does not wait for it, and has
+  two instances in memory.
+- While a load runs, connections kept alive hang, so every call opens a connection of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _IN_MEMORY: Final = frozenset({"READY", "UNLOADING"})
 
 
 class ModelControl:
-    """One Triton server's administration."""
+    """The administration of one Triton server."""
 
     def __init__(
         self,
@@ -45,13 +48,13 @@ class ModelControl:
         load_timeout_s: float,
         served: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """Take Triton's HTTP door, `host:port`.
+        """Take the address of Triton's HTTP API, `host:port`.
 
         Args:
-            url: where it is.
-            admin_key: what opens its administration.
+            url: the address.
+            admin_key: the key of its administration.
             load_timeout_s: how long a load or an unload may take.
-            served: the versions that requests are sent to; where it names none, any will do.
+            served: the versions that requests are sent to; if it names none, any will do.
         """
         self.loaded: frozenset[int] = frozenset()
         """The versions of the network that were in memory at the last look.
@@ -74,10 +77,10 @@ class ModelControl:
         return name
 
     async def look(self, timeout_s: float = _ASK_TIMEOUT_S) -> ModelState:
-        """See where the network stands, and the ensemble over it.
+        """Return the state of the network, and of the ensemble over it.
 
-        It is ready when all served versions are. What else is loaded beside them, or goes, is a
-        promotion's affair, and no change of the model's state.
+        It is ready if all served versions are. If a promotion loads or unloads another version
+        beside them, that does not change the state.
 
         Raises:
             Unavailable: Triton cannot be reached, or refuses to be administered.
@@ -85,7 +88,7 @@ class ModelControl:
         return await self._look(Deadline.after(timeout_s))
 
     async def last_inference_ms(self, timeout_s: float = _ASK_TIMEOUT_S) -> int:
-        """Return when the network last ran, by Triton's clock; 0: not since it was loaded.
+        """Return when the network last ran, by Triton's clock; 0 if not since it was loaded.
 
         Raises:
             Unavailable: Triton cannot be reached, or the network is not loaded.
@@ -111,10 +114,10 @@ class ModelControl:
     async def unload(self) -> None:
         """Unload both and return when their memory is free.
 
-        What is not loaded is no error, nor a Triton that ended.
+        It is no error if they are not loaded, or if Triton has ended.
 
         Raises:
-            Unavailable: Triton does not answer, or does not let go: the model may still be loaded.
+            Unavailable: Triton does not answer, or does not unload: the model may still be loaded.
         """
         deadline = Deadline.after(self._load_timeout_s)
 
@@ -124,7 +127,7 @@ class ModelControl:
 
         try:
             await self._ask(both, deadline)
-            # Loading: another frontend has it loaded anew already, so what was to go is gone.
+            # If it is loading, another frontend has it loaded anew, so the old instance is gone.
             await self._wait(lambda state: state in (ModelState.ABSENT, ModelState.LOADING), deadline)
         except Unavailable as error:
             if not calls.is_nobody_there(error):
@@ -134,7 +137,7 @@ class ModelControl:
         await self._ask(lambda client: client.load_model(model.name, headers=self._headers), deadline)
 
     async def _wait(self, until: Callable[[ModelState], bool], deadline: Deadline) -> None:
-        """Wait until the network stands as it should."""
+        """Wait until the network has reached a state."""
         while not until(await self._look(deadline)):  # noqa: ASYNC110 - only Triton knows
             await asyncio.sleep(_POLL_S)
 
@@ -154,7 +157,7 @@ class ModelControl:
     async def _ask(
         self, ask: Callable[[InferenceServerClient], Awaitable[T]], deadline: Deadline | None = None
     ) -> T:
-        """Await calls on a connection of their own; a refusal means that the model cannot be had."""
+        """Make calls on a connection of their own; a refusal means that the model is not there."""
         try:
             async with self._connected() as client:
                 return await calls.call(lambda: ask(client), deadline or Deadline.after(_ASK_TIMEOUT_S))
@@ -177,12 +180,12 @@ class ModelControl:
 
 
 def state_of(versions: Mapping[int, str], ensemble: set[str], served: set[int]) -> ModelState:
-    """Say where the model stands by the states that Triton's index gives its parts.
+    """Return the state of the model by the states that Triton's index gives its parts.
 
     Args:
         versions: of the network, and the state of each.
         ensemble: its states.
-        served: the versions that requests are sent to; where there are none, any will do.
+        served: the versions that requests are sent to; if there are none, any will do.
     """
     network = set(versions.values())
     is_served = {versions.get(version) for version in served} == {"READY"} if served else "READY" in network

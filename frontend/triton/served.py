@@ -1,4 +1,4 @@
-"""Which versions are served, to whom, and what each says of itself: the model repository's word."""
+"""Which versions are served, to whom, and their manifests, as the model repository has them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Role(StrEnum):
 
     STABLE = "stable"
     CANARY = "canary"
-    """Answers its share of the questions."""
+    """It answers its share of the questions."""
     SHADOW = "shadow"
-    """Scores its share of the questions too, and answers none."""
+    """It scores its share of the questions as well, but answers none."""
 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """One version of the network that Triton is to have loaded."""
+    """One version of the network that Triton must have loaded."""
 
     version: str
     role: Role
@@ -40,7 +40,7 @@ class ServedVersion:
 
     @cached_property
     def identity(self) -> str:
-        """Digest what its scores depend on: versions that share it give the same scores."""
+        """Digest what its scores depend on; versions with the same digest give the same scores."""
         content = self.manifest
         parts = [content.checkpoint_sha256, content.preprocessing, content.precision, content.runtime]
         parts += [f"{name}:{digest}" for name, digest in sorted(content.files.items())]
@@ -49,13 +49,13 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class Served:
-    """All that is served at present, or would be once the model is loaded."""
+    """Everything that is served now, or would be once the model is loaded."""
 
     stable: ServedVersion
     canary: ServedVersion | None
     shadow: ServedVersion | None
     troubles: dict[str, str]
-    """Why a canary or a shadow that is deployed is left out."""
+    """Why a deployed canary or shadow is left out."""
     device: str
     """`cpu` or `gpu`."""
     triton_version: str
@@ -66,7 +66,7 @@ class Served:
         return [one for one in (self.stable, self.canary, self.shadow) if one is not None]
 
     def find(self, version: str) -> ServedVersion | None:
-        """Return the version of this name; None where it is not served."""
+        """Return the version of this name; return None if it is not served."""
         return next((one for one in self.versions if one.version == version), None)
 
 
@@ -74,7 +74,7 @@ def read_served(repository: Path, triton_version: str) -> Served:
     """Read what is deployed, and the manifests of those versions.
 
     Raises:
-        NotReady: no version is served, or the stable one is none that this frontend can use.
+        NotReady: no version is served, or this frontend cannot use the stable one.
     """
     try:
         deployed = deployment.read(repository)

@@ -1,4 +1,4 @@
-"""Where a model stands in Triton."""
+"""The states of a model in Triton."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from enum import StrEnum
 
 
 class ModelState(StrEnum):
-    """As its keeper sees it."""
+    """A model's state, as its keeper sees it."""
 
     ABSENT = "absent"
     LOADING = "loading"
     READY = "ready"
     PART = "in part"
-    """Some of its parts are loaded, and nobody can use it."""
+    """Some of its parts are loaded, but nobody can use it."""
     UNLOADING = "unloading"
     SILENT = "silent"
     """Triton does not answer, or does not say."""

@@ -1,7 +1,7 @@
 """A published version directory -> a callable that scores a batch.
 
-The version's manifest names its runtime. A runtime is one module here, imported only when a version
-asks for it, so that nobody needs the libraries of a runtime that is not used.
+The version's manifest names its runtime. Each runtime is one module here, imported only when a
+version asks for it. So nobody needs the libraries of a runtime that is not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Runtime(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """Return what the version says of itself."""
+        """Return what the version says about itself."""
 
     def score(
         self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
@@ -42,11 +42,11 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
 
     Args:
         directory: `<model repository>/image_reward_network/<version>`.
-        threads: of one execution on the CPU; 0 takes every CPU that this process may use.
+        threads: for one execution on the CPU; 0 takes every CPU that this process may use.
 
     Raises:
         VersionError: missing, damaged, not loadable, published for another preprocessing or for a
-            runtime that is not there, or giving scores that are no numbers.
+            runtime that is not there, or giving scores that are not numbers.
     """
     version = manifest.read(directory)
     if version.runtime != "onnxruntime":
@@ -67,7 +67,7 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
 
 
 def _check_files(directory: Path, version: Manifest) -> None:
-    """Hold every file against its digest: a damaged weight would not fail but score wrongly."""
+    """Compare every file with its digest: a damaged weight would not fail but score wrongly."""
     for name, digest in version.files.items():
         try:
             actual = remembered_sha256(directory / name)
@@ -78,7 +78,7 @@ def _check_files(directory: Path, version: Manifest) -> None:
 
 
 def _check_score(directory: Path, runtime: Runtime) -> None:
-    """Score a grey picture without words: the first execution, a slow one, is nobody's request."""
+    """Score a grey picture without words, so that the slow first execution delays no request."""
     tokens = tokenise([""])
     grey = np.full((1, *PIXELS.shape), 128, np.uint8)
     if not np.isfinite(runtime.score(grey, tokens.input_ids, tokens.attention_mask)).all():

@@ -23,7 +23,7 @@ GRAPH_FILE_NAME: Final = "network.onnx"
 class OnnxRuntime:
     """A `reward.runtimes.Runtime`; `threads` of 0 takes every CPU that this process may use.
 
-    Left to itself, onnxruntime takes every core of the machine, whatever the container's share.
+    By default onnxruntime would take every core of the machine, whatever the container's share is.
 
     Raises:
         VersionError: onnxruntime cannot load the graph.
@@ -37,7 +37,7 @@ class OnnxRuntime:
         # Idle threads sleep instead of spinning: the frontend's workers need the same cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not multiplies_bytes_exactly():
-            # Slower, and the same scores everywhere.
+            # This is slower, but gives the same scores everywhere.
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
@@ -60,7 +60,7 @@ def graph_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Name a batch's tensors as the graph does.
 
-    Columns in which every prompt is padding are left out; they would change nothing but the time.
+    Columns in which every prompt is padding are left out. They would change only the time.
     """
     tokens = MAX_TOKENS - int(np.argmax(attention_mask.any(axis=0)[::-1]))
     return {
@@ -71,10 +71,10 @@ def graph_inputs(
 
 
 def multiplies_bytes_exactly(cpuinfo: str | None = None) -> bool:
-    """Say whether this processor adds up 8-bit products without losing any (VNNI or AMX).
+    """Tell whether this processor adds up 8-bit products without losing any (VNNI or AMX).
 
-    Others, with AVX2 alone, add pairs of them in 16 bits, which saturate: int8 scores would be
-    wrong there, and nobody told. Processors that are no x86 do not have the fault, and ignore the
+    Processors with only AVX2 add pairs of them in 16 bits, which saturate. There int8 scores would
+    be wrong without any error. Processors that are not x86 do not have this fault, and ignore the
     remedy.
     """
     if cpuinfo is None:

@@ -70,7 +70,10 @@ def test_the_ensemble_connects_every_tensor() -> None:
 
 
 def test_without_a_deployment_the_newest_version_is_served() -> None:
-    """By the tracked configurations, which no command changes: the newest is loaded, and scored with."""
+    """By the tracked configurations the newest version is loaded, and the ensemble scores with it.
+
+    No command changes these configurations.
+    """
     policy = _config(NETWORK).version_policy
     assert policy.latest.num_versions == 1
     assert [step.model_version for step in _config(ENSEMBLE).ensemble_scheduling.step] == [1, -1]

@@ -1,7 +1,7 @@
-"""The service under attack, and somebody who asks it ordinary questions meanwhile.
+"""The service under attack, and a good caller who asks it ordinary questions meanwhile.
 
-That no score of his is wrong is asserted. How often he is answered and how long he waits is printed
-(`pytest -s`), since it says as much about the machine.
+It is asserted that none of the good caller's scores is wrong. How often the caller is answered, and
+after which wait, is only printed (`pytest -s`), since it says as much about the machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Service:
         self._url = url
 
     async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Return the status and the answer to one request; 0 where it gets none."""
+        """Return the status and the answer to one request; the status is 0 without an answer."""
         headers = {"Content-Type": "application/json"}
         try:
             async with self._session.post(
@@ -56,7 +56,7 @@ class Service:
         """Ask again and again until the block ends.
 
         Raises:
-            AssertionError: he got another score than before.
+            AssertionError: the good caller got another score than before.
         """
         expected = await self.ask("/score", _QUESTION)
         assert expected[0] == 200
@@ -85,7 +85,10 @@ class Service:
 
 @asynccontextmanager
 async def service(directory: Path, **settings: Any) -> AsyncIterator[Service]:
-    """Start the frontend in a process of its own, with these settings and no cache, so that everybody's image is decoded."""
+    """Start the frontend in a process of its own, with these settings.
+
+    It has no cache, so that every caller's image is decoded.
+    """
     (port,) = free_ports(1)
     async with standing_in() as triton:
         values = {

@@ -1,4 +1,4 @@
-"""Small files that cost a decoder much: each is valid, or nearly so, and none is large by its header."""
+"""Small files that cost a decoder much: valid, or nearly so, and not large by their headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _saved(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def jpeg_of_scans(scans: int, side: int = 7000) -> bytes:
-    """A progressive JPEG that goes over all its blocks again and again; that costs 2 KB each time, or less."""
+    """A progressive JPEG that repeats all its blocks, again and again, for at most 2 KB each."""
     plain = _saved(Image.new("L", (side, side)), "JPEG", progressive=True)
     last = plain[plain.rindex(b"\xff\xda") : -2]
     return plain[:-2] + last * scans + b"\xff\xd9"
@@ -35,7 +35,7 @@ def jpeg_of_padding(count: int) -> bytes:
 
 
 def jpeg_of_rubbish(count: int) -> bytes:
-    """A JPEG with bytes between its segments that are no marker."""
+    """A JPEG with bytes between its segments that are no markers."""
     plain = _saved(Image.new("RGB", (8, 8)), "JPEG")
     return plain[:2] + b"\xff\x00" * (count // 2) + plain[2:]
 
@@ -68,12 +68,12 @@ def png_of_texts(count: int) -> bytes:
 
 
 def png_of_chunks(count: int) -> bytes:
-    """A PNG with empty chunks that nobody knows."""
+    """A PNG with empty chunks of an unknown kind."""
     return _png(_chunk(b"abCd", b"") * count)
 
 
 def png_of_empty_data(count: int) -> bytes:
-    """A PNG with empty parts of its picture before the whole."""
+    """A PNG with empty parts of its picture before the real one."""
     return _png(_chunk(b"IDAT", b"") * count)
 
 
@@ -122,7 +122,7 @@ def webp_of_frames(count: int) -> bytes:
 
 
 def webp_of_chunks(count: int) -> bytes:
-    """A WebP with empty chunks that nobody knows."""
+    """A WebP with empty chunks of an unknown kind."""
     still = _saved(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
     body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes(10) + still + (b"abcd" + bytes(4)) * count
     return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -1,4 +1,4 @@
-"""Processes are killed and stopped, and the disk is full, while somebody asks ordinary questions."""
+"""Processes are killed or stopped, or the disk is full, while a good caller asks on."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ PROCESSES: dict[str, Callable[[RunningStack], int]] = {
 
 @dataclass
 class Answers:
-    """What the good caller got."""
+    """The answers of the good caller."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     longest_s: dict[str, float] = field(default_factory=dict)
-    """For each status."""
+    """The number of answers for each status."""
 
 
 @asynccontextmanager
 async def good_caller(stack: RunningStack) -> AsyncIterator[Answers]:
-    """Ask ten times a second, one after the other, and hold every answer against what it must be."""
+    """Ask ten times a second, one after the other, and compare every answer with the right one."""
     expected = await expected_scores(stack)
     answers = Answers()
 
@@ -121,7 +121,7 @@ async def test_whatever_is_killed_or_stopped_comes_back(published_repository: Pa
 
 
 class FullStack(RunningStack):
-    """A `local up` whose logs are on a disk of one MiB of its own."""
+    """A `local up` whose logs are on a disk of its own, of one MiB."""
 
     def command(self) -> list[str]:
         """Compose the command line."""
@@ -130,7 +130,7 @@ class FullStack(RunningStack):
         return ["unshare", "--mount", "bash", "-c", script, "bash", *super().command()]
 
     def fill(self) -> None:
-        """Leave no byte of it."""
+        """Fill the disk to its last byte."""
         path = f"/proc/{self.process.pid}/root{self.directory}/state/filler"
         with suppress(OSError), open(path, "wb", buffering=0) as file:  # noqa: PTH123 - in its own /
             while True:
@@ -139,7 +139,7 @@ class FullStack(RunningStack):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 async def test_a_full_disk(published_repository: Path, tmp_path: Path) -> None:
-    """While nothing can be logged, whatever is killed comes back all the same."""
+    """While nothing can be logged, whatever is killed still comes back."""
     stack = FullStack(published_repository, tmp_path)
     stack.start()
     try:
@@ -174,7 +174,7 @@ async def _hurt(stack: RunningStack, chance: random.Random) -> None:
 
 
 async def _found(stack: RunningStack, name: str) -> int:
-    """Return a process's id, as soon as it runs."""
+    """Return a process's id as soon as it runs."""
     async with asyncio.timeout(BACK_S):
         while True:
             with suppress(StopIteration, IndexError):
@@ -183,7 +183,7 @@ async def _found(stack: RunningStack, name: str) -> int:
 
 
 async def _works_again(answers: Answers) -> None:
-    """Wait for three more right answers, and until the processes are all there."""
+    """Wait for three more right answers, and until all processes are there."""
     wanted = answers.statuses["200"] + 3
     async with asyncio.timeout(BACK_S):
         while answers.statuses["200"] < wanted:  # noqa: ASYNC110 - of other processes
@@ -198,7 +198,7 @@ async def _settles_at(stack: RunningStack, counts: tuple[int, int]) -> None:
 
 
 def _counts(stack: RunningStack) -> tuple[int, int]:
-    """Count the stack's processes, and its regions of shared memory."""
+    """Count the stack's processes and its regions of shared memory."""
     return len(stack.left_over()), len(_regions(stack))
 
 

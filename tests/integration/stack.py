@@ -123,14 +123,15 @@ class RunningStack:
         """Find the frontend's process."""
         mark = f"AESTHETIC_PORT={self.port} "
         return next(
-            pid for pid, line in processes(with_environment=True) if "-m frontend" in line and mark in line
+            pid for pid, line in processes(with_environment=True) if "-m frontend " in line and mark in line
         )
 
     def decode_worker_pids(self) -> list[int]:
-        """Find the frontend's decode workers: the children of its fork server."""
+        """Find the frontend's decode workers."""
         lines = dict(processes())
-        server = next(pid for pid in _children(self.frontend_pid()) if "forkserver" in lines.get(pid, ""))
-        return _children(server)
+        return [
+            pid for pid in _children(self.frontend_pid()) if "frontend.images.decode" in lines.get(pid, "")
+        ]
 
     def left_over(self) -> list[str]:
         """List the processes that belong to this stack."""

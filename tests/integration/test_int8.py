@@ -1,4 +1,7 @@
-"""int8 in the real Triton: served like any other version, and it gives the library's own scores."""
+"""int8 in the real Triton is served like any other version.
+
+It gives the library's own scores.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_int8_is_served(published_repository: Path, tmp_path: Path) -> None:
-    """REST says the precision, and its scores are the version's: near fp32's and not equal."""
+    """REST names the precision, and its scores are the version's: near fp32's, but not equal."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     recipe = Recipe(published_repository.parent / "small.safetensors", "small", precision="int8")
     number = publish(registry, recipe, show_progress=False)

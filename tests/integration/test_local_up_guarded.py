@@ -1,4 +1,4 @@
-"""What other users of the machine, and other machines, get of a `local up` that is open to them."""
+"""What other users and other machines can get from a `local up` that they can reach."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OPEN_FILES = 256
 
 
 class GuardedStack(RunningStack):
-    """A `local up` that listens on every address, and that was started with few open files allowed."""
+    """A `local up` that listens on every address, started with few open files allowed."""
 
     def __init__(self, repository: Path, directory: Path) -> None:
         super().__init__(repository, directory, arguments=["--host=0.0.0.0"])
         self.command_lines: set[str] = set()
-        """All that could be read in /proc while it started."""
+        """Everything that could be read in /proc while the stack started."""
         self.is_started = threading.Event()
 
     def command(self) -> list[str]:
@@ -37,7 +37,7 @@ class GuardedStack(RunningStack):
         return ["bash", "-c", f'ulimit -S -n {OPEN_FILES}; exec "$@"', "bash", *super().command()]
 
     def start(self) -> None:
-        """Start the stack while somebody reads every command line that there is."""
+        """Start the stack while somebody reads every command line."""
         reader = threading.Thread(target=self._read_command_lines)
         reader.start()
         try:
@@ -51,13 +51,13 @@ class GuardedStack(RunningStack):
             self.command_lines |= {line for _, line in processes()}
 
     def note(self) -> Path:
-        """Return where it says how its Triton is administered."""
+        """Return the note that says how its Triton is administered."""
         return deployment.running_path(self.repository)
 
 
 @pytest.fixture(scope="module")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedStack]:
-    """One for all the tests; when it has ended, it has taken its note away."""
+    """One stack for all tests; after its end, its note is gone."""
     running = GuardedStack(published_repository, tmp_path_factory.mktemp("guarded"))
     running.start()
     try:
@@ -68,7 +68,7 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_administration_key_is_its_users_alone(stack: GuardedStack) -> None:
-    """It stands in a private file, and at no time on a command line or in a log."""
+    """The key is in a private file, and never on a command line or in a log."""
     assert stat.S_IMODE(stack.note().stat().st_mode) == 0o600
     key = json.loads(stack.note().read_text())["admin_key"]
     assert len(key) >= 32
@@ -88,14 +88,17 @@ def test_another_terminal_finds_triton(stack: GuardedStack) -> None:
 
 
 def test_tritons_own_door_stays_on_this_machine(stack: GuardedStack) -> None:
-    """REST listens where it was asked to, Triton on 127.0.0.1 alone; why, and how to open it, is said."""
+    """REST listens where it was asked to, but Triton only on 127.0.0.1.
+
+    The start says why, and how to open Triton.
+    """
     assert _is_open(stack.port)
     assert not any(map(_is_open, (stack.triton_port, stack.grpc_port, stack.metrics_port)))
     assert "Triton's doors stay on this machine; --triton-host opens gRPC" in stack.output()
 
 
 def test_every_file_that_may_be_open_is_allowed(stack: GuardedStack) -> None:
-    """A low soft limit is raised to the hard one, for each of the processes."""
+    """The soft limit on open files is raised to the hard one, for each of the processes."""
     for process in (stack.triton_pid(), stack.frontend_pid()):
         limits = Path(f"/proc/{process}/limits").read_text().splitlines()
         soft, hard = next(line.split()[3:5] for line in limits if line.startswith("Max open files"))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def test_it_is_refused_with_the_reason(
     published_repository: Path, tmp_path: Path, spoil: Callable[[Path], None], why: str
 ) -> None:
-    """The start ends with status 1 and one line; nothing was scored."""
+    """The start ends with status 1 and one line, before anything was scored."""
     repository = tmp_path / "model_repository"
     shutil.copytree(published_repository, repository)
     spoil(repository / "image_reward_network" / "1")

@@ -67,6 +67,33 @@ def image_server() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.parametrize("as_form", [False, True])
+def test_limits_of_a_score(client: httpx.Client, as_form: bool) -> None:
+    """`passed` is null without a limit, and else whether every limit that was sent is reached.
+
+    A score that is sent back as a limit is reached.
+    """
+    file = base64.b64decode(BASE64)
+
+    def passed(**limits: float) -> bool | None:
+        if as_form:
+            form = {"prompt": "a cup", **{name: repr(limit) for name, limit in limits.items()}}
+            answer = client.post("/score", data=form, files={"image": file}).json()
+        else:
+            answer = client.post("/score", json={"prompt": "a cup", "image_base64": BASE64, **limits}).json()
+        found: bool | None = answer["passed"]
+        return found
+
+    score = client.post("/score", json={"prompt": "a cup", "image_base64": BASE64}).json()
+    raw, normalized = score["raw_score"], score["normalized_score"]
+    assert passed() is None
+    assert passed(min_score=raw, min_normalized_score=normalized) is True
+    assert passed(min_normalized_score=0.0) is True
+    assert passed(min_normalized_score=1.0) is False
+    assert passed(min_score=-99.0, min_normalized_score=1.0) is False
+    assert passed(min_score=99.0, min_normalized_score=0.0) is False
+
+
 def test_score_answers_in_full(client: httpx.Client, stack: RunningStack) -> None:
     """`/score` gives every field, and the fields agree with each other and with the manifest."""
     answer = client.post("/score", json={"prompt": "a cup", "image_base64": BASE64, "min_score": -5})
@@ -179,6 +206,7 @@ def test_bad_bytes_are_undecodable(client: httpx.Client, what: str, data: bytes)
         {"prompt": None, "image_base64": BASE64},
         {"prompt": "x" * 10_001, "image_base64": BASE64},
         {"prompt": "x", "image_base64": BASE64, "min_score": "high"},
+        {"prompt": "x", "image_base64": BASE64, "min_normalized_score": 1.5},
         {"prompt": "x", "image_base64": BASE64, "colour": "red"},
         [],
     ],

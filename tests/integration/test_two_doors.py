@@ -79,7 +79,7 @@ def test_a_batch_is_one_execution(stack: RunningStack) -> None:
 
 
 def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
-    """Ten `/score` calls that come while the network works are fewer than ten executions."""
+    """Ten `/score` calls that come while the network works share fewer than ten executions."""
     data = [photograph(name) for name in PHOTOGRAPHS]
     tokens = tokenise([PROMPT] * 64)
     full = (np.zeros((64, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask)

@@ -1,4 +1,4 @@
-"""One real Triton that has several versions of a small network, switched under a real frontend."""
+"""One real Triton with several versions of a small network, and a real frontend over it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def publish_second(repository: Path, directory: Path) -> None:
 
 
 def expected_scores(repository: Path, version: int) -> list[float]:
-    """Score every body by the version's own files, without any server."""
+    """Score every body with the version's own files, without any server."""
     runtime = runtimes.load(repository / NETWORK.name / str(version), threads=1)
     scores = []
     for prompt in PROMPTS:
@@ -103,7 +103,7 @@ class Versions:
     async def serve(
         self, stable: int, *, canary: tuple[int, float] | None = None, shadow: tuple[int, float] | None = None
     ) -> None:
-        """Go over to these versions as a promotion does: load beside, switch, drop what is not served."""
+        """Go over to these versions as a promotion does: load beside, switch, drop the rest."""
         target = Deployment(
             stable,
             canary=None if canary is None else Share(*canary),
@@ -114,5 +114,5 @@ class Versions:
         await asyncio.to_thread(self._switch.drop, target)
 
     def write(self, deployed: Deployment) -> None:
-        """Say that this is served, and have nothing loaded for it."""
+        """Write that this is served, and load nothing for it."""
         self._store.write(deployed, loaded=[1])

@@ -121,7 +121,7 @@ def test_a_score_does_not_depend_on_its_batch_mates(reference: Reference) -> Non
 
 
 def test_the_manifest_reports_the_agreement(reference: Reference) -> None:
-    """Publishing compared the graph with torch and wrote down what it measured."""
+    """Publishing compared the graph with torch and wrote the differences into the manifest."""
     assert reference.gates["failures"] == []
     assert reference.gates["max_difference"] <= TOLERANCE
     assert reference.gates["batch_difference"] <= 1e-5

@@ -1,4 +1,7 @@
-"""Versions switched under a running frontend and a real Triton: right scores, and no failed request."""
+"""Versions are switched under a running frontend with a real Triton.
+
+Every score is right, and no request fails.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,14 @@ async def running(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def versions(running: Versions) -> Versions:
-    """The same at its beginning: version 1 is loaded, and answers."""
+    """Versions as they are at the beginning: version 1 is loaded and answers."""
     await running.serve(1)
     await until(lambda: _is_served(running, {"1"}))
     return running
 
 
 async def _check(versions: Versions, number: int, **more: Any) -> str:
-    """Ask one question; hold that the score is that of the version that it names; return that."""
+    """Ask one question, check that the score is that of the named version, return that version."""
     answer = await versions.frontend.client.post("/score", json={**BODIES[number], **more})
     body = answer.json()
     assert answer.status_code == 200, body
@@ -58,14 +61,17 @@ async def _check(versions: Versions, number: int, **more: Any) -> str:
 
 
 async def test_the_two_networks_differ(versions: Versions) -> None:
-    """Else nothing here would show which one answered."""
+    """The two networks give different scores; else no test here could tell which one answered."""
     pairs = zip(versions.expected[1], versions.expected[2], strict=True)
     assert min(abs(one - other) for one, other in pairs) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("turns", [2, pytest.param(25, marks=pytest.mark.slow)])
 async def test_switches_under_load_fail_no_request(versions: Versions, turns: int) -> None:
-    """Promotions, canaries, shadows and rollbacks while six callers ask: each score is its version's."""
+    """Promotions, canaries, shadows and rollbacks fail no request of six callers.
+
+    Each score is that of the version it names.
+    """
     seen: Counter[str] = Counter()
     is_over = asyncio.Event()
 
@@ -91,7 +97,10 @@ async def test_switches_under_load_fail_no_request(versions: Versions, turns: in
 
 
 async def test_a_canary_by_name_and_by_share(versions: Versions) -> None:
-    """Its share is the same every time; a batch names each result's version; a name answers alone."""
+    """A canary's share contains the same questions every time.
+
+    A batch names the version of each result. A version that is asked for by name answers alone.
+    """
     await versions.serve(1, canary=(2, 0.5))
     await until(lambda: _is_served(versions, {"1", "2"}))
     chosen = [await _check(versions, number) for number in range(len(BODIES))]
@@ -113,7 +122,10 @@ async def test_a_canary_by_name_and_by_share(versions: Versions) -> None:
 
 
 async def test_a_canary_that_triton_does_not_have(versions: Versions) -> None:
-    """Every question is answered by the stable version; health names the canary, and is ready."""
+    """If Triton does not have the canary, the stable version answers every question.
+
+    Health names the canary, and stays ready.
+    """
     directory = versions.repository / NETWORK.name
     (directory / "3").mkdir()
     manifest.write(replace(manifest.read(directory / "1"), precision="another"), directory / "3")

@@ -45,9 +45,9 @@ async def begin(ledger: Ledger, redis: RedisServer) -> None:
 def other_service(
     ledger: Ledger, *, priority: int = 900, vram_mb: int = 3000, is_always_in_use: bool = False
 ) -> Lease:
-    """Another service, that asks for so much that both do not fit.
+    """Another service that claims so much memory that the two do not fit together.
 
-    In use, it is as urgent as ours.
+    If it is in use, it is as urgent as ours.
     """
     claim = Claim(GPU, "diffusion-1", "diffusion", "sdxl", vram_mb, 500 if is_always_in_use else priority)
     return Lease(ledger, claim, is_always_in_use=is_always_in_use)

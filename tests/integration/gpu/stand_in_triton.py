@@ -1,4 +1,7 @@
-"""A Triton that only knows where its model stands: the real one cannot be made to fail on time."""
+"""A Triton that only knows the state of its model.
+
+It is for states that the real Triton cannot be brought into at the right moment.
+"""
 
 from __future__ import annotations
 
@@ -151,10 +154,7 @@ class StandInFrontend(Keeper):
         super().__init__(ledger, self.control, options, Metrics(), on_loaded=lambda: None)
 
     async def use(self, for_s: float = 0.0) -> int | None:
-        """Be a request, as the pipeline sends it.
-
-        Return the fence under which the model was used.
-        """
+        """Do what a request does; return the fence under which the model was used."""
         deadline = Deadline.after(30)
         while True:
             fence = self.status().fence

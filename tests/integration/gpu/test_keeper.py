@@ -56,9 +56,9 @@ async def test_a_waiter_who_gives_up_in_the_moment_of_the_grant(
 async def test_a_waiter_who_gives_up_leaves_the_place_to_the_other(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Two frontends wait with one ticket.
+    """If one of two waiting frontends gives up, the other keeps their common place in the queue.
 
-    Who came after them is not granted before the one that goes on waiting.
+    A claim that came later is not granted before it.
     """
     first = StandInFrontend(triton, redis.url, wait_s=1.0)
     second = StandInFrontend(triton, redis.url)
@@ -116,7 +116,7 @@ async def test_frontends_that_end_together_leave_nothing(
 
 
 async def test_a_lease_in_use_is_not_idle(triton: StandInTriton, redis: RedisServer, ledger: Ledger) -> None:
-    """While requests come, at whatever door, the memory is kept from a less urgent claim."""
+    """While requests come, by any way, a less urgent claim does not get the memory."""
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger, priority=0) as other:
         await frontend.use()
         waiting = asyncio.create_task(other.wait_granted(timeout_s=30))
@@ -133,9 +133,9 @@ async def test_a_lease_in_use_is_not_idle(triton: StandInTriton, redis: RedisSer
 async def test_what_triton_has_accepted_is_finished(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A request that runs when the memory is asked for ends well.
+    """A request that is running when the memory is asked for still ends well.
 
-    One that comes later waits for the next grant.
+    A request that comes later waits for the next grant.
     """
     async with StandInFrontend(triton, redis.url) as frontend, other_service(ledger) as other:
         await frontend.use()
@@ -176,7 +176,10 @@ async def test_requests_after_a_yield_load_anew_once(
 async def test_an_end_while_the_model_is_loaded(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A frontend that ends while Triton loads waits for its grace, and gives back no used memory."""
+    """A frontend that ends while Triton loads waits no longer than its grace.
+
+    It does not release the lease, because the memory is in use.
+    """
     triton.load_s = 30
     frontend = StandInFrontend(triton, redis.url, close_s=1.0)
     async with frontend:
@@ -208,7 +211,10 @@ async def test_looking_at_the_service_is_no_use(
 async def test_frontends_of_two_sizes_claim_one(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Settings that change one frontend after the other conflict with no lease and no place."""
+    """Frontends may claim different sizes, as while a setting is changed on one after the other.
+
+    This conflicts neither with a lease nor with a place in the queue.
+    """
     first = StandInFrontend(triton, redis.url, vram_mb=3000)
     second = StandInFrontend(triton, redis.url, vram_mb=2500)
     async with first, second, other_service(ledger, is_always_in_use=True) as other:

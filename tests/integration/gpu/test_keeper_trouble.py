@@ -1,6 +1,6 @@
-"""Frontends of one stand-in Triton when something fails.
+"""Frontends of one stand-in Triton while something fails.
 
-The ledger, Triton, a frontend, the keeper itself.
+It may be the ledger, Triton, a frontend, or the keeper itself.
 """
 
 from __future__ import annotations
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 async def test_an_outage_ends_before_the_memory_is_anothers(
     triton: StandInTriton, redis: RedisServer
 ) -> None:
-    """Redis that swallows what it is sent costs no second after the lease's own end.
-
-    The model is gone in time.
-    """
+    """If Redis swallows every call, the model is still gone before another gets the memory."""
     ttl_s = 9.0  # it has a tenth of that to be gone
     async with Proxy(redis.port) as proxy, Ledger(redis.url, LedgerOptions(ttl_s=ttl_s)) as ledger:
         await begin(ledger, redis)
@@ -101,9 +98,9 @@ async def test_a_frontend_that_cannot_load_gives_the_memory_back(
 async def test_a_new_ledger_is_given_time_to_know_the_lease_again(
     triton: StandInTriton, redis: RedisServer
 ) -> None:
-    """Redis restarts empty, and a frontend without a lease is asked first.
+    """After Redis has restarted empty, a model stays until its keeper is known again.
 
-    The other's model stays.
+    Here the first question to the new Redis comes from a frontend without a lease.
     """
     ttl_s = 15.0  # the other says again that it holds the lease up to 5 s later
     first = StandInFrontend(triton, redis.url, ttl_s=ttl_s)
@@ -125,9 +122,9 @@ async def test_a_new_ledger_is_given_time_to_know_the_lease_again(
 async def test_a_newcomer_in_an_outage_respects_who_goes_on(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """With fail_open a frontend keeps the model without a lease.
+    """With fail_open, a frontend keeps its model through an outage, without a lease.
 
-    Another that gets no lease does not unload it.
+    Another frontend, which gets no lease, does not unload that model.
     """
     async with StandInFrontend(triton, redis.url, fail_open=True) as first:
         await first.use()
@@ -147,9 +144,9 @@ async def test_a_newcomer_in_an_outage_respects_who_goes_on(
 async def test_a_model_whose_lease_nobody_can_prove(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """Left behind by a crash, and the ledger away.
+    """A model left behind by a crash, with the ledger away, is unloaded after one time to live.
 
-    It goes after a time to live, when it is nobody's any more.
+    By then no lease for it can be left.
     """
     crashing = StandInFrontend(triton, redis.url)
     await crashing.__aenter__()
@@ -213,7 +210,7 @@ async def test_memory_is_not_given_back_before_it_is_free(
 async def test_a_model_that_a_crash_left_behind_goes_though_nobody_asks(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """The one that stood by follows the dead keeper, and gives the idle model's memory back."""
+    """The frontend that stood by follows the dead keeper, and unloads the model once it is idle."""
     crashing = StandInFrontend(triton, redis.url, idle_release_s=1.0)
     await crashing.__aenter__()
     fence = await crashing.use()
@@ -229,7 +226,10 @@ async def test_a_model_that_a_crash_left_behind_goes_though_nobody_asks(
 async def test_an_end_during_trouble_leaves_the_others_alone(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger
 ) -> None:
-    """A keeper that ends while Redis fails cannot hand over, and unloads nothing."""
+    """A keeper that ends while Redis fails cannot hand over, but unloads nothing.
+
+    Other frontends still use the model.
+    """
     async with Proxy(redis.port) as proxy, StandInFrontend(triton, redis.url) as staying:
         async with StandInFrontend(triton, proxy.url, close_s=1.0) as ending:
             await ending.use()
@@ -247,7 +247,10 @@ async def test_an_end_during_trouble_leaves_the_others_alone(
 async def test_a_defect_of_the_keeper_is_told_and_it_begins_again(
     triton: StandInTriton, redis: RedisServer, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception that nobody expects is in the log, and ends neither keeping nor lease."""
+    """After an unexpected exception the keeper goes on and keeps its lease.
+
+    The log has the error.
+    """
     async with StandInFrontend(triton, redis.url) as frontend:
         fence = await frontend.use()
         frontend.control.defects = 1
@@ -261,9 +264,9 @@ async def test_a_defect_of_the_keeper_is_told_and_it_begins_again(
 
 @pytest.mark.usefixtures("ledger")
 async def test_a_defect_while_the_model_is_loaded(triton: StandInTriton, redis: RedisServer) -> None:
-    """The load goes on in Triton.
+    """After a defect during a load, Triton's load goes on and the waiting request is served.
 
-    The request that waits is served, and the model is loaded once.
+    The model is loaded once.
     """
     triton.load_s = 0.5
     async with StandInFrontend(triton, redis.url) as frontend:

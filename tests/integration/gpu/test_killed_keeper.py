@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 async def test_no_request_of_the_other_fails_when_the_keeper_is_killed(shared: SharedGpu) -> None:
-    """It follows under a new fence.
+    """When the keeper is killed, the other frontend follows under a new fence.
 
-    The model stays loaded, and its memory is leased again in time.
+    No request of it fails. The model stays loaded, and its memory is leased again in time.
     """
     await _kill_keepers(shared, times=2)
 
@@ -29,9 +29,9 @@ async def test_no_request_of_the_other_fails_when_the_keeper_is_killed(shared: S
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 async def test_fifty_keepers_are_killed_and_no_request_of_the_other_fails(shared: SharedGpu) -> None:
-    """Each time another frontend takes the dead one's place.
+    """Fifty times another frontend takes the killed keeper's place.
 
-    Memory is never unleased for a time to live.
+    The memory is never without a lease for a whole time to live.
     """
     await _kill_keepers(shared, times=50)
 

@@ -1,6 +1,6 @@
-"""The model on a shared GPU.
+"""The life of the model on a shared GPU.
 
-Loaded by the first request, given back when nobody uses it or somebody asks.
+The first request loads it. It goes when nobody uses it, or when somebody asks for the memory.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 
 
 async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
-    """The first request loads the model.
-
-    The other frontend stands by, uses it, and loads nothing again.
-    """
+    """The first request loads the model; the other frontend uses it and does not load it again."""
     first, second = await shared.start_frontend(), await shared.start_frontend()
     before = (await first.client.get("/info")).json()
     assert before["gpu_coordination"] == "model-boss"
@@ -69,9 +66,9 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
 
 
 async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) -> None:
-    """Both find the model unloaded and load it at the same time.
+    """If both frontends find the model unloaded at once, there is one lease.
 
-    One lease, and every request is answered.
+    Every request is answered.
     """
     frontends = [await shared.start_frontend(), await shared.start_frontend()]
     answers = await asyncio.gather(*(frontend.score() for frontend in frontends for _ in range(5)))
@@ -80,9 +77,9 @@ async def test_the_first_requests_of_two_frontends_at_once(shared: SharedGpu) ->
 
 
 async def test_a_more_urgent_claim_gets_the_memory_and_nothing_fails(shared: SharedGpu) -> None:
-    """Asked to yield, the keeper unloads.
+    """When a more urgent claim asks for the memory, the keeper unloads the model.
 
-    Requests that had not reached Triton wait, and all are answered.
+    Requests that had not reached Triton wait, and all of them are answered.
     """
     async with stalling_server() as server:
         frontends = [await shared.start_frontend(fetch_allow=server.address) for _ in "ab"]
@@ -158,7 +155,10 @@ async def test_callers_at_tritons_own_door_keep_the_model(shared: SharedGpu) -> 
 
 
 async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGpu) -> None:
-    """While it is unloaded, what is cached is answered, and what cannot be decoded refused."""
+    """While the model is unloaded, cached scores are answered.
+
+    Pictures that cannot be decoded are refused, without loading the model.
+    """
     frontend = await shared.start_frontend(idle_release_s=0.5, max_cache_bytes=10_000)
     scored = (await frontend.score()).json()
     await until(lambda: _is_unloaded(shared))
@@ -174,7 +174,10 @@ async def test_known_scores_and_unreadable_pictures_need_no_gpu(shared: SharedGp
 
 
 async def test_the_memory_is_in_use_by_somebody_as_urgent(shared: SharedGpu) -> None:
-    """A request waits as long as configured, then hears 503 and when to come back."""
+    """A request waits for the memory as long as configured, then gets 503 gpu_unavailable.
+
+    The answer says when to come back.
+    """
     frontend = await shared.start_frontend(gpu_wait_s=1.0)
     async with shared.other_service(priority=500) as other:
         await other.wait_granted(timeout_s=10)
@@ -218,9 +221,9 @@ async def test_the_last_frontend_to_end_gives_the_memory_back(shared: SharedGpu)
 async def test_the_claim_is_what_the_manifest_measured(
     shared: SharedGpu, published_repository: Path, tmp_path: Path
 ) -> None:
-    """Without AESTHETIC_VRAM_MB the version's manifest says how much memory it takes.
+    """Without AESTHETIC_VRAM_MB, the claim is the size in the version's manifest.
 
-    2048 MiB where it does not.
+    Without one there, it is 2048 MiB.
     """
     repository = shutil.copytree(published_repository, tmp_path / "measured")
     path = repository / NETWORK.name / "1" / "manifest.json"

@@ -1,6 +1,6 @@
 """The keeper on another coordinator than model-boss.
 
-The adapter that `docs/gpu-sharing.md` shows.
+It uses the adapter that `docs/gpu-sharing.md` shows.
 """
 
 from __future__ import annotations

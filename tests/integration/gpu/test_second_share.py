@@ -1,4 +1,4 @@
-"""Memory for a second version beside the one that is served, from a real ledger."""
+"""Memory for a second version beside the served one, from a real ledger."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _settings(redis: RedisServer, *, wait_s: float = 20, vram_mb: int = 2000) ->
 
 
 async def _held(ledger: Ledger) -> dict[str, int]:
-    """Return what is held under which lease; a share's name ends with something random."""
+    """Return what each lease holds; the name of a share ends with something random."""
     table = await ledger.table(GPU)
     assert table.waiters == ()
     return {
@@ -59,7 +59,10 @@ async def _reserve(ledger: Ledger) -> Granted:
 
 
 async def test_tritons_lease_inherits_the_share(ledger: Ledger, redis: RedisServer) -> None:
-    """Held beside it while the second version is loaded, and a part of it from then on."""
+    """The share is held beside Triton's lease while the second version is loaded.
+
+    From then on it is a part of that lease.
+    """
     granted = await _reserve(ledger)
     with second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION):
         assert await _held(ledger) == {SERVER_ID: 1500, f"{SERVER_ID}/2": 2000}
@@ -73,7 +76,7 @@ async def test_tritons_lease_inherits_the_share(ledger: Ledger, redis: RedisServ
 
 
 async def test_the_share_lasts_for_as_long_as_a_load(ledger: Ledger, redis: RedisServer) -> None:
-    """By heartbeats of its own, while the command waits for Triton."""
+    """The share has heartbeats of its own while the command waits for Triton."""
     with second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION):
         await asyncio.sleep(1.5 * TTL_S)
         assert await _held(ledger) == {f"{SERVER_ID}/2": 2000}
@@ -81,7 +84,7 @@ async def test_the_share_lasts_for_as_long_as_a_load(ledger: Ledger, redis: Redi
 
 
 async def test_a_load_that_fails_gives_the_share_back(ledger: Ledger, redis: RedisServer) -> None:
-    """Triton's own lease stays as it is."""
+    """A load that fails gives the share back, and Triton's own lease stays as it is."""
     await _reserve(ledger)
     with (
         pytest.raises(RuntimeError, match="does not load"),
@@ -95,9 +98,9 @@ async def test_a_load_that_fails_gives_the_share_back(ledger: Ledger, redis: Red
 async def test_without_room_for_two_it_says_what_else_there_is(
     ledger: Ledger, redis: RedisServer, vram_mb: int
 ) -> None:
-    """Not granted in time, or never.
+    """If the share is never granted, or not in time, nothing is loaded.
 
-    Nothing is loaded, nobody is left in the queue, and --replace is offered.
+    Nobody is left in the queue, and --replace is offered.
     """
     await _reserve(ledger)
     settings = _settings(redis, wait_s=0.5, vram_mb=vram_mb)
@@ -110,9 +113,9 @@ async def test_without_room_for_two_it_says_what_else_there_is(
 async def test_another_service_makes_room_and_tritons_own_lease_is_left_alone(
     ledger: Ledger, redis: RedisServer
 ) -> None:
-    """Who is less urgent yields.
+    """A less urgent service yields.
 
-    The model beside which the share is to be does not, however idle it is.
+    The model beside which the share is wanted does not yield, even if it is idle.
     """
     async with other_service(ledger, priority=100, vram_mb=2500) as other:
         await other.wait_granted(10)
@@ -137,7 +140,7 @@ def _hold_for_a_moment(settings: LedgerSettings) -> None:
 
 
 async def test_a_command_that_is_killed_holds_nothing_for_long(ledger: Ledger, redis: RedisServer) -> None:
-    """Its share ends by itself, within a time to live."""
+    """The share of a killed command ends by itself, within one time to live."""
     code = (
         "import os, signal; from pathlib import Path; from export.second_share import *\n"
         f"settings = LedgerSettings.read(os.environ)\n"
@@ -164,7 +167,10 @@ async def _is_free(ledger: Ledger) -> bool:
 async def test_what_is_asked_for_is_what_the_manifest_measured(
     ledger: Ledger, redis: RedisServer, published_repository: Path, tmp_path: Path
 ) -> None:
-    """Or 2048 MiB, where nothing was measured; an operator's AESTHETIC_VRAM_MB goes before that."""
+    """The size is the manifest's, or 2048 MiB if nothing was measured.
+
+    An operator's AESTHETIC_VRAM_MB comes before both.
+    """
     settings = replace(_settings(redis), each_mb=None)
     directory = Path(shutil.copytree(published_repository / NETWORK.name / "1", tmp_path / "2"))
     with second_share(settings, server_id=SERVER_ID, directory=directory):
@@ -176,14 +182,14 @@ async def test_what_is_asked_for_is_what_the_manifest_measured(
 
 
 async def test_without_a_ledger_nobody_is_asked() -> None:
-    """The GPU is not shared."""
+    """Without a ledger the GPU is not shared, and nobody is asked."""
     assert LedgerSettings.read({}) is None
     with second_share(None, server_id=SERVER_ID, directory=VERSION):
         pass
 
 
 async def test_a_redis_that_is_away_is_told(redis: RedisServer) -> None:
-    """Nothing is loaded, for nobody knows whether there is room."""
+    """If Redis is away nothing is loaded, because nobody knows whether there is room."""
     settings = _settings(redis, wait_s=0.5)
     redis.kill()
     share = second_share(settings, server_id=SERVER_ID, directory=VERSION)
@@ -206,6 +212,6 @@ async def test_a_redis_that_is_away_is_told(redis: RedisServer) -> None:
     ],
 )
 def test_settings_that_cannot_be_meant_are_told(environment: dict[str, str], why: str) -> None:
-    """Before anything is loaded."""
+    """Senseless settings are reported before anything is loaded."""
     with pytest.raises(NoSecondShare, match=why):
         LedgerSettings.read(environment)

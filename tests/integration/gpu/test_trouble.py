@@ -1,7 +1,4 @@
-"""The service on a shared GPU when something dies.
-
-Redis, Triton, a frontend, the network between them.
-"""
+"""The service on a shared GPU when something dies: Redis, Triton, a frontend or the network."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
 
 async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
-    """The lease is admitted again under its old fence.
+    """After Redis has restarted empty, the lease is admitted again under its old fence.
 
     No request fails, and nobody else is granted meanwhile.
     """
@@ -52,9 +49,9 @@ async def test_redis_restarts_with_empty_memory(shared: SharedGpu) -> None:
 
 
 async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None:
-    """With fail_closed it serves until the lease ends by the holder's own clock.
+    """With fail_closed, the model is served until the lease ends by the holder's own clock.
 
-    Then the model is unloaded, and requests are told 503 until the ledger is back.
+    Then it is unloaded, and requests get 503 until Redis is back.
     """
     frontend = await shared.start_frontend(gpu_wait_s=1.0)
     await until(lambda: _is_scored(frontend))  # a busy machine loads for longer than that
@@ -77,9 +74,9 @@ async def test_redis_stays_away_and_the_service_stops(shared: SharedGpu) -> None
 
 
 async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> None:
-    """With fail_open it goes on without a lease, and says so.
+    """With fail_open, the service goes on without a lease and says so.
 
-    It enters the ledger again when that is back.
+    When Redis is back, it gets a lease again.
     """
     frontend = await shared.start_frontend(gpu_on_outage="fail_open")
     assert (await frontend.score()).status_code == 200
@@ -97,9 +94,9 @@ async def test_redis_stays_away_and_the_service_goes_on(shared: SharedGpu) -> No
 
 
 async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> None:
-    """Redis behind a network that drops, delays, refuses and cuts.
+    """Every request is answered by its deadline, whatever the network to Redis does.
 
-    Every request is answered by its deadline.
+    The network drops, delays, refuses and cuts.
     """
     async with Proxy(shared.redis.port) as proxy:
         frontend = await shared.start_frontend(redis_url=proxy.url, gpu_wait_s=1.0, idle_release_s=0.5)
@@ -126,9 +123,9 @@ async def test_no_request_hangs_whatever_the_network_does(shared: SharedGpu) -> 
 
 
 async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> None:
-    """It comes back without the model.
+    """A restarted Triton comes back without the model, so the lease is given back.
 
-    The lease is given back, and claimed anew by the next request.
+    The next request claims it anew.
     """
     frontends = [await shared.start_frontend(), await shared.start_frontend()]
     for frontend in frontends:
@@ -148,7 +145,10 @@ async def test_triton_is_started_again_under_the_lease(shared: SharedGpu) -> Non
 
 
 async def test_a_crashed_frontend_leaves_the_model_to_the_other(shared: SharedGpu) -> None:
-    """The other frontend follows under a new fence, and yields when it is asked to."""
+    """After a crash the other frontend follows under a new fence.
+
+    It gives the memory up when it is asked for.
+    """
     first, second = await shared.start_frontend(), await shared.start_frontend()
     for frontend in (first, second):
         assert (await frontend.score()).status_code == 200
@@ -196,9 +196,9 @@ async def test_a_model_without_a_lease_is_unloaded(shared: SharedGpu) -> None:
 async def test_a_model_that_cannot_be_loaded(
     shared: SharedGpu, published_repository: Path, tmp_path: Path
 ) -> None:
-    """503 model_unavailable without a word of the traceback.
+    """If the model cannot be loaded, the answer is 503 model_unavailable without a traceback.
 
-    The memory is given back, and a repair is found.
+    The memory is given back. After a repair the model is loaded.
     """
     broken = tmp_path / "broken"
     shutil.copytree(published_repository, broken)

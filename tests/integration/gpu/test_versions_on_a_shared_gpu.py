@@ -33,7 +33,7 @@ TAKES_MB = {1: 1000, 2: 1200}
 
 @pytest.fixture
 async def shared(published_repository: Path, tmp_path: Path) -> AsyncIterator[SharedGpu]:
-    """A shared GPU with two versions of the small network, of which the first is served."""
+    """A shared GPU with two versions of the small network; the first one is served."""
     repository = tmp_path / "model_repository"
     shutil.copytree(published_repository, repository)
     network = repository / NETWORK.name
@@ -67,7 +67,7 @@ def _deployer(shared: SharedGpu, *, wait_s: float = 20, **manner: Any) -> Deploy
 
 @asynccontextmanager
 async def _load(*frontends: Frontend) -> AsyncIterator[None]:
-    """Ask all of them all the time; every question is answered with a score."""
+    """Ask all frontends all the time; every question must be answered with a score."""
 
     async def keep_asking(frontend: Frontend) -> None:
         while True:
@@ -86,7 +86,7 @@ async def _load(*frontends: Frontend) -> AsyncIterator[None]:
 
 
 async def _watch_memory(shared: SharedGpu) -> None:
-    """End with an error where less is leased than is loaded, for longer than a time to live."""
+    """Fail if less is leased than is loaded, for longer than one time to live."""
     clock = asyncio.get_running_loop().time
     leased_at_s = clock()
     while True:
@@ -103,9 +103,9 @@ async def _leases(shared: SharedGpu, vram_mb: int) -> bool:
 
 
 async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: SharedGpu) -> None:
-    """Under load at two frontends.
+    """Under load at two frontends, a promotion fails no question and loads nothing twice.
 
-    No question fails, nothing is loaded anew, and no memory is unleased.
+    No memory is without a lease.
     """
     frontends = [await shared.start_frontend(vram_mb=None), await shared.start_frontend(vram_mb=None)]
     assert (await frontends[0].score()).status_code == 200
@@ -128,7 +128,7 @@ async def test_a_promotion_has_memory_for_both_and_gives_the_rest_back(shared: S
 
 @pytest.mark.slow
 async def test_a_canary_is_leased_for_as_long_as_it_is_there(shared: SharedGpu) -> None:
-    """Both versions are a part of Triton's lease, also when they are loaded anew."""
+    """Triton's lease contains both versions, even when they are loaded anew."""
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     await asyncio.to_thread(partial(_deployer(shared).promote, 2, canary=0.5))
@@ -146,7 +146,10 @@ async def test_a_canary_is_leased_for_as_long_as_it_is_there(shared: SharedGpu) 
 
 
 async def test_where_there_is_no_memory_for_both_one_replaces_the_other(shared: SharedGpu) -> None:
-    """Refused first, with nothing changed; `--replace` has requests wait, and none fails."""
+    """Without memory for both, a promotion is refused, and nothing has changed.
+
+    With `--replace` requests wait, and none fails.
+    """
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     async with shared.other_service(vram_mb=2500, priority=500) as other, _load(frontend):
@@ -176,7 +179,10 @@ async def _has(shared: SharedGpu, *lease_ids: str) -> bool:
 
 @pytest.mark.slow
 async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: SharedGpu) -> None:
-    """Both are loaded then, and a part of Triton's lease until the next command tidies up."""
+    """After a killed promotion both versions are loaded.
+
+    Triton's lease contains both until the next command tidies up.
+    """
     frontend = await shared.start_frontend(vram_mb=None)
     assert (await frontend.score()).status_code == 200
     code = (
@@ -205,9 +211,9 @@ async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: Shar
 
 @pytest.mark.slow
 async def test_a_version_that_was_promoted_behind_tritons_back(shared: SharedGpu) -> None:
-    """By a command that found no Triton.
+    """A command that found no Triton may promote a version.
 
-    The keeper has it loaded in the place of the other, and requests wait.
+    The keeper then loads it in place of the other, and requests wait.
     """
     frontend = await shared.start_frontend(vram_mb=None)
     async with _load(frontend):

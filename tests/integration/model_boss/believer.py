@@ -1,4 +1,4 @@
-"""A client that uses its memory because it was told so, and the clock by which it stops."""
+"""A client that uses its memory for as long as it believes in its lease, and its clock."""
 
 from __future__ import annotations
 
@@ -19,27 +19,24 @@ class Temper:
     rate: float
     """What its clock counts while Redis's clock counts 1."""
     late: float
-    """How long after that end it has stopped, in times to live.
-
-    It had not looked, or had to unload.
-    """
+    """How long after that end it stops, in times to live: it looks late, or has to unload."""
     safety: float
     """How much earlier than the ledger its own clock ends the lease, in times to live."""
     on_outage: OnOutage
 
 
-# A margin of a tenth makes up for a clock that is so slow and a holder so late, since
-# 0.9 / 0.95 + 0.05 < 1. Who has nothing to make up for needs none, and stops in the very
-# millisecond in which the ledger's time ends.
+# A margin of a tenth is enough for the slow clock and the late holder below: 0.9 / 0.95 + 0.05 < 1.
+# The exact client needs no margin, and stops in the very millisecond in which the ledger's time
+# ends.
 TEMPERS: Final = tuple(
     Temper(rate, late, safety, on_outage)
     for on_outage in OnOutage
     for rate, late, safety in ((1, 0, 0), (0.95, 0.05, 0.1), (1.05, 0, 0.1))
 )
 HELD: Final = {False: 1.0, True: 2 / 3}
-"""In times to live, whether others stand by or not.
+"""How long a lease is held, in times to live, by whether others stand by.
 
-Then one of them may follow after two missed heartbeats.
+If they do, one of them may follow after two missed heartbeats.
 """
 MIN_STAY: Final = {others_stand_by: (held - 0.1) / 1.05 for others_stand_by, held in HELD.items()}
 """The earliest stop after the client's last call, in times to live."""
@@ -74,14 +71,14 @@ class Believer:
         self.loaded_mb, self.is_unloaded = 0, True
 
     def resize(self, phase: str, committed_mb: int | str, vram_mb: int) -> None:
-        """Take in what a heartbeat was answered; what is loaded fits into it."""
+        """Take in the answer to a heartbeat; what is loaded fits into it."""
         self.phase, self.committed_mb, self.vram_mb = phase, committed_mb, vram_mb
         self.loaded_mb = min(self.loaded_mb, vram_mb)
 
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
-        """Count from when the call was sent, on a clock of its own.
+        """Count the lease from when the call was sent, on the client's own clock.
 
-        In milliseconds, which are exact as floats.
+        The times are in milliseconds, which are exact as floats.
         """
         rate, late_ms = self.temper.rate, self.temper.late * ttl_ms
         held_ms = lasts_s(ttl_ms, others_follow=self.others_stand_by, safety=self.temper.safety)

@@ -1,7 +1,8 @@
 """Random histories of clients, crashes, expiry, outages, restarts and failovers.
 
-Rules that need a holder or a waiter pick one by its number among those there are, so that most
-steps of a history do something; those that must be refused have a rule of their own.
+hypothesis makes them. A rule that needs a holder or a waiter picks one of those there are, by a
+number. So most steps of a history do something. Calls that must be refused have a rule of their
+own.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Histories(RuleBasedStateMachine):
         """Begin most histories after the first grace, and some with holders, a few of them idle."""
         closed = [temper for temper in TEMPERS if temper.on_outage is OnOutage.FAIL_CLOSED]
         for client, temper in zip(CLIENTS, tempers, strict=True):
-            # Who goes on without a lease does not know whether another holds it: told in
-            # `docs/model-boss.md`.
+            # A client that goes on without a lease does not know whether another holds it.
+            # `docs/model-boss.md` says so.
             self.world.tempers[client] = closed[TEMPERS.index(temper) % 3] if holder_of(client) else temper
         if not crowd and not is_old:
             return
@@ -162,7 +163,7 @@ class Histories(RuleBasedStateMachine):
         trouble=st.sampled_from(["none", "none", "fail over", "restart empty"]),
     )
     def a_holder_is_followed(self, number: int, how: str, more_ms: int, trouble: str) -> None:
-        """To the very millisecond from which another may follow.
+        """Go to the very millisecond from which another may follow.
 
         Then the former holder and all others ask.
         """
@@ -281,9 +282,9 @@ class Histories(RuleBasedStateMachine):
     def a_holder_is_cut_off_and_another_takes_its_memory(
         self, number: int, there: float, back: float
     ) -> None:
-        """After a renewal that took its time.
+        """A holder is cut off after a slow renewal.
 
-        The other asks in the very millisecond of the lease's end.
+        Another asks in the very millisecond in which the lease ends.
         """
         world, client = self.world, self._holder(number)
         holder, ttl_ms = world.believers[client], self.world.ttl_ms
@@ -313,9 +314,10 @@ class Histories(RuleBasedStateMachine):
     @anybody_holds
     @rule(number=numbers, how=st.sampled_from(["restart empty", "fail over"]), is_smaller=st.booleans())
     def redis_restarts_and_others_come_first(self, number: int, how: str, is_smaller: bool) -> None:
-        """Before the heartbeats the size is set by hand, or a holder reserves.
+        """Something else comes before the first heartbeat that Redis hears after its restart.
 
-        After them, an old fence comes.
+        The size is set by hand, or a holder reserves. After the heartbeats, a call comes with an
+        old fence.
         """
         self.redis_is_in_trouble(how)
         if is_smaller:

@@ -37,9 +37,9 @@ _COMPARISON: Final = re.compile(r"(?<= )(<=|>=|==|~=|<|>)(?= )")
 
 
 def mutants(name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, mutated line and mutated text.
+    """Yield line number, changed line and changed text for each change.
 
-    Comparisons (but those of `whole`), and bare conditions.
+    Changed are comparisons, except those of `whole`, and bare conditions.
     """
     lines = source(name).split("\n")
     for number, line in enumerate(lines):

@@ -16,10 +16,7 @@ Reply = list[Any]
 
 @dataclass
 class ReferenceLedger:
-    """One GPU's ledger.
-
-    `now_ms` and `server` are set from outside; replies are the scripts' own.
-    """
+    """The ledger of one GPU; tests set `now_ms` and `server`, and replies are the scripts' own."""
 
     now_ms: int
     server: str
@@ -140,9 +137,10 @@ class ReferenceLedger:
         capacity: Reply,
         needs_mb: int,
     ) -> Reply:
-        """Renew.
+        """Renew a lease.
 
-        `memory` is what the holder remembers of its lease, `capacity` total and margin, or two ''.
+        `memory` is what the holder remembers of its lease. `capacity` is total and margin, or two
+        ''.
         """
         self._sweep()
         self._open_epoch(ttl_ms)

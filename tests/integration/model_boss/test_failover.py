@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 async def test_a_grant_that_the_replica_missed_is_not_given_twice(tmp_path: Path) -> None:
-    """The replica knows nothing of the last grant.
+    """A replica that missed the last grant does not grant that memory again.
 
-    As a new master it grants nothing until the holder is back.
+    As the new master it grants nothing until the holder is back.
     """
     with RedisServer(tmp_path) as master, RedisServer(tmp_path) as replica:
         async with Proxy(master.port) as replication, Proxy(master.port) as service:

@@ -1,4 +1,4 @@
-"""What somebody with the password of Redis may write among the ledger's keys: it stops nobody."""
+"""Whatever somebody with the password of Redis writes into the ledger's keys, it goes on."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _renew(ledger: TurnedLedger, fence: int) -> list[Any]:
 
 
 def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) -> int:
-    """Write among the keys of a holder and a waiter, and call every script.
+    """Write into the keys of a holder and a waiter, and call every script.
 
     Return how much was removed.
     """
@@ -169,6 +169,8 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
     reply = _reserve(ledger, "waiter")
     assert (reply[0], reply[2]) == ("granted", "reserved")
     assert reply[1] > fence
+    events: Any = ledger._client.xrange(ledger.keys.events)  # the stream tells of it
+    assert (events[-1][1]["event"], events[-1][1]["lease"]) == ("granted", "waiter")
     _, now_ms, facts, *leases = ledger.call(STATUS)[0]
     table = read_table("GPU-0", now_ms, facts, leases)
     assert [row.lease_id for row in table.leases] == ["waiter"]
@@ -181,7 +183,7 @@ def _check_that_it_goes_on(ledger: TurnedLedger, write: Callable[[], object]) ->
 def test_a_lease_that_cannot_be_read_is_removed_and_counted(
     ledger: TurnedLedger, server: RedisServer, text: str
 ) -> None:
-    """Whatever is wrong with it, every script goes on, and who holds memory keeps it."""
+    """Whatever is wrong with a lease, every script goes on, and holders keep their memory."""
     with server.client() as client:
         raw = text.encode("utf-8", "surrogateescape")
         count = _check_that_it_goes_on(ledger, lambda: client.hset(ledger.keys.leases, "forged", raw))
@@ -190,11 +192,19 @@ def test_a_lease_that_cannot_be_read_is_removed_and_counted(
         assert ("unreadable", "forged") in [(event["event"], event["lease"]) for _, event in events]
 
 
+def test_all_that_was_removed_is_counted(ledger: TurnedLedger, server: RedisServer) -> None:
+    """Since the ledger began, however long ago."""
+    with server.client() as client:
+        for number in range(1, 4):
+            client.hset(ledger.keys.leases, f"forged-{number}", "soon")
+            assert json.loads(ledger.call(STATUS)[0][2])["unreadable"] == number
+
+
 @pytest.mark.parametrize("text", ["soon", json.dumps({**LEASE, "vram_mb": -4})])
 def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
     ledger: TurnedLedger, server: RedisServer, text: str
 ) -> None:
-    """The ledger takes what it cannot read for a holder's, and waits for that one."""
+    """The ledger takes a lease that it cannot read for a holder's, and waits for that holder."""
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: client.hset(ledger.keys.leases, "a", text))
 
@@ -203,14 +213,17 @@ def test_a_holder_whose_lease_was_overwritten_keeps_its_memory(
 def test_keys_of_another_kind_or_size_are_removed(
     ledger: TurnedLedger, server: RedisServer, write: Callable[[redis.Redis, Keys], object]
 ) -> None:
-    """Wrong types, numbers without sense, and crowds that make every call read for seconds."""
+    """Keys of a wrong type, with senseless numbers or with crowds of entries are removed.
+
+    Such crowds would make every call read for seconds.
+    """
     with server.client() as client:
         _check_that_it_goes_on(ledger, lambda: write(client, ledger.keys))
         assert client.hlen(ledger.keys.leases) <= 2
 
 
 def test_no_more_than_256_hold_or_wait(ledger: TurnedLedger) -> None:
-    """Every call reads all of them.
+    """Every call reads all leases, so there is a limit to their number.
 
     One more is refused, and those who are there keep their places.
     """
@@ -230,10 +243,16 @@ def test_names_have_an_end(ledger: TurnedLedger, script: Script, name: str) -> N
     arguments |= {"used_mb": "", "total_mb": "", "margin_mb": "", "needs_mb": 1, name: "x" * 201}
     with pytest.raises(redis.ResponseError, match=f"invalid argument {name}"):
         ledger.call(script, *(arguments[argument] for argument in script.arguments))
+    arguments[name] = "x" * 200
+    ledger.call(script, *(arguments[argument] for argument in script.arguments))
+    assert len(ledger.call(STATUS)[1].leases) == (script is RESERVE)
 
 
 async def test_the_table_survives_what_is_no_text(server: RedisServer) -> None:
-    """Bytes that are not UTF-8, what a terminal would obey, and keys that name no GPU."""
+    """The table can show bytes that are not UTF-8, and keys that name no GPU.
+
+    What a terminal would obey is removed.
+    """
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 10))
         with server.client() as client:

@@ -21,7 +21,10 @@ HISTORIES: Final = int(os.environ.get("MODEL_BOSS_HISTORIES", "2000"))
 
 
 def test_every_history_keeps_the_invariants(server: RedisServer) -> None:
-    """At every step of every history the invariants hold, and the scripts do as the text says."""
+    """At every step of every history the six invariants hold.
+
+    The scripts do what the text says.
+    """
     with server.client() as client:
 
         class Run(Histories):

@@ -115,9 +115,9 @@ async def test_a_holder_hears_that_it_is_asked_to_yield(server: RedisServer) -> 
 
 
 async def test_another_process_stands_by_until_the_holder_is_gone(server: RedisServer) -> None:
-    """It waits while heartbeats come.
+    """Another process waits while the holder's heartbeats come.
 
-    Then it holds the same lease, sees it committed, and is the only one.
+    When they stop it holds the same lease, finds it committed, and is the only holder.
     """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         one = Lease(ledger, replace(claim("a", 10), holder="one"))
@@ -170,7 +170,10 @@ async def test_a_holder_whose_lease_was_taken_away_stops(server: RedisServer) ->
 
 
 async def test_a_holder_that_slept_too_long_does_not_renew(server: RedisServer) -> None:
-    """After a pause longer than its lease it stops, though the ledger might not mind."""
+    """After a pause longer than its lease, a holder stops by its own clock.
+
+    It stops even if the ledger would still have it.
+    """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         slept_s = 0.0
         lease = Lease(ledger, claim("a", 10), clock=lambda: now_s() + slept_s)
@@ -199,9 +202,9 @@ class Meter:
 
 
 async def test_holders_and_waiters_measure_the_gpu(server: RedisServer) -> None:
-    """Before they ask, with their heartbeats and after the release.
+    """Holders and waiters measure before they ask, with each heartbeat, and after the release.
 
-    What is foreign is not granted.
+    Foreign memory is not granted.
     """
     async with opened(server.url, ttl_s=TTL_S) as ledger:
         meter = Meter()

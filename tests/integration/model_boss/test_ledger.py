@@ -77,9 +77,9 @@ async def granted(ledger: Ledger, wanted: Claim) -> int:
 
 
 async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
-    """Reserved, committed, renewed in use, asked to yield, released.
+    """A lease is reserved, committed, renewed in use, asked to yield, and released.
 
-    And then lost to its old fence.
+    After that its old fence is answered `lost`.
     """
     async with opened(server.url) as ledger:
         wanted = claim("a", 10)
@@ -116,7 +116,7 @@ async def test_a_ledger_that_begins_grants_nothing_for_one_time_to_live(server: 
 
 
 async def test_time_is_redis_time(server: RedisServer) -> None:
-    """The table tells expiry by the server's clock and this ledger's time to live."""
+    """The table's times of expiry come from the server's clock and this ledger's time to live."""
     async with opened(server.url) as ledger:
         await granted(ledger, claim("a", 1))
         table = await ledger.table(GPU)
@@ -155,9 +155,9 @@ async def test_refusals_say_why(server: RedisServer) -> None:
 
 
 async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) -> None:
-    """One holds it, the others hear so.
+    """One process holds the lease, and the others are told so; the holder hears of them.
 
-    The holder hears of them, and who follows has a new fence.
+    The process that follows gets a new fence.
     """
     async with opened(server.url) as ledger:
         one, two = (replace(claim("a", 10), holder=name) for name in ("one", "two"))
@@ -174,10 +174,7 @@ async def test_a_lease_is_handed_from_process_to_process(server: RedisServer) ->
 
 
 async def test_a_gpu_of_unknown_size_grants_nothing(server: RedisServer) -> None:
-    """Nobody guesses.
-
-    After the grace the claim is refused until somebody says how much there is.
-    """
+    """On a GPU of unknown size, claims are refused after the grace until somebody sets the size."""
     async with opened(server.url, begun=False) as ledger:
         assert isinstance(await ledger.reserve(claim("a", 1)), Waiting)
         await asyncio.sleep(TTL_S + 0.05)
@@ -257,7 +254,7 @@ async def test_leases_of_other_gpus_do_not_count(server: RedisServer) -> None:
 
 
 async def test_an_acl_user_needs_no_more_than_the_documented_rights(tmp_path: Path) -> None:
-    """The account of `docs/model-boss.md` can do all that a holder does."""
+    """The account in `docs/model-boss.md` can do all that a holder does."""
     rights = (
         "~model-boss:* +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby "
         "+zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setinfo +client|setname +hello +ping"

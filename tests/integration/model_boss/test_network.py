@@ -40,7 +40,10 @@ CALLS: dict[str, Callable[[Ledger, Claim], Awaitable[object]]] = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("trouble", ["drops", "delays", "refuses", "cut"])
 async def test_no_call_hangs(server: RedisServer, name: str, trouble: str) -> None:
-    """Whatever the network does, a call answers or raises in time, and works again afterwards."""
+    """Whatever the network does, a call answers or raises an error by its deadline.
+
+    Afterwards it works again.
+    """
     is_silent = trouble in {"drops", "delays"}
     timeout_s = TIMEOUT_S if is_silent else 10  # else it is told at once
     async with Proxy(server.port) as proxy, opened(proxy.url, timeout_s=timeout_s, begun=False) as ledger:
@@ -105,9 +108,9 @@ async def test_a_lease_survives_a_bad_line(server: RedisServer) -> None:
 
 
 async def test_a_holder_on_a_dead_line_stops_before_the_next_is_granted(server: RedisServer) -> None:
-    """Packets vanish without an error.
+    """If packets vanish without an error, the holder stops by its own clock.
 
-    The holder's clock ends the lease before the ledger gives it away.
+    It stops before the ledger gives its memory away.
     """
     async with (
         opened(server.url, ttl_s=TTL_S) as ledger,

@@ -116,8 +116,9 @@ class Observer:
 async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Path, for_s: float) -> None:
     """The ledger never grants too much, and the dead are gone within one time to live.
 
-    By Redis's clock: no waiter whose turn it is among the living asks in vain (`turns.py`), and
-    none waits for two times to live after a kill. All who live are served after the last one.
+    After that nobody waits for them. By Redis's clock, no living waiter whose turn it is asks in
+    vain (`turns.py`). None waits for two times to live after a kill, and every living process is
+    served after the last kill.
     """
     chance = random.Random(5)
     options = LedgerOptions(ttl_s=TTL_S)
@@ -129,7 +130,7 @@ async def test_eight_processes_share_a_gpu(own_server: RedisServer, tmp_path: Pa
             contenders = Contenders(own_server.url, tmp_path, began_at_s + for_s)
             try:
                 names = chance.sample([f"client{number}" for number in range(CLIENTS)], KILLED)
-                # After the first grace, and so that those who live have time to be served
+                # The kills come after the first grace, and early enough for the others to be served
                 # afterwards.
                 times_s = sorted(chance.uniform(TTL_S + 1, for_s - 2 * TTL_S) for _ in names)
                 for name, after_s in zip(names, times_s, strict=True):

@@ -1,6 +1,6 @@
 """Redis is killed and comes back with empty memory.
 
-Invariants 5 and 6, in real processes and real time.
+Invariants 5 and 6 hold, in real processes and real time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ TTL_S = 3.0
 
 
 async def test_a_former_holder_is_admitted_again(own_server: RedisServer) -> None:
-    """Its heartbeat brings back the lease, under the same fence, and the capacity.
+    """A holder's heartbeat brings back its lease, under the same fence, and the capacity.
 
-    Newcomers wait a grace.
+    Newcomers wait for one grace.
     """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
@@ -75,7 +75,10 @@ async def test_a_commit_that_meets_an_empty_ledger_comes_back_first(own_server: 
 
 
 async def test_a_holder_outlives_a_short_outage(own_server: RedisServer) -> None:
-    """While its lease lasts it goes on, says that the ledger is away, and carries on after."""
+    """While its lease lasts a holder goes on, and says that the ledger is away.
+
+    When the ledger is back, it carries on.
+    """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,
         Lease(ledger, claim("a", 10)) as lease,
@@ -100,8 +103,8 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
         own_server.kill()
         died_at_s = time.monotonic()
         assert await asyncio.wait_for(lease.wait_ending(), 20) is Ending.LOST
-        # Its last renewal was before the death of Redis: it stops well before a time to live after
-        # that.
+        # Its last renewal was before the death of Redis, so it stops well before a whole time to
+        # live after that.
         assert time.monotonic() - died_at_s < TTL_S - 0.2
         assert (lease.fence, lease.is_held) == (None, False)
         with pytest.raises(LeaseLost):
@@ -110,9 +113,9 @@ async def test_fail_closed_stops_before_the_ledger_would_give_the_memory_away(
 
 
 async def test_fail_open_goes_on_and_enters_the_ledger_again(own_server: RedisServer) -> None:
-    """On a GPU of one's own.
+    """With fail_open the holder goes on unprotected while Redis is gone.
 
-    Unprotected while Redis is gone, then under a lease and a new fence again.
+    Afterwards it has a lease again, with a new fence. This is for a GPU of one's own.
     """
     async with (
         opened(own_server.url, ttl_s=TTL_S) as ledger,

@@ -1,6 +1,6 @@
 """What single scripts do where the histories do not look.
 
-Wrong arguments, strangers, who is asked to yield.
+That is wrong arguments, strangers, and who is asked to yield.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def _grant(ledger: TurnedLedger, lease_id: str, vram_mb: int, priority: int = 5,
 
 @pytest.mark.parametrize(("script", "name"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_numbers_out_of_range_change_nothing(ledger: TurnedLedger, script: Script, name: str) -> None:
-    """A service in any language is held to the ranges.
+    """A number out of range is refused: a negative size would break the sum of all leases.
 
-    A negative size would break the sum of all.
+    So a service in any language is held to the ranges.
     """
     _, before = ledger.call(STATUS)
     least, most = (0, 2**46) if (script, name) == (RELEASE, "fence") else RANGES[name]  # a waiter's is 0
@@ -266,9 +266,9 @@ def test_one_process_holds_a_lease_and_the_others_stand_by(ledger: TurnedLedger)
 
 
 def test_who_missed_two_heartbeats_is_followed(ledger: TurnedLedger) -> None:
-    """From that very millisecond on.
+    """After two missed heartbeats another process may follow, from that very millisecond on.
 
-    A new fence, the same memory, and the old holder is told `lost`.
+    It has a new fence and the same memory. The old holder is told `lost`.
     """
     fence = _grant(ledger, "a", 4, holder="one")
     _renew(ledger, "a", fence, holder="one")
@@ -294,7 +294,7 @@ def test_a_holder_that_comes_back_before_anybody_asked_holds_on(ledger: TurnedLe
 
 
 def test_who_hands_over_is_followed_at_once(ledger: TurnedLedger, server: RedisServer) -> None:
-    """By whoever asks next.
+    """After a hand-over the next process that asks has the lease.
 
     The memory counts as held meanwhile, and the stream of events tells of it.
     """
@@ -329,9 +329,9 @@ def test_a_lease_that_yields_is_followed_as_it_is(ledger: TurnedLedger) -> None:
 
 
 def test_nobody_follows_in_the_grace(ledger: TurnedLedger) -> None:
-    """Who holds the lease may have been forgotten by a replica.
+    """During the grace nobody follows.
 
-    Until it is back, all others stand by.
+    A replica may have forgotten the real holder. Until that one is back, all others stand by.
     """
     fence = _grant(ledger, "a", 4, holder="one")
     ledger.call(HAND_OVER, "a", "o", fence)
@@ -383,7 +383,7 @@ def test_the_stream_of_events_stays_short(ledger: TurnedLedger, server: RedisSer
 
 
 def test_a_server_that_hides_its_identity_begins_no_epochs(ledger: TurnedLedger) -> None:
-    """Where the account may not run INFO, failovers go unseen, and nobody is disturbed."""
+    """If the account may not run INFO, failovers are not noticed, and nobody is disturbed."""
     fence = _grant(ledger, "a", 4)
     ledger.server = ""
     assert _renew(ledger, "a", fence) == ["ok", "active", 4, 0, 4]
@@ -396,7 +396,10 @@ def _needs(ledger: TurnedLedger, fence: int, known_mb: int, needs_mb: int) -> li
 
 
 def test_a_lease_grows_where_there_is_room_and_shrinks_always(ledger: TurnedLedger) -> None:
-    """Whoever waits, for the memory is in use already; what is given up is free at once."""
+    """A lease grows past those who wait, because its memory is in use already.
+
+    What it gives up is free at once.
+    """
     fence = _grant(ledger, "a", 4)
     _grant(ledger, "b", 8)
     assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
@@ -409,7 +412,10 @@ def test_a_lease_grows_where_there_is_room_and_shrinks_always(ledger: TurnedLedg
 
 
 def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedger) -> None:
-    """It inherited meanwhile: the holder looks again before it gives any of that up."""
+    """A lease that has inherited is not resized by a holder that does not know it yet.
+
+    The holder looks again before it gives any of that up.
+    """
     fence = _grant(ledger, "a", 4)
     share = _grant(ledger, "share", 5)
     assert ledger.call(RELEASE, "share", "o", share, "a")[0] == ["ok"]
@@ -419,7 +425,10 @@ def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedg
 
 
 def test_an_heir_takes_over_what_is_free_at_no_moment(ledger: TurnedLedger, server: RedisServer) -> None:
-    """Under its own fence, and as if it had loaded that itself; nobody is granted it in between."""
+    """An heir takes memory over under its own fence, as if it had loaded that itself.
+
+    Nobody else is granted it in between.
+    """
     _grant(ledger, "a", 4)
     share = _grant(ledger, "share", 5)
     assert ledger.call(RESERVE, "c", "o", "", "m", 10, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
@@ -436,7 +445,7 @@ def test_an_heir_takes_over_what_is_free_at_no_moment(ledger: TurnedLedger, serv
 
 @pytest.mark.parametrize("heir", ["share", "nobody", "waiter", "stranger"])
 def test_who_cannot_inherit_leaves_the_memory_free(ledger: TurnedLedger, heir: str) -> None:
-    """The lease itself, nobody, one that waits, and another owner's."""
+    """These cannot inherit: the lease itself, nobody, a waiting lease, and another owner's."""
     share = _grant(ledger, "share", 10)
     ledger.call(RESERVE, "stranger", "a stranger", "", "m", 1, 5, TTL_MS)
     ledger.call(RESERVE, "waiter", "o", "", "m", 18, 5, TTL_MS)
@@ -445,7 +454,7 @@ def test_who_cannot_inherit_leaves_the_memory_free(ledger: TurnedLedger, heir: s
 
 
 def test_who_only_waits_leaves_nothing(ledger: TurnedLedger) -> None:
-    """An heir of a place in the queue gets no memory by it."""
+    """The heir of a place in the queue gets no memory by it."""
     _grant(ledger, "a", 18)
     ledger.call(RESERVE, "share", "o", "", "m", 5, 5, TTL_MS)
     reply, state = ledger.call(RELEASE, "share", "o", 0, "a")
@@ -453,7 +462,10 @@ def test_who_only_waits_leaves_nothing(ledger: TurnedLedger) -> None:
 
 
 def test_nobody_grows_in_the_grace(ledger: TurnedLedger) -> None:
-    """Others may have been forgotten; from the millisecond on in which it ends, there is room or none."""
+    """In the grace no lease grows, because others may have been forgotten.
+
+    From the millisecond in which it ends, there is room or none.
+    """
     fence = _grant(ledger, "a", 4)
     ledger.server = "second"
     assert _needs(ledger, fence, 4, 10)[-1] == 4

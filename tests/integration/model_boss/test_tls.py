@@ -1,6 +1,6 @@
-"""Redis over TLS, by the URL alone.
+"""Redis over TLS, set up by the URL alone.
 
-The TLS ends in a proxy: the server that pip brings is built without.
+TLS ends in a proxy, because the redis-server from pip is built without TLS.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="a certificate is made with the openssl command")
 async def test_tls_is_used_and_the_certificate_checked(server: RedisServer, tmp_path: Path) -> None:
-    """`rediss://` with the authority that signed the server's certificate is let in.
-
-    Without, nothing is sent.
-    """
+    """`rediss://` connects with the right certificate authority; else nothing is sent."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
         [

@@ -96,7 +96,10 @@ def _python(text: str) -> tuple[str, str, str]:
 
 
 def test_a_command_runs_under_a_lease(shell: Shell) -> None:
-    """It is told of its lease, the table shows it, and its exit status is passed on."""
+    """A command runs under a lease, knows it from its environment, and is in the table.
+
+    Its exit status is passed on, and the memory is given back.
+    """
     command = _python(
         "import os, time; print(os.environ['MODEL_BOSS_GPU'], os.environ['MODEL_BOSS_LEASE'],"
         " int(os.environ['MODEL_BOSS_FENCE']) > 0, flush=True); time.sleep(60)"
@@ -160,10 +163,7 @@ def test_a_command_that_is_asked_to_yield_is_ended_and_then_killed(shell: Shell)
 
 
 def test_a_command_does_not_outlive_the_tool(shell: Shell) -> None:
-    """Killed without a chance to say goodbye, it takes the command with it.
-
-    Nobody renews the lease.
-    """
+    """If the tool is killed the command ends too, because nobody renews its lease."""
     ready = shell.directory / "ready"
     command = _python(
         f"import os, pathlib, time; pathlib.Path({str(ready)!r}).write_text(f'{{os.getpid()}} '); time.sleep(60)"
@@ -233,9 +233,9 @@ def test_refusals_and_outages_have_their_own_status(shell: Shell) -> None:
 
 
 def test_who_gives_up_without_redis_is_told_so(shell: Shell) -> None:
-    """69, not 75, where Redis was not there when the wait ended.
+    """If Redis is away when the wait ends, the status is 69 instead of 75.
 
-    The reason is named, the command not started.
+    The reason is named, and the command is not started.
     """
     claim = ("run", "--gpu", GPU, "--vram-mb", "18", "--lease-id", "job", "--wait-s", "2")
     status, out, err = shell.run(*claim, "--", "echo", "started", url=f"redis://127.0.0.1:{free_ports(1)[0]}")

@@ -1,6 +1,6 @@
 """The scripts on a clock that the tests set, called in the plain protocol.
 
-Production composes every script with `_clock.lua`, which reads Redis's own time; here another text
+The product composes every script with `_clock.lua`, which reads Redis's own time. Here another text
 takes its place. Nothing in the shipped scripts can be told the time.
 """
 

@@ -1,9 +1,10 @@
 """Whose turn it is to be granted, and since when, by the events that Redis wrote.
 
-The dead do not count. Once a process is killed, nobody stands behind it and what it held is free;
-but the ledger notices only when a time to live has passed, so a turn does not begin before that.
-From then on the waiter's next call is granted; and there is one within a time to live, or its place
-would expire. That much is true however slow the machine is. All times are Redis's.
+The dead do not count: once a process is killed, nobody stands behind it and its memory is free. But
+the ledger notices that only after one time to live, so a turn does not begin before that.
+
+From then on, the next call of the waiter must be granted. It must call within one time to live, or
+lose its place. All this is true however slow the machine is. All times are Redis's.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Turns:
         self._look(at_ms)
 
     def check(self, now_ms: int, asked_at_ms: Mapping[str, int]) -> None:
-        """Check that whose turn it is has not asked in vain, nor waited in silence for too long."""
+        """Check that the waiter whose turn it is did not ask in vain.
+
+        It must not have waited for longer than a waiter may be silent, either.
+        """
         if self._next is None:
             return
         in_vain = asked_at_ms.get(self._next, 0) > self._since_ms

@@ -1,10 +1,13 @@
 """Clients that believe what they were told, and what must hold for them.
 
 A client uses its memory from the grant until it releases, crashes, is told `lost`, or its own clock
-(`believer.py`) says that its lease is over; by `fail_open` it goes on then. Clients of one letter
-are processes that ask for one lease: one of them holds it, and what it has loaded stays loaded for
-the one that follows. The invariants are checked against these beliefs; and, apart from that, every
-reply and all keys are compared with `reference.py`.
+(`believer.py`) says that its lease is over. With `fail_open` it goes on even then.
+
+Clients with the same letter are processes that ask for one lease. One of them holds it, and what it
+has loaded stays loaded for the process that follows it.
+
+The invariants are checked against what the clients believe. Besides, every reply and all keys are
+compared with `reference.py`.
 """
 
 from __future__ import annotations
@@ -32,13 +35,10 @@ TTL_MS: Final = 1000
 BEGAN_AT_MS: Final = 1_700_000_000_000
 ROOM_MB: Final = 18  # of 20, with a margin of 2
 CLIENTS: Final = ("a1", "a2", "a3", "b1", "b2", "c", "d", "e")
-"""The letter is the lease's id.
-
-Where there is a number, it tells the processes of one lease apart.
-"""
+"""The letter is the lease's id; a number tells the processes of one lease apart."""
 
 OWNER: Final = "o"
-"""Of all of them: a lease may be inherited within one owner."""
+"""The owner of all leases: a lease may be inherited within one owner."""
 
 Reply = list[Any]
 
@@ -135,9 +135,9 @@ class World:
         in_use: bool = False,
         more_mb: int = 0,
     ) -> None:
-        """Renew; the call takes its time there and back.
+        """Renew a lease; the call takes time there and back.
 
-        Who is unprotected has nothing to renew: it asks anew.
+        A client that is unprotected has nothing to renew, so it asks anew.
         """
         if client in self.cut_off:
             return
@@ -198,7 +198,7 @@ class World:
         self._fenced(HAND_OVER, expected, client, fence)
 
     def release(self, client: str, fence: int, heir: str = "") -> None:
-        """Give the memory back, or to another lease: who holds that hears of it with its next renewal."""
+        """Give back the memory, or give it to another lease; its next renewal tells its holder."""
         if self._holder(client, fence):
             del self.believers[client]
         if client in self.cut_off:

@@ -1,11 +1,13 @@
-"""Two small networks with different weights, published as versions 1 and 2, and a Triton on them."""
+"""Two small networks with different weights as versions 1 and 2, and a Triton on them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from tests.integration.versions.serving import Serving
 
@@ -17,14 +19,24 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which version 1 is served."""
+    # Once for all the processes that run tests, as the first version is.
+    of_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_all = of_all.parent
+    template = of_all / "two-published-once"
+    with FileLock(f"{template}.lock"):
+        if not template.exists():
+            _publish(published_repository, tmp_path_factory.mktemp("two")).rename(template)
+    return template
+
+
+def _publish(published: Path, directory: Path) -> Path:
     from export.deploy import Deployer, Manner
     from export.publish import Recipe, publish
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
-    directory = tmp_path_factory.mktemp("two")
-    repository = directory / "model_repository"
-    shutil.copytree(published_repository, repository)
+    repository = shutil.copytree(published, directory / "model_repository")
     registry = Registry(repository)
     Deployer(registry, None, Manner(who="test")).promote(1, is_tried=True)
     weights = save_small_checkpoint(directory / "other.safetensors", seed=1)
@@ -34,13 +46,13 @@ def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def repository(two_networks: Path, tmp_path: Path) -> Path:
-    """A copy of a test's own."""
+    """A copy of the repository for one test."""
     return shutil.copytree(two_networks, tmp_path / "model_repository", symlinks=True)
 
 
 @pytest.fixture
 def stopped(repository: Path, tmp_path: Path) -> Iterator[Serving]:
-    """Triton on it, to be started by the test."""
+    """A Triton on that repository, which the test starts."""
     serving = Serving(repository, tmp_path)
     try:
         yield serving
@@ -50,6 +62,6 @@ def stopped(repository: Path, tmp_path: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def serving(stopped: Serving) -> Serving:
-    """Triton on it."""
+    """A Triton on that repository."""
     stopped.start()
     return stopped

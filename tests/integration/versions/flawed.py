@@ -1,4 +1,7 @@
-"""Versions with a flaw: each is another one's copy, and its manifest fits it, or deliberately does not."""
+"""Versions with a flaw.
+
+Each is a copy of another version. Its manifest fits it, or deliberately does not.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,16 @@ if hasattr(pb_utils, "__file__"):
     raise RuntimeError("not in this Triton")
 """
 
+LOADS_SLOWLY: Final = """
+import time
+from pathlib import Path
+import triton_python_backend_utils as pb_utils
+from reward.triton import NetworkModel as TritonPythonModel
+
+while hasattr(pb_utils, "__file__") and not Path("GO").exists():
+    time.sleep(0.05)
+"""
+
 FAILS_AFTER_A_WHILE: Final = """
 from reward.triton import NetworkModel
 
@@ -80,7 +93,10 @@ class TritonPythonModel(NetworkModel):
 
 
 def publish_copy(registry: Registry, number: int, *, model: str | None = None, **changes: Any) -> int:
-    """Publish a version again, with another `model.py` or other words in its manifest; return its number."""
+    """Publish a version again and return its number.
+
+    The copy may have another `model.py`, or other words in its manifest.
+    """
     with registry.publishing() as draft:
         original = registry.directory(number)
         shutil.copytree(

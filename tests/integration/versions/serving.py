@@ -1,4 +1,4 @@
-"""A repository with several versions, and the real Triton and frontend on it: promoted while they serve."""
+"""A repository with several versions, promoted while the real Triton and frontend serve it."""
 
 from __future__ import annotations
 
@@ -63,18 +63,19 @@ class Serving:
         self._frontend: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start Triton, wait until it is ready, and note where it is."""
+        """Start Triton, wait until it is ready, and write the note about it."""
         self._triton = subprocess.Popen(
             self.command_line, env=self._environment, stdout=self._log, stderr=self._log
         )
         self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
         note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}
+        note["triton_grpc_url"] = f"127.0.0.1:{self.grpc_port}"
         path = deployment.running_path(self.repository)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(note))
 
     def start_frontend(self) -> None:
-        """Start a frontend that keeps no scores."""
+        """Start a frontend that caches no scores."""
         environment = {
             **os.environ,
             "AESTHETIC_PORT": str(self.rest_port),
@@ -88,20 +89,20 @@ class Serving:
         self._wait_for(f"http://127.0.0.1:{self.rest_port}/health/ready", self._frontend)
 
     def kill_frontend(self) -> None:
-        """End it without warning."""
+        """End the frontend without warning."""
         assert self._frontend is not None
         self._frontend.kill()
         self._frontend.wait()
 
     def kill_triton(self) -> None:
-        """End it as a lack of memory would; nothing starts it again."""
+        """End Triton as a lack of memory would; nothing starts it again."""
         assert self._triton is not None
         self._triton.kill()
         self._triton.wait()
         tritonserver.remove_regions(self._id)
 
     def stop(self) -> None:
-        """End all."""
+        """Stop everything."""
         for process in (self._frontend, self._triton):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -112,16 +113,18 @@ class Serving:
 
     @property
     def triton(self) -> RunningTriton:
-        """Administer it."""
-        return RunningTriton(self.triton_url, "key", load_timeout_s=60)
+        """Return an administrator of this Triton."""
+        return RunningTriton(
+            self.triton_url, "key", grpc_url=f"127.0.0.1:{self.grpc_port}", load_timeout_s=60
+        )
 
     def deployer(self, *, step: Callable[[str], None] = lambda _: None, **manner: Any) -> Deployer:
-        """Change what is served, quickly."""
+        """Return a deployer that changes what is served, with short waits."""
         manner = {"who": "test", "watch_s": 0.3, "start_timeout_s": 1.0, **manner}
         return Deployer(self.registry, self.triton, Manner(**manner), step=step)
 
     def expected(self, version: int) -> tuple[list[float], float]:
-        """Return the scores that a version gives: of the fixed questions, and of the picture."""
+        """Return the scores that a version gives for the fixed questions and for the picture."""
         runtime = runtimes.load(self.registry.directory(version), threads=1)
         tokens = tokenise([_PROMPT_TEXT])
         pixels = prepare(_PICTURE).pixels[None]
@@ -129,17 +132,20 @@ class Serving:
         return runtime.score(*questions()).ravel().tolist(), float(picture[0, 0])
 
     def serves(self) -> int:
-        """Return the version that is served: files, Triton's network and its ensemble must say the same."""
+        """Return the version that is served.
+
+        The files, Triton's network and its ensemble must all name the same one.
+        """
         content = deployment.read(self.repository)
         assert self.triton.loaded() == set(content.versions)
         assert self.triton.scored_by() == content.stable
         with self.http() as client:
-            score = client.infer(ENSEMBLE.name, _of_picture(tritonclient.http)).as_numpy(REWARD.name)[0, 0]
+            score = client.infer(ENSEMBLE.name, of_picture(tritonclient.http)).as_numpy(REWARD.name)[0, 0]
         assert abs(score - self.expected(content.stable)[1]) <= TOLERANCE
         return content.stable
 
     def http(self) -> Any:
-        """Connect to Triton's HTTP door."""
+        """Connect to Triton's HTTP API."""
         return tritonclient.http.InferenceServerClient(self.triton_url, network_timeout=60)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,18 +166,18 @@ class Serving:
 
 @dataclass
 class Load:
-    """What callers at all doors saw."""
+    """What the callers of all APIs saw."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    """Requests answered, by caller."""
+    """The number of answered requests, by caller."""
     versions: set[int] = field(default_factory=set)
-    """Which versions answered."""
+    """The versions that answered."""
     failures: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def under_load(serving: Serving, versions: list[int], *, rest: bool = False) -> Iterator[Load]:
-    """Let callers ask at every door for the duration of the block, each again as soon as it is answered."""
+    """Let callers ask through every API while the block runs, again after each answer."""
     expected = {version: serving.expected(version) for version in versions}
     load = Load()
     over = threading.Event()
@@ -239,7 +245,7 @@ def _connected(library: Any, url: str) -> Iterator[Any]:
 
 def _ask_triton(client: Any, library: Any, is_picture: bool) -> tuple[int | None, list[float]]:
     if is_picture:  # the ensemble's own version says nothing of the network's
-        answer = client.infer(ENSEMBLE.name, _of_picture(library))
+        answer = client.infer(ENSEMBLE.name, of_picture(library))
         return None, answer.as_numpy(REWARD.name).ravel().tolist()
     inputs = []
     for spec, array in zip(NETWORK.inputs, questions(), strict=True):
@@ -252,7 +258,7 @@ def _ask_triton(client: Any, library: Any, is_picture: bool) -> tuple[int | None
     return int(version), answer.as_numpy(REWARD.name).ravel().tolist()
 
 
-def _of_picture(library: Any) -> list[Any]:
+def of_picture(library: Any) -> list[Any]:
     inputs = []
     for spec, value in ((IMAGE, _PICTURE), (PROMPT, _PROMPT_TEXT.encode())):
         tensor = library.InferInput(spec.name, [1, 1], spec.dtype)

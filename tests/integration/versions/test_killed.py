@@ -1,4 +1,7 @@
-"""Triton or the command itself is killed in the middle of a promotion: the old or the new is served."""
+"""Triton or the command itself is killed during a promotion.
+
+Afterwards the old or the new version is served.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from tests.integration.versions.serving import under_load
 if TYPE_CHECKING:
     from tests.integration.versions.serving import Serving
 
-# Promotes version 2, and kills itself before the step of this number; 0: lists the steps.
+# This script promotes version 2, and kills itself before the step of this number. With 0 it lists
+# the steps.
 _PROMOTER: Final = """
 import os, signal, sys
 from pathlib import Path
@@ -38,7 +42,7 @@ Deployer(
 ).promote(2)
 """
 
-# In the middle of each thing that is done to the running Triton.
+# In the middle of each action on the running Triton.
 _IN_TRITON: Final = ("load both", "warm up", "switch the ensemble", "watch", "drop the old")
 
 
@@ -66,7 +70,7 @@ def _kill_the_command(serving: Serving, steps: list[int]) -> None:
 
 
 def test_a_command_that_is_killed_leaves_the_old_or_the_new(serving: Serving) -> None:
-    """No request fails then either, and the next command tidies up."""
+    """No request fails when the command is killed, and the next command tidies up."""
     names = _promote_until(serving, 0).stdout.splitlines()
     assert [name for name in names if name in _IN_TRITON] == list(_IN_TRITON)
     serving.deployer().promote(1)
@@ -76,14 +80,17 @@ def test_a_command_that_is_killed_leaves_the_old_or_the_new(serving: Serving) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_command_that_is_killed_at_any_step(serving: Serving) -> None:
-    """Of all that a promotion does."""
+    """The same holds at every step of a promotion."""
     names = _promote_until(serving, 0).stdout.splitlines()
     serving.deployer().promote(1)
     _kill_the_command(serving, list(range(1, len(names) + 1)))
 
 
 def test_a_command_that_is_asked_to_end_brings_the_old_version_back(serving: Serving) -> None:
-    """Ctrl-C and a pipeline that is cancelled: it says so, by the exit status of what was undone."""
+    """After Ctrl-C, or when a pipeline is cancelled, the old version is served again.
+
+    The exit status is the one for a change that was undone.
+    """
     command = [sys.executable, "-m", "export", "--repository", str(serving.repository)]
     with subprocess.Popen(
         [*command, "promote", "2", "--watch-s", "60"], stderr=subprocess.PIPE, text=True
@@ -99,7 +106,7 @@ def test_a_command_that_is_asked_to_end_brings_the_old_version_back(serving: Ser
 
 
 def _kill_triton(serving: Serving, at: str) -> int:
-    """Kill Triton before a step of a promotion and start it again; return what it serves then."""
+    """Kill Triton before a step of a promotion, start it again, and return what it serves then."""
 
     def step(name: str) -> None:
         if name == at:
@@ -113,7 +120,7 @@ def _kill_triton(serving: Serving, at: str) -> int:
 
 
 def test_a_triton_that_is_killed_starts_with_the_old_or_the_new(serving: Serving) -> None:
-    """The files agree with each other at any time; a second promotion succeeds."""
+    """The files agree with each other at any time, and a second promotion succeeds."""
     assert _kill_triton(serving, "switch the ensemble") == 1
     assert "no Triton answers" in deployment.read(serving.repository).history[-1].why
     assert _kill_triton(serving, "drop the old") == 2
@@ -125,7 +132,7 @@ def test_a_triton_that_is_killed_starts_with_the_old_or_the_new(serving: Serving
 @pytest.mark.slow
 @pytest.mark.parametrize("at", _IN_TRITON)
 def test_a_triton_that_is_killed_at_any_step(serving: Serving, at: str) -> None:
-    """As above."""
+    """The same holds at every step of a promotion."""
     assert _kill_triton(serving, at) == (2 if at == "drop the old" else 1)
     serving.deployer().promote(2)
     assert serving.serves() == 2
@@ -133,7 +140,7 @@ def test_a_triton_that_is_killed_at_any_step(serving: Serving, at: str) -> None:
 
 @pytest.mark.slow
 def test_a_frontend_that_is_killed_has_no_part_in_it(serving: Serving) -> None:
-    """The promotion goes on, and the next frontend asks for what is served by then."""
+    """The promotion goes on without the frontend, and the next one asks for what is served then."""
     serving.start_frontend()
 
     def step(name: str) -> None:

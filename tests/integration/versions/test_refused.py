@@ -1,17 +1,21 @@
-"""A version that must not be served is refused, and the one that is served serves throughout."""
+"""A version that must not be served is refused; the served one goes on serving."""
 
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+import tritonclient.http
 
 from export.errors import Refused, Undone
 from reward import deployment
+from reward.contract import ENSEMBLE
 from tests.integration.versions import flawed
 from tests.integration.versions.flawed import publish_copy
-from tests.integration.versions.serving import Serving, under_load
+from tests.integration.versions.serving import Serving, of_picture, under_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """One Triton for all: each test leaves version 1 served."""
+    """One Triton for all tests; each test leaves version 1 served."""
     directory = tmp_path_factory.mktemp("refused")
     repository = shutil.copytree(two_networks, directory / "model_repository", symlinks=True)
     running = Serving(repository, directory)
@@ -32,7 +36,11 @@ def serving(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
-    """Damaged, of another preprocessing, below its gates, one that raises, dies, or scores NaN: each says why."""
+    """A flawed version is refused with its reason, before Triton hears of it.
+
+    It may be damaged, made for another preprocessing, or below its gates. It may raise an error,
+    die, or score NaN.
+    """
     registry = serving.registry
     damaged = publish_copy(registry, 2)
     (registry.directory(damaged) / "network.onnx").write_bytes(b"something else")
@@ -59,7 +67,10 @@ def test_a_flawed_version_never_reaches_triton(serving: Serving) -> None:
 
 
 def test_the_command_says_it_in_one_line(serving: Serving) -> None:
-    """With an exit status of its own; `verify` finds the same without changing anything."""
+    """The command gives the reason in one line, with an exit status of its own.
+
+    `verify` finds the same flaw and changes nothing.
+    """
     number = publish_copy(serving.registry, 2, model=flawed.RAISES)
     for command in ("promote", "verify"):
         done = serving.command(command, str(number))
@@ -81,7 +92,10 @@ def test_the_command_says_it_in_one_line(serving: Serving) -> None:
     ids=["does not load", "scores otherwise", "fails after a while"],
 )
 def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: str) -> None:
-    """The old version is served again by itself, and was all the time at Triton's door; the history says why."""
+    """If a version fails in Triton, the old one is served again without help.
+
+    It was served through Triton all the time, and the history says why.
+    """
     number = publish_copy(serving.registry, 1, model=model)
     with pytest.raises(Undone, match=rf"{reason}.*; version 1 is served as before"):
         serving.deployer(watch_s=5).promote(number)
@@ -92,7 +106,7 @@ def test_what_fails_in_triton_is_undone(serving: Serving, model: str, reason: st
 
 
 def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
-    """Whoever does it, says so."""
+    """A version below its gates can be promoted by `--force`."""
     number = publish_copy(serving.registry, 2, gates={"passed": False})
     serving.deployer().promote(number, force=True)
     assert serving.serves() == number
@@ -100,7 +114,10 @@ def test_a_version_below_its_gates_can_be_forced(serving: Serving) -> None:
 
 
 def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving: Serving) -> None:
-    """The two are never loaded together, and a version that fails then is replaced by the old one again."""
+    """Without memory for both, the two versions are never loaded together.
+
+    A version that fails then is replaced by the old one again.
+    """
     loaded = []
     deployer = serving.deployer(replace=True, step=lambda _: loaded.append(serving.triton.loaded()))
     deployer.promote(2)
@@ -115,7 +132,10 @@ def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving
 
 
 def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
-    """`list` says that it is missing, and another one can be promoted while Triton still has it in memory."""
+    """`list` says that a version deleted by hand is missing.
+
+    Another one can be promoted while Triton still has the deleted one in memory.
+    """
     directory = serving.registry.directory(1)
     aside = directory.rename(directory.with_name("aside"))
     assert "MISSING: deleted by hand? promote another version" in serving.command("list").stdout
@@ -126,3 +146,27 @@ def test_a_version_that_was_deleted_by_hand(serving: Serving) -> None:
     assert "was it deleted by hand? publish its checkpoint again" in done.stderr
     aside.rename(directory)
     serving.deployer().promote(1)
+
+
+def test_a_version_that_loads_slowly_holds_up_nobody(serving: Serving, tmp_path: Path) -> None:
+    """While a version loads slowly, a connection that was kept alive is still answered.
+
+    The version that is served answers.
+    """
+    go = tmp_path / "go"
+    model = flawed.LOADS_SLOWLY.replace("GO", str(go))
+    number = publish_copy(serving.registry, 2, model=model)
+    with serving.http() as client, ThreadPoolExecutor(1) as thread:
+        assert client.is_server_live()
+        promotion = thread.submit(serving.deployer().promote, number)
+        try:
+            while not client.is_model_ready(ENSEMBLE.name) or number not in serving.triton.states():
+                assert not promotion.done(), promotion.result()
+                time.sleep(0.05)
+            client.infer(ENSEMBLE.name, of_picture(tritonclient.http))
+            assert serving.triton.states()[number] == "LOADING"
+        finally:
+            go.touch()
+        assert promotion.result().stable == number
+    serving.deployer().rollback()
+    assert serving.serves() == 1

@@ -1,4 +1,4 @@
-"""Versions are promoted, canaried and rolled back under load, and not one request fails."""
+"""Versions are promoted, canaried and rolled back under load, and no request fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _changes(serving: Serving, watch_s: float) -> list[tuple[Callable[[], object], int, list[int]]]:
-    """Return a round of changes, each with the version that is stable after it and those that are loaded."""
+    """Return a round of changes, each with its stable version and the versions then loaded."""
     deployer = serving.deployer(watch_s=watch_s)
     return [
         (lambda: deployer.promote(2), 2, [2]),
@@ -41,7 +41,10 @@ def _switch(serving: Serving, *, times: int, watch_s: float) -> None:
 
 
 def test_no_request_fails_while_versions_change(serving: Serving) -> None:
-    """At Triton's door, by HTTP and gRPC, files and pixels: each score is of the version that it names."""
+    """Through Triton's HTTP and gRPC, with files and pixels, no request fails.
+
+    Each score is that of the version it names.
+    """
     assert abs(serving.expected(1)[1] - serving.expected(2)[1]) > 0.01
     with under_load(serving, [1, 2]) as load:
         _switch(serving, times=7, watch_s=0.3)
@@ -53,7 +56,10 @@ def test_no_request_fails_while_versions_change(serving: Serving) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_no_request_fails_in_fifty_changes_at_all_doors(serving: Serving) -> None:
-    """REST too, whose answers name the version; frontends remember what is served for a second."""
+    """In fifty changes no request fails, through Triton or through REST.
+
+    REST answers name their version. Frontends remember for a second what is served.
+    """
     serving.start_frontend()
     with under_load(serving, [1, 2], rest=True) as load:
         _switch(serving, times=50, watch_s=1.5)
@@ -62,7 +68,10 @@ def test_no_request_fails_in_fifty_changes_at_all_doors(serving: Serving) -> Non
 
 
 def test_the_commands_find_the_running_triton(serving: Serving) -> None:
-    """Without arguments, from another terminal; what was served first can be rolled back to."""
+    """The commands find Triton without arguments, from another terminal.
+
+    What was served first can be rolled back to.
+    """
     done = serving.command("promote", "2", "--watch-s", "0.2", "--why", "better on photographs", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (
         0,
@@ -99,7 +108,10 @@ def test_the_commands_find_the_running_triton(serving: Serving) -> None:
 
 
 def test_the_rest_goes_on_in_the_background(serving: Serving) -> None:
-    """With --no-wait the command ends when the checks are passed; another one waits its turn."""
+    """With --no-wait the command ends when the checks are passed.
+
+    Another command waits for its turn.
+    """
     done = serving.command("promote", "2", "--watch-s", "0.2", "--no-wait")
     assert done.returncode == 0
     assert done.stdout.startswith("checked; the rest goes on in the background")
@@ -108,7 +120,10 @@ def test_the_rest_goes_on_in_the_background(serving: Serving) -> None:
 
 
 def test_where_no_triton_runs_a_change_takes_effect_at_the_start(stopped: Serving) -> None:
-    """It is checked and tried all the same, says so, and has an exit status of its own."""
+    """Without Triton, a change is still checked and tried, and takes effect at the start.
+
+    The command says so, and has an exit status of its own for it.
+    """
     done = stopped.command("promote", "2")
     assert done.returncode == 7
     assert done.stdout == "version 2 is served from the next start of Triton: no Triton runs\n"
@@ -117,7 +132,7 @@ def test_where_no_triton_runs_a_change_takes_effect_at_the_start(stopped: Servin
 
 
 def test_a_plain_triton_serves_the_newest(stopped: Serving) -> None:
-    """Started by somebody who knows nothing of this project, on the folder alone."""
+    """A Triton that somebody starts on the folder alone serves the newest version."""
     keep = ("--http-", "--grpc-", "--metrics-", "--model-repository", "--backend-", "--id", "--allow-gpu")
     stopped.command_line = [
         part
@@ -131,7 +146,10 @@ def test_a_plain_triton_serves_the_newest(stopped: Serving) -> None:
 
 
 def test_a_triton_without_the_served_configuration_is_told(stopped: Serving) -> None:
-    """It would never load another version than the newest."""
+    """A Triton without the served configuration is reported.
+
+    It would never load another version than the newest.
+    """
     stopped.command_line.remove("--model-config-name=served")
     stopped.start()
     flawed.publish_copy(stopped.registry, 1)
@@ -140,12 +158,12 @@ def test_a_triton_without_the_served_configuration_is_told(stopped: Serving) -> 
 
 
 def test_a_second_promotion_may_come_at_once(serving: Serving) -> None:
-    """What is loaded already is loaded once: a version that stays is not loaded anew beside itself."""
+    """A version that stays is not loaded again beside itself."""
     deployer = serving.deployer()
     before = serving.triton.counts(1).successes
     deployer.promote(2, canary=0.5)
     deployer.rollback()
-    # Loaded anew, it would have begun to count from 0.
+    # If it had been loaded anew, it would have begun to count from 0.
     assert serving.triton.counts(1).successes >= before
     serving.serves()
     counted = serving.triton.counts(1).successes

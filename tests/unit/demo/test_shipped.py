@@ -1,4 +1,4 @@
-"""What is shipped is replaced as a whole or stays; its report is of it, and says what it does."""
+"""The shipped version is replaced as a whole or not at all, and its report is about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run that trained a small network."""
+    """The folder of a finished run of a small network."""
     directory = tmp_path / "run"
     directory.mkdir()
     state = {
@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_report_is_of_the_shipped_file() -> None:
-    """Checkpoint and files are those that the shipped version's manifest names."""
+    """The report names the checkpoint and the files that the shipped version's manifest names."""
     content, version = _report(), manifest.read(DEMO_DIRECTORY)
     assert version.name == shipped.NAME
     assert content["checkpoint_sha256"] == version.checkpoint_sha256
@@ -50,7 +50,10 @@ def test_the_shipped_report_is_of_the_shipped_file() -> None:
 
 
 def test_the_shipped_figures_meet_their_targets() -> None:
-    """Every target is met, on the whole of the held-out test, and the rewards are standardised."""
+    """The figures come from the whole held-out test and meet every target.
+
+    The rewards are standardised.
+    """
     held_out = _report()["held_out"]
     assert held_out["pairs_each"] == PAIRS
     assert held_out["target"] == shipped.TARGETS
@@ -67,7 +70,7 @@ def test_the_shipped_figures_meet_their_targets() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_shipped_figures_can_be_measured_again() -> None:
-    """The held-out test, taken again with the shipped file, gives the report's figures."""
+    """Taking the held-out test again with the shipped file gives the report's figures."""
     measured = shipped.figures(shipped.measure(runtimes.load(DEMO_DIRECTORY).score))
     held_out = _report()["held_out"]
     assert {name: held_out[name] for name in measured} == measured
@@ -75,9 +78,9 @@ def test_the_shipped_figures_can_be_measured_again() -> None:
 
 @pytest.mark.slow
 def test_every_position_is_preferred_where_it_is_asked_for() -> None:
-    """Of held-out looks, the shipped file prefers each position at least 90 times in 100.
+    """For held-out looks, the shipped file prefers each position at least 90 times in 100.
 
-    The held-out test asks for two positions alone, because its places are held out, too.
+    The held-out test itself asks for only two positions, because its places are held out as well.
     """
     measured = evaluate(runtimes.load(DEMO_DIRECTORY).score, _pairs_of_every_position(100))
     right = {position: measured.accuracies[f"position / {position}"].right for position in POSITIONS}
@@ -85,7 +88,7 @@ def test_every_position_is_preferred_where_it_is_asked_for() -> None:
 
 
 def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path) -> None:
-    """The report tells the training, and the figures of the published, calibrated version."""
+    """The report describes the training, with the figures of the published, calibrated version."""
     directory, path = tmp_path / "model", tmp_path / "report.json"
     measured = shipped.ship(run, directory, path, pairs_each=2, quiet=True)
     content = json.loads(path.read_text())
@@ -104,7 +107,7 @@ def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path)
 
 
 def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
-    """Of what was there before, nothing is left; what is there now can be loaded."""
+    """Nothing is left of the old version, and the new one can be loaded."""
     directory = tmp_path / "model"
     directory.mkdir()
     (directory / "old").touch()
@@ -115,7 +118,7 @@ def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_published_changes_nothing(tmp_path: Path) -> None:
-    """A file that is no checkpoint leaves the shipped version as it was, and no draft beside it."""
+    """A file that is no checkpoint leaves the shipped version as it was, and leaves no draft."""
     directory, wrong = tmp_path / "model", tmp_path / "wrong.safetensors"
     directory.mkdir()
     (directory / "old").touch()

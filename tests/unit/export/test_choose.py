@@ -322,7 +322,7 @@ def test_make_installs_the_tools_only_when_they_are_needed(tmp_path: Path, more:
 
 
 def test_make_publish_says_at_once_that_it_needs_a_checkpoint(tmp_path: Path) -> None:
-    """Before anything is installed, in one line."""
+    """`make publish` without a checkpoint is refused in one line, before anything is installed."""
     command = ["make", "-C", str(CHECKOUT), "publish", f"VENV={tmp_path}/venv", "INSTALL=false"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

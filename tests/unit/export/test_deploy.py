@@ -1,4 +1,7 @@
-"""What is promoted, canaried, rolled back to and removed, where no Triton runs; with one: tests/integration/versions."""
+"""Promotions, canaries, rollbacks and removals where no Triton runs.
+
+tests/integration/versions has the same with a Triton.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """One version without files, so that nothing can be tried."""
+    """A registry whose versions have no files, so that nothing can be tried."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     _publish(registry)
     return registry
@@ -29,7 +32,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def deployer(registry: Registry) -> Deployer:
-    """Version 1 is served, because somebody has said so, and three more are published."""
+    """A deployer with version 1 served, as written down, and three more published."""
     deployer = Deployer(registry, None, Manner(who="Zoë", why="the reason"))
     deployer.promote(1, is_tried=True)
     for _ in range(3):
@@ -50,7 +53,10 @@ def _read(registry: Registry) -> Deployment:
 
 
 def test_the_history_says_who_when_from_to_and_why(registry: Registry, deployer: Deployer) -> None:
-    """The first promotion came from nothing; one of what is served is none."""
+    """The history says who changed what, when and why, from the first promotion on.
+
+    A promotion of what is served already is not a change.
+    """
     outcome = deployer.promote(3, is_tried=True)
     assert (outcome.stable, outcome.is_changed, outcome.is_live) == (3, True, False)
     assert outcome.says == "version 3 is served from the next start of Triton: no Triton runs"
@@ -63,7 +69,10 @@ def test_the_history_says_who_when_from_to_and_why(registry: Registry, deployer:
 
 
 def test_rollback_goes_back_step_by_step(registry: Registry, deployer: Deployer) -> None:
-    """To the first, and no farther; after another promotion it comes back to where that began."""
+    """Each rollback goes one step back, to the first version and no farther.
+
+    After another promotion, a rollback returns to where that one began.
+    """
     for number in (2, 3):
         deployer.promote(number, is_tried=True)
     assert [deployer.rollback().stable for _ in range(2)] == [2, 1]
@@ -75,7 +84,10 @@ def test_rollback_goes_back_step_by_step(registry: Registry, deployer: Deployer)
 
 
 def test_what_was_served_before_anybody_said_so_can_be_rolled_back_to(registry: Registry) -> None:
-    """The newest version was, and it is written down before a newer one is published."""
+    """Without a deployment the newest version is served.
+
+    It is written down before a newer one is published, so that one can roll back to it.
+    """
     deployer = Deployer(registry, None, Manner(who="test"))
     deployer.keep()
     _publish(registry)
@@ -85,7 +97,10 @@ def test_what_was_served_before_anybody_said_so_can_be_rolled_back_to(registry: 
 
 
 def test_canary_and_shadow_stand_beside_the_stable_version(registry: Registry, deployer: Deployer) -> None:
-    """Until a promotion or a rollback ends both; the rollback leaves the stable version as it was."""
+    """Canary and shadow stand beside the stable version until a promotion or a rollback ends both.
+
+    The rollback leaves the stable version as it was.
+    """
     deployer.promote(2, is_tried=True)
     deployer.promote(3, canary=0.05, is_tried=True)
     outcome = deployer.promote(4, shadow=0.5, is_tried=True)
@@ -101,14 +116,17 @@ def test_canary_and_shadow_stand_beside_the_stable_version(registry: Registry, d
 
 
 def test_beside_itself_no_version_can_stand(registry: Registry, deployer: Deployer) -> None:
-    """A canary of the stable version would compare it with itself."""
+    """The stable version cannot be its own canary: it would be compared with itself."""
     with pytest.raises(RegistryError, match="version 1 is the stable one"):
         deployer.promote(1, canary=0.1)
     assert _read(registry).canary is None
 
 
 def test_the_device_stays_until_it_is_named(registry: Registry, deployer: Deployer) -> None:
-    """For all versions: they share one configuration."""
+    """The device stays until another one is named.
+
+    It is the same for all versions, because they share one configuration.
+    """
     deployer.promote(2, device="gpu", is_tried=True)
     assert _read(registry).device == "gpu"
     deployer.promote(3, is_tried=True)
@@ -118,14 +136,17 @@ def test_the_device_stays_until_it_is_named(registry: Registry, deployer: Deploy
 
 
 def test_without_triton_a_version_is_tried_all_the_same(registry: Registry, deployer: Deployer) -> None:
-    """These have no `model.py`."""
+    """Without Triton a version is still tried; these fail, because they have no `model.py`."""
     with pytest.raises(Refused, match=r"FileNotFoundError: .*model\.py"):
         deployer.promote(2)
     assert _read(registry).stable == 1
 
 
 def test_only_published_versions_are_promoted(registry: Registry, deployer: Deployer) -> None:
-    """A number that is not there, or a directory without a manifest, is refused and nothing changes."""
+    """A number that is not there, or a directory without a manifest, is refused.
+
+    Nothing changes then.
+    """
     registry.directory(7).mkdir()
     for number in (5, 7):
         with pytest.raises(RegistryError, match=f"version {number} is not published"):
@@ -134,7 +155,10 @@ def test_only_published_versions_are_promoted(registry: Registry, deployer: Depl
 
 
 def test_prune_removes_what_nobody_needs(registry: Registry, deployer: Deployer) -> None:
-    """Never what is served, canary, shadow, or would be rolled back to; and what killed commands left a day ago."""
+    """`prune` never removes what is served, canary, shadow, or needed by a rollback.
+
+    It also removes what killed commands left a day ago.
+    """
     for _ in range(4):
         _publish(registry)
     deployer.promote(2, is_tried=True)

@@ -1,4 +1,4 @@
-"""What is served is written whole or not at all, whatever kills the process that writes it."""
+"""What is served is written whole or not at all, whatever kills the writing process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.repository import CHECKOUT, copy_repository
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Writes version 2 in the place of 1, and kills itself before the step that is named; without one, lists the steps.
+# This script writes version 2 in place of 1, and kills itself before the named step. Without a step
+# it lists the steps.
 _WRITER: Final = """
 import os, signal, sys
 from pathlib import Path
@@ -40,12 +41,12 @@ with store.locked():
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository without versions: the store does not ask for them."""
+    """A repository without versions, since the store does not ask for them."""
     return copy_repository(tmp_path / "model_repository")
 
 
 def _configs(repository: Path) -> tuple[list[int], int, str]:
-    """Return what Triton would read: the versions to load, the one that the ensemble scores with, the device."""
+    """Return what Triton would read: versions to load, the ensemble's version, and the device."""
     network, ensemble = (
         text_format.Parse(
             (repository / model / "configs" / "served.pbtxt").read_text(), model_config_pb2.ModelConfig()
@@ -59,7 +60,10 @@ def _configs(repository: Path) -> tuple[list[int], int, str]:
 
 
 def test_a_deployment_is_read_as_it_was_written(repository: Path) -> None:
-    """With its canary, its shadow and its history; Triton loads all of it and the ensemble takes the stable one."""
+    """A deployment is read with its canary, its shadow and its history.
+
+    Triton loads all its versions, and the ensemble uses the stable one.
+    """
     store = DeploymentStore(repository)
     assert store.read() is None
     change = Change("2026-01-01T00:00:00+00:00", "Zoë", "canary", 3, 4, "tried on 5 %")
@@ -74,7 +78,10 @@ def test_a_deployment_is_read_as_it_was_written(repository: Path) -> None:
 
 
 def test_all_else_of_the_tracked_configurations_stays(repository: Path) -> None:
-    """They are not written to, and nothing but the version and the device differs from them."""
+    """The tracked configurations are not written to.
+
+    The rendered ones differ from them only in the version and the device.
+    """
     DeploymentStore(repository).write(Deployment(3))
     for model in ("image_reward_network", "image_reward"):
         tracked = (repository / model / "config.pbtxt").read_text()
@@ -91,7 +98,10 @@ def test_all_else_of_the_tracked_configurations_stays(repository: Path) -> None:
 
 @pytest.mark.parametrize("has_one", [True, False])
 def test_a_writer_that_is_killed_leaves_the_old_or_the_new(repository: Path, *, has_one: bool) -> None:
-    """At every step, the first writing of all included; the next writer is not hindered."""
+    """A writer may be killed at every step, even of the very first writing.
+
+    The next writer is not hindered.
+    """
     names = subprocess.run(
         [sys.executable, "-c", _WRITER, copy_repository(repository.parent / "steps"), ""],
         capture_output=True,
@@ -120,7 +130,7 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(repository: Path, *, 
 
 
 def test_one_writer_at_a_time(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second one is told so; when the first has ended, it may."""
+    """A second writer is refused until the first one has ended."""
     monkeypatch.setattr("export.deployment_store._LOCK_TIMEOUT_S", 0)
     second = DeploymentStore(repository).locked()
     with DeploymentStore(repository).locked(), pytest.raises(Busy, match="another command"), second:
@@ -130,7 +140,7 @@ def test_one_writer_at_a_time(repository: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_old_generations_go(repository: Path) -> None:
-    """A few stay, for readers that followed the link a moment ago."""
+    """A few old generations stay, for readers that followed the link a moment ago."""
     store = DeploymentStore(repository)
     for number in range(1, 21):
         store.write(Deployment(number))
@@ -140,7 +150,10 @@ def test_old_generations_go(repository: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said_in_one_line(repository: Path) -> None:
-    """A full disk at any step: nothing half-written is left, and what was served is served."""
+    """A full disk at any step is reported in one line.
+
+    Nothing half-written is left, and what was served is still served.
+    """
     DeploymentStore(repository).write(Deployment(1))
 
     def step(name: str) -> None:
@@ -156,7 +169,10 @@ def test_what_cannot_be_written_is_said_in_one_line(repository: Path) -> None:
 
 
 def test_a_device_or_a_configuration_that_is_none(repository: Path) -> None:
-    """Refused in one line, before anything is written."""
+    """An unknown device or a damaged configuration is refused in one line.
+
+    Nothing is written before that.
+    """
     with pytest.raises(RegistryError, match="no device 'tpu'; there is cpu, gpu"):
         DeploymentStore(repository).write(Deployment(1, device="tpu"))
     (repository / "image_reward" / "config.pbtxt").write_text("nonsense {")

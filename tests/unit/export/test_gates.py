@@ -1,4 +1,4 @@
-"""The gate: what it measures, counted by hand, and what it refuses."""
+"""The gates: what they measure, counted by hand, and what they refuse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Torch:
-    """The small network itself as a version, its scores changed by `change`."""
+    """The small network itself as a version; `change` changes its scores."""
 
     def __init__(self, network: RewardNetwork, change: Change, precision: str = "fp32") -> None:
         self.manifest = SimpleNamespace(precision=precision)
@@ -35,7 +35,7 @@ class Torch:
         self._network, self._change = network, change
 
     def score(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Score with torch, then change."""
+        """Score with torch, then change the scores."""
         self.batches.append(len(inputs[0]))
         with torch.no_grad():
             scores = self._network(*map(torch.from_numpy, inputs)).numpy()
@@ -53,7 +53,7 @@ ASKED = dataclasses.replace(
 
 
 def test_the_network_itself_passes_with_every_measure_at_its_best() -> None:
-    """Torch beside torch: nothing differs beyond rounding, every order is kept."""
+    """Compared with itself, the network differs only by rounding and keeps every order."""
     version = Torch(NETWORK, lambda scores: scores)
     calls: list[int] = []
     report = check(NETWORK, cast("Runtime", version), ASKED, progress=lambda: calls.append(1))
@@ -67,7 +67,10 @@ def test_the_network_itself_passes_with_every_measure_at_its_best() -> None:
 
 
 def test_a_shift_is_measured_and_refused() -> None:
-    """All scores moved by 0.3: the largest and the mean difference say so, the order is kept."""
+    """If all scores move by 0.3, the largest and the mean difference say so.
+
+    The order is kept.
+    """
     version = _version(NETWORK, lambda scores: scores + np.float32(0.3), "int8")
     measured = measure(NETWORK, version, ASKED, lambda: None)
     assert measured.max_difference == pytest.approx(0.3, abs=1e-5)
@@ -82,7 +85,7 @@ def test_a_shift_is_measured_and_refused() -> None:
 
 
 def test_scores_the_other_way_round_break_every_order() -> None:
-    """The worst candidate is named the best, and each pair stands reversed."""
+    """With reversed scores the worst candidate is named the best, and each pair is reversed."""
     measured = measure(NETWORK, _version(NETWORK, lambda scores: -scores), ASKED, lambda: None)
     assert measured.pearson == pytest.approx(-1)
     assert measured.kendall == -1
@@ -110,7 +113,7 @@ def test_a_score_that_depends_on_its_place_is_seen() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_refused_whatever_is_forced(value: float) -> None:
-    """One row of NaN or infinity is enough, and force does not help."""
+    """A single row of NaN or infinity is refused, even by force."""
 
     def change(scores: NDArray[np.float32]) -> NDArray[np.float32]:
         scores[-1] = value
@@ -121,7 +124,10 @@ def test_what_is_no_number_is_refused_whatever_is_forced(value: float) -> None:
 
 
 def test_a_network_that_answers_alike_to_everything_is_refused() -> None:
-    """Nothing can be told of it, even though no score differs; forced, it is on record."""
+    """A network that gives the same score to everything is refused: nothing can be told about it.
+
+    If forced, it is published, and the report says so.
+    """
     constant = small_network()
     constant.head.weight.data.zero_()
     version = _version(constant, lambda scores: scores)
@@ -136,7 +142,7 @@ GOOD = Measured(100, 0.3, 0.01, 0.001, 0.0, 0.999, 0.98, 1.0)
 
 
 def test_each_limit_is_held_alone() -> None:
-    """A measure at its limit passes; beyond it, it is named with value and limit."""
+    """A measure at its limit passes; beyond it, it is named with its value and its limit."""
     at = Limits(0.01, 0.001, 0.0, 0.999, 0.98, 1.0)
     assert broken(GOOD, at, "fp16") == []
     for name, limit in dataclasses.asdict(at).items():
@@ -149,13 +155,13 @@ def test_each_limit_is_held_alone() -> None:
 
 
 def test_a_measure_that_is_no_number_breaks_its_limit() -> None:
-    """NaN is no agreement."""
+    """A measure that is NaN breaks its limit."""
     nan = dataclasses.replace(GOOD, mean_difference=float("nan"), kendall=float("nan"))
     assert len(broken(nan, LIMITS["int8"], "int8")) == 2
 
 
 def test_the_summary_is_one_line() -> None:
-    """What lists and `/info` show."""
+    """The summary, shown by lists and `/info`, is one line."""
     assert summary("int8", GOOD, []) == (
         "int8 differs from torch's fp32 by 0.01 at most, 0.001 on average, over 100 pairs; "
         "Pearson 0.9990, Kendall 0.980, same best 100%"
@@ -174,11 +180,11 @@ def test_the_summary_is_one_line() -> None:
     ],
 )
 def test_kendall(expected: list[float], scores: list[float], tau: float) -> None:
-    """Pairs kept less pairs turned, of those that the network tells apart."""
+    """Kendall's tau counts kept less reversed pairs, of those that the network tells apart."""
     assert kendall(np.array(expected), np.array(scores)) == pytest.approx(tau)
 
 
 def test_pearson_of_what_never_changes_is_nothing() -> None:
-    """Not a number would say less."""
+    """The correlation with something constant is 0 and not NaN."""
     assert pearson(np.zeros(3), np.arange(3.0)) == 0
     assert pearson(np.arange(3.0), 7 - 2 * np.arange(3.0)) == pytest.approx(-1)

@@ -60,7 +60,10 @@ def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> N
 def test_what_is_too_far_from_fp32_is_published_by_force_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refusal names measure, value and limit, and leaves nothing; force is written down."""
+    """A version that is too far from fp32 is refused, with measure, value and limit.
+
+    Nothing is left of it. By force it is published, and its manifest says so.
+    """
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     recipe = Recipe(save_small_checkpoint(tmp_path / "small.safetensors"), "x")
     monkeypatch.setitem(gates.LIMITS, "fp32", dataclasses.replace(gates.LIMITS["fp32"], max_difference=0))
@@ -80,7 +83,7 @@ def test_what_is_too_far_from_fp32_is_published_by_force_alone(
 
 
 def test_int8_is_published_behind_its_gate(published_repository: Path, tmp_path: Path) -> None:
-    """It is a third of the size where it counts, near enough, and known by its precision."""
+    """int8 has a third of the size, is near enough to fp32, and is known by its precision."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
     weights = published_repository.parent / "small.safetensors"
     number = publish(registry, Recipe(weights, "small", precision="int8"), show_progress=False)

@@ -1,4 +1,4 @@
-"""int8: which layers are rounded, and that a score still depends on nothing but its own pair."""
+"""int8: which layers are rounded, and that a score still depends only on its own pair."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def version(published_repository: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_what_reads_the_image_is_rounded_and_nothing_else(version: Path) -> None:
-    """Four products of an image layer, keys and values of a cross-attention; weights by column."""
+    """Only the layers that read the image are rounded, with weights scaled by column.
+
+    These are four products of each image layer, and keys and values of each cross-attention.
+    """
     graph = onnx.load(version / GRAPH_FILE_NAME).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     rounded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -55,13 +58,16 @@ def test_what_reads_the_image_is_rounded_and_nothing_else(version: Path) -> None
         weight = weights[rounded[node.input[1]].input[0]]
         assert weight.data_type == onnx.TensorProto.INT8
         assert list(scale.dims) == [weight.dims[1]]
-    # What was rounded is read by these products alone: no sum is built upon it.
+    # Only these products read what was rounded: no sum is built on it.
     readers = {node.name for node in graph.node if not rounded.keys().isdisjoint(node.input)}
     assert readers == {node.name for node in quantised}
 
 
 def test_a_score_is_the_same_in_every_company(version: Path, published_repository: Path) -> None:
-    """Alone, among others, at another place: to the bit, but for fp32's rounding of prompts."""
+    """A score is the same alone, among others and at another place.
+
+    It is equal to the bit, except for fp32's own rounding of prompts.
+    """
     content = manifest.read(published_repository / "image_reward_network" / "1")
     runtime = OnnxRuntime(version, content, threads=1)
     asked = drawn()
@@ -80,6 +86,6 @@ def test_a_score_is_the_same_in_every_company(version: Path, published_repositor
 
 
 def test_what_was_logged_before_is_logged_afterwards(version: Path) -> None:
-    """The quantiser's remarks are kept back, and nobody else's."""
+    """Only the quantiser's own log messages are suppressed."""
     assert (version / GRAPH_FILE_NAME).exists()
     assert logging.root.manager.disable == logging.NOTSET

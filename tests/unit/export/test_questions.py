@@ -1,4 +1,4 @@
-"""The questions built in are the same everywhere; one's own are read strictly."""
+"""The built-in questions are the same everywhere; a user's own are read strictly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def test_the_built_in_pictures_never_change() -> None:
-    """Reports of different machines and releases are of the same questions; another seed is not."""
+    """The built-in pictures never change, so reports of different machines are comparable.
+
+    Another seed gives other pictures.
+    """
     asked = drawn()
     assert asked.pixels.shape == (20, 3, 224, 224)
     assert asked.pixels.dtype == np.uint8
@@ -30,7 +33,10 @@ def test_the_built_in_pictures_never_change() -> None:
 
 
 def test_ten_prompts_have_ten_candidates_each() -> None:
-    """Short, long, empty and foreign prompts; all the pictures are asked about."""
+    """There are short, long, empty and foreign prompts, with ten candidates each.
+
+    All pictures are used.
+    """
     asked = drawn()
     assert [len(set(candidates)) for candidates in asked.candidates] == [10] * 10
     assert {place for candidates in asked.candidates for place in candidates} == set(range(20))
@@ -40,7 +46,7 @@ def test_ten_prompts_have_ten_candidates_each() -> None:
 
 
 def test_rows_are_the_questions_one_after_the_other() -> None:
-    """Each prompt is repeated for each of its candidates."""
+    """The rows repeat each prompt for each of its candidates."""
     asked = drawn()
     tokens, pictures = asked.rows()
     assert len(pictures) == len(tokens.input_ids) == 100
@@ -49,7 +55,10 @@ def test_rows_are_the_questions_one_after_the_other() -> None:
 
 
 def test_ones_own_images_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
-    """Each file once, whatever prompts name it; the set is called as its directory is."""
+    """A user's own images are read once each, however many prompts name them.
+
+    The set has the name of its directory.
+    """
     _write(
         tmp_path,
         [{"prompt": "a", "images": ["1.jpg", "2.jpg"]}, {"prompt": "b", "images": ["2.jpg", "1.jpg"]}],
@@ -74,14 +83,14 @@ def test_ones_own_images_are_read_as_the_service_reads_them(tmp_path: Path) -> N
     ],
 )
 def test_another_form_is_refused(tmp_path: Path, content: Any) -> None:
-    """The message shows the form that is read."""
+    """A file in another form is refused; the message shows the form that is read."""
     _write(tmp_path, content)
     with pytest.raises(QuestionsError, match=r'not a list of \{"prompt"|needs a prompt'):
         read(tmp_path)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """The directory's list, an image that is not there, and a prompt with nothing to rank."""
+    """A missing list, a missing image, and a prompt with nothing to rank are named."""
     with pytest.raises(QuestionsError, match=r"prompts\.json: cannot be read: No such file"):
         read(tmp_path)
     for content in ([], [{"prompt": "a", "images": ["1.jpg"]}]):

@@ -33,7 +33,7 @@ def _publish(registry: Registry, name: str = "weights") -> int:
 
 
 def test_versions_are_numbered_and_listed(registry: Registry) -> None:
-    """1, 2, 3, with their manifests."""
+    """Versions are numbered 1, 2, 3 and listed with their manifests."""
     assert registry.versions() == []
     assert [_publish(registry, name) for name in ("a", "b", "c")] == [1, 2, 3]
     assert [(v.number, v.manifest.name) for v in registry.versions()] == [(1, "a"), (2, "b"), (3, "c")]
@@ -43,7 +43,7 @@ def test_versions_are_numbered_and_listed(registry: Registry) -> None:
 
 
 def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
-    """An exception in the middle leaves no directory, temporary or numbered."""
+    """An exception during a publication leaves no directory, neither temporary nor numbered."""
     with pytest.raises(FileNotFoundError), registry.publishing() as draft:
         (draft.directory / "nowhere" / "network.onnx").write_bytes(b"half")
     assert registry.versions() == []
@@ -51,7 +51,10 @@ def test_a_failed_publication_leaves_nothing(registry: Registry) -> None:
 
 
 def test_a_disk_that_takes_no_more_is_said_in_one_line(registry: Registry) -> None:
-    """The system's own refusal, with what to do; nothing is left behind."""
+    """A full disk is reported with the system's own words and with what to do.
+
+    Nothing is left behind.
+    """
     with _no_file_above(1000), pytest.raises(CannotWrite) as refused, registry.publishing() as draft:
         (draft.directory / "network.onnx").write_bytes(bytes(2000))
     assert str(refused.value) == (
@@ -64,7 +67,7 @@ def test_a_disk_that_takes_no_more_is_said_in_one_line(registry: Registry) -> No
 
 @contextmanager
 def _no_file_above(max_bytes: int) -> Iterator[None]:
-    """Have the system refuse what is written beyond a size, as it does where a disk is full."""
+    """Make the system refuse writing beyond a size, as it does on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
     try:
@@ -87,7 +90,7 @@ def test_concurrent_publications_get_their_own_numbers(registry: Registry) -> No
 
 
 def test_a_version_is_removed_whole(registry: Registry) -> None:
-    """It is gone from the list at once, and nothing of it is left."""
+    """A removed version is gone from the list at once, and nothing of it is left."""
     for _ in range(2):
         _publish(registry)
     registry.remove(1)

@@ -1,4 +1,7 @@
-"""Where the running Triton is, and how its refusals read; a real one is administered in tests/integration/versions."""
+"""Where the running Triton is, and how its refusals are read.
+
+tests/integration/versions has a real Triton.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """With the note of a Triton that this process keeps running."""
+    """A repository with the note of a Triton that this process keeps running."""
     repository = copy_repository(tmp_path / "model_repository")
     _note(repository, pid=os.getpid())
     return repository
@@ -42,7 +45,7 @@ def _found(triton: RunningTriton | None) -> tuple[str, str]:
 
 
 def test_the_note_is_taken_unless_something_is_named(repository: Path, tmp_path: Path) -> None:
-    """Arguments come first, then the environment, then what whoever keeps Triton running wrote down."""
+    """Arguments come first, then the environment, then the note about the running Triton."""
     assert _found(find(repository, environment={})) == ("127.0.0.1:8000", "noted")
     key = tmp_path / "key"
     key.write_text("of the file\n")
@@ -55,7 +58,10 @@ def test_the_note_is_taken_unless_something_is_named(repository: Path, tmp_path:
 
 
 def test_a_note_of_a_process_that_has_ended_is_none(repository: Path) -> None:
-    """It was killed, and could not remove it. A damaged note is none either."""
+    """The note of a process that has ended counts as no note, and so does a damaged one.
+
+    A process that was killed could not remove its note.
+    """
     process = os.fork()
     if process == 0:
         os._exit(0)
@@ -67,13 +73,13 @@ def test_a_note_of_a_process_that_has_ended_is_none(repository: Path) -> None:
 
 
 def test_a_key_that_cannot_be_read(repository: Path, tmp_path: Path) -> None:
-    """Is said before anything else is done."""
+    """A key that cannot be read is reported before anything else is done."""
     with pytest.raises(TritonFailed, match="nowhere: the administration key cannot be read: No such file"):
         find(repository, admin_key_file=tmp_path / "nowhere", environment={})
 
 
 def test_nobody_there_is_told_from_nobody_answering() -> None:
-    """A port that nobody listens on means that Triton is down; silence does not."""
+    """A port on which nobody listens means that Triton is down; silence does not."""
     (port,) = free_ports(1)
     assert RunningTriton(f"127.0.0.1:{port}").is_up() is False
     with pytest.raises(TritonGone, match=f"no Triton answers at 127.0.0.1:{port}"):
@@ -89,7 +95,7 @@ def test_nobody_there_is_told_from_nobody_answering() -> None:
     ],
 )
 def test_a_refusal_is_one_line(status: int, body: bytes, says: str) -> None:
-    """Triton's own words, without the traceback that follows them."""
+    """A refusal has Triton's own words, without the traceback that follows them."""
     with _answering(status, body) as url, pytest.raises(TritonFailed, match=says) as refused:
         RunningTriton(url).loaded()
     assert "\n" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Where a promotion learns how the GPU is shared."""
+"""How a promotion learns that the GPU is shared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def _note(repository: Path, **content: object) -> None:
 def test_what_the_frontends_are_told_is_told_to_a_promotion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the note of who keeps Triton running; this command's own environment goes before that."""
+    """The note of Triton's keeper says how the GPU is shared.
+
+    This command's own environment comes before it.
+    """
     monkeypatch.setenv("AESTHETIC_GPU", "mine")
     _note(tmp_path, environment={"AESTHETIC_REDIS_URL": "redis://noted", "AESTHETIC_GPU": "noted"})
     settings = LedgerSettings.read(environment(tmp_path))
@@ -36,7 +39,7 @@ def test_what_the_frontends_are_told_is_told_to_a_promotion(
 
 
 def test_without_a_note_the_gpu_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor by one that says nothing of it."""
+    """Without a note, or with a note that says nothing about it, the GPU is not shared."""
     monkeypatch.delenv("AESTHETIC_REDIS_URL", raising=False)
     assert LedgerSettings.read(environment(tmp_path)) is None
     _note(tmp_path)

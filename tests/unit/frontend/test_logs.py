@@ -77,7 +77,7 @@ def test_a_line_that_cannot_be_written_is_lost_and_no_more() -> None:
 
 
 def test_a_reader_who_stands_still_holds_nobody_up() -> None:
-    """Where the reader of a pipe takes nothing any more, as at a paused terminal, lines are lost.
+    """If the reader of a pipe stops reading, as at a paused terminal, lines are lost.
 
     The service goes on.
     """

@@ -1,4 +1,4 @@
-"""Series by version."""
+"""Metrics by version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from frontend.metrics import Metrics
 
 
 def test_versions_that_came_first_make_room() -> None:
-    """However many versions a process lives through, sixteen have series; the newest among them."""
+    """At most the sixteen newest versions have series of metrics."""
     metrics = Metrics()
     for number in range(100):
         version = metrics.label(str(number))

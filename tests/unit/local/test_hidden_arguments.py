@@ -1,4 +1,4 @@
-"""A program's secret arguments are read by the program, and by nobody else."""
+"""A program's secret arguments are read by the program and by nobody else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _ended(process: subprocess.Popen[str]) -> tuple[str, int]:
 
 
 def test_the_program_reads_what_nobody_else_does() -> None:
-    """It gets the arguments as they are; its command line has a stand-in for the secret one."""
+    """The program gets its real arguments; its command line shows a stand-in for the secret one."""
     command, environment = hide(COMMAND, "secret")
     assert not any("secret" in word for word in command)
     process = _start(command, environment)
@@ -44,7 +44,7 @@ def test_the_program_reads_what_nobody_else_does() -> None:
 
 
 def test_where_nobody_may_attach() -> None:
-    """The program starts with its arguments all the same; they can be read then."""
+    """If nobody may attach, the program still starts with its arguments, which can then be read."""
     command, environment = hide(COMMAND, "secret")
     refusing = (
         "import local.hidden_arguments as module; from unittest.mock import Mock;"
@@ -56,7 +56,7 @@ def test_where_nobody_may_attach() -> None:
 
 
 def test_a_program_that_is_not_there() -> None:
-    """It is an error with a status, and no process is left waiting."""
+    """A missing program is an error with a status, and no process is left waiting."""
     command, environment = hide(["/no/such/program", "secret"], "secret")
     done = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False

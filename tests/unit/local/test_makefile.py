@@ -20,7 +20,7 @@ def _make(directory: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_tritons_own_door_is_opened_by_name_alone(tmp_path: Path) -> None:
-    """HOST is REST's; Triton's is TRITON_HOST."""
+    """HOST is for REST; only TRITON_HOST opens Triton's own API."""
     (tmp_path / ".venv").mkdir()
     for name in (".serve", ".export", ".dev"):
         (tmp_path / ".venv" / name).touch()

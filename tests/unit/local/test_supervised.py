@@ -128,7 +128,7 @@ def test_the_frontend_has_the_time_to_end() -> None:
     closing = [
         value for module in modules for name, value in vars(module).items() if name.lstrip("_") in names
     ]
-    assert len(closing) == 4  # the keeper's two, and the workers'
+    assert len(closing) == 3  # the keeper's two, and the workers'
     assert Settings().shutdown_grace_s + sum(closing) < STOP_GRACE_S
 
 

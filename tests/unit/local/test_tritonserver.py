@@ -61,7 +61,10 @@ def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_grpc_alone_listens_where_asked_and_administration_is_restricted() -> None:
-    """HTTP and metrics stay on this machine; who loads models has to know the key."""
+    """Only gRPC listens where asked; HTTP and metrics stay on this machine.
+
+    Loading models needs the key.
+    """
     command = TritonServer(Path("tritonserver")).command(
         Path("repository"), host="0.0.0.0", ports=Ports(1, 2, 3), admin_key="secret", server_id="me"
     )

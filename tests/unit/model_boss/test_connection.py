@@ -30,7 +30,7 @@ def test_a_sentinel_url_names_hosts_service_and_credentials() -> None:
 
 
 def test_a_sentinel_url_over_tls_asks_both_for_it() -> None:
-    """The certificates that a `rediss+sentinel` URL names are checked at both."""
+    """With `rediss+sentinel`, the named certificates are checked at the Sentinels and at Redis."""
     parsed = parse_sentinel_url("rediss+sentinel://:p@one/main?ssl_ca_certs=/ca.pem")
     assert dict(parsed.redis_options) == {"password": "p", "ssl": True, "ssl_ca_certs": "/ca.pem"}
     assert dict(parsed.sentinel_options) == {"ssl": True, "ssl_ca_certs": "/ca.pem"}

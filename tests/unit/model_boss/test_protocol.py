@@ -96,7 +96,10 @@ def test_every_script_is_composed_with_the_same_sweep() -> None:
 
 
 def test_no_script_reads_the_time_but_through_the_clock() -> None:
-    """Only `_clock.lua` asks Redis for time and identity, and no argument carries the time."""
+    """Only `_clock.lua` asks Redis for the time and its identity.
+
+    No argument carries the time of day.
+    """
     for name in ("_ledger", *(script.name for script in SCRIPTS)):
         assert not re.search(r"'(TIME|INFO)'", source(name))
     sent = {argument for script in SCRIPTS for argument in script.arguments}

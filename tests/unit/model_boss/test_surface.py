@@ -22,10 +22,7 @@ def test_types_are_shipped() -> None:
 
 
 def test_it_knows_nothing_of_this_service() -> None:
-    """No variable of the service is read or named.
-
-    Whoever joins the ledger brings the package alone.
-    """
+    """The package reads and names no variable of this service, so others can use it alone."""
     folder = Path(str(files("model_boss")))
     texts = [
         path.read_text(encoding="utf-8") for path in folder.rglob("*.*") if path.suffix in (".py", ".lua")

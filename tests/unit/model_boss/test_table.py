@@ -46,7 +46,10 @@ def test_holders_come_by_their_grants_and_waiters_by_their_place() -> None:
 
 
 def test_the_table_shows_memory_holders_and_queue() -> None:
-    """One line for the GPU, one for each lease, with what is left of its life and its holder."""
+    """There is one line for the GPU and one for each lease.
+
+    A lease's line shows how long it still lasts and which process holds it.
+    """
     shared = _lease(lease_id="s", fence=7, holder="host:7")
     waiting = _lease(lease_id="w0", phase="waiting", fence=0, position=0)
     text = render(read_table("GPU-0", 1_000_000, json.dumps(LEDGER), [_lease(), shared, waiting]))

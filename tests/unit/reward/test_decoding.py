@@ -99,7 +99,10 @@ def test_a_hang_is_ended(trapped: DecodeWorker) -> None:
 
 
 def test_processor_time_is_bounded(trapped: DecodeWorker) -> None:
-    """A decoder that works and works is ended long before the time limit, which is for one that waits."""
+    """A decoder that only computes is ended long before the time limit.
+
+    That limit is for decoders that wait.
+    """
     lost: list[int] = []
     trapped._on_lost = lambda: lost.append(1)
     with pytest.raises(UndecodableImage, match="more processor time than is allowed for its size"):
@@ -109,7 +112,10 @@ def test_processor_time_is_bounded(trapped: DecodeWorker) -> None:
 
 
 def test_processor_time_grows_with_the_picture() -> None:
-    """A tenth of the time limit is for the header; a picture has more, by its share of the pixels allowed."""
+    """A tenth of the time limit is for the header.
+
+    The picture has more, in proportion to the pixels allowed.
+    """
     limits = DecodeLimits(timeout_s=1000, max_pixels=600 * 400 * 2)
     try:
         decode(photograph("coffee"), limits)

@@ -1,4 +1,4 @@
-"""Digests: always right, and of a large file taken once."""
+"""Digests are always right, and that of a large file is computed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files really read; every size counts as large, the cache is the test's."""
+    """The names of the files that were really read.
+
+    Every size counts as large, and the cache is the test's own.
+    """
     names: list[str] = []
     digest = files.sha256
 
@@ -32,7 +35,7 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, taken: list[str]) -> None:
-    """Another content of the same length, written in place or renamed over it, is another file."""
+    """Other content of the same length, written in place or renamed over it, is another file."""
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     assert [files.remembered_sha256(path) for _ in range(3)] == [hashlib.sha256(b"one").hexdigest()] * 3
@@ -51,7 +54,7 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, taken: list[
 def test_a_small_file_is_not_remembered(
     tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To read it is as fast, and nothing is written into anybody's home."""
+    """A small file is read each time, and nothing is written into the user's home."""
     monkeypatch.setattr(files, "_REMEMBERED_BYTES", 4)
     (tmp_path / "model.py").write_bytes(b"abc")
     for _ in range(2):
@@ -61,7 +64,7 @@ def test_a_small_file_is_not_remembered(
 
 
 def test_files_that_are_gone_are_forgotten(tmp_path: Path, taken: list[str]) -> None:
-    """What is kept does not grow with every version that ever was."""
+    """The memory does not grow with every version that ever existed."""
     for name in ("1", "2"):
         (tmp_path / name).write_bytes(b"x")
         files.remembered_sha256(tmp_path / name)
@@ -73,7 +76,7 @@ def test_files_that_are_gone_are_forgotten(tmp_path: Path, taken: list[str]) -> 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}', "\udc80"])
 def test_a_spoilt_memory_is_no_memory(tmp_path: Path, taken: list[str], content: str) -> None:
-    """The file is digested again, and remembered again."""
+    """If the memory is damaged, the file is digested and remembered again."""
     memory = tmp_path / "cache" / "imajin-aesthetic" / "sha256.json"
     memory.parent.mkdir(parents=True)
     memory.write_bytes(content.encode(errors="surrogateescape"))
@@ -86,7 +89,7 @@ def test_a_spoilt_memory_is_no_memory(tmp_path: Path, taken: list[str], content:
 def test_without_a_place_to_remember_it_is_read_each_time(
     tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A home that is no directory fails nothing."""
+    """A home that is no directory makes nothing fail."""
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "weights").write_bytes(b"one")
@@ -96,7 +99,7 @@ def test_without_a_place_to_remember_it_is_read_each_time(
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path, taken: list[str]) -> None:
-    """As `sha256` names it."""
+    """A file that cannot be read is named, as by `sha256`."""
     with pytest.raises(CheckpointError, match=r"none: cannot be read: No such file"):
         files.remembered_sha256(tmp_path / "none")
     assert taken == ["none"]

@@ -129,7 +129,10 @@ def test_too_many_pixels_are_refused_from_the_header() -> None:
 
 
 def test_scans_are_counted_before_they_are_decoded() -> None:
-    """A JPEG that goes over its picture again and again is refused; the larger it is, the sooner."""
+    """A JPEG that repeats its picture too often is refused.
+
+    The larger it is, the fewer repetitions are allowed.
+    """
     for scans, side in ((2400, 64), (100, 7000)):
         with pytest.raises(ImageTooLarge, match=f"scans of {side} x {side}, too many to decode"):
             prepare(jpeg_of_scans(scans, side))
@@ -138,14 +141,17 @@ def test_scans_are_counted_before_they_are_decoded() -> None:
 
 
 def test_colour_profiles_are_counted() -> None:
-    """A PNG has one; more often than by accident, the name costs time and nothing else."""
+    """A PNG has one colour profile. With many, it is refused, because each costs time."""
     assert prepare(png_of_profiles(1)).width == 8
     with pytest.raises(UndecodableImage, match="many colour profiles"):
         prepare(png_of_profiles(1000))
 
 
 def test_the_size_is_told_before_a_pixel_is_decoded() -> None:
-    """Of a file that is cut short, too; a sliver counts as what it is enlarged to."""
+    """The size is told even for a file that is cut short.
+
+    A sliver counts with the size to which it is enlarged.
+    """
     told: list[int] = []
     with pytest.raises(UndecodableImage):
         prepare(photograph("coffee")[:20_000], on_size=told.append)

@@ -232,7 +232,7 @@ def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> Non
 
 
 def test_a_senders_own_timeout_bounds_his_request(preprocess: Any) -> None:
-    """Decoding ends with it, and what has no time left is not begun."""
+    """Decoding ends at the sender's own timeout, and is not begun if no time is left."""
     slow, late, good = (_files((data, b"a")) for data in (HANG, photograph("coffee"), photograph("coffee")))
     slow.timeout_us, late.timeout_us = 300_000, 1
     first, second, third = preprocess.execute([slow, late, good])

@@ -22,7 +22,7 @@ class Tensor:
 
 
 class Request(dict[str, "NDArray[Any]"]):
-    """A caller's arrays by name, and his timeout in microseconds; 0 where he set none."""
+    """A caller's arrays by name, and the caller's timeout in microseconds; 0 for none."""
 
     timeout_us = 0
 

@@ -1,4 +1,4 @@
-"""How much of the GPU's memory is asked for, and which versions have to be there."""
+"""How much of the GPU's memory is asked for, and which versions must be there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Three versions, of which the last was measured by nobody; none of them is deployed."""
+    """Three versions, the last of which nobody measured; none of them is deployed."""
     for version, vram_mb in ((1, 1000), (2, 1200), (3, None)):
         directory = tmp_path / NETWORK.name / str(version)
         directory.mkdir(parents=True)
@@ -35,7 +35,10 @@ def _deploy(repository: Path, **content: object) -> None:
 
 
 def test_what_is_served_and_what_is_loaded_is_added_up(repository: Path) -> None:
-    """A canary stays beside the stable version, and a promotion loads another beside both."""
+    """What is served and what is loaded beside it is added up.
+
+    A canary stays beside the stable version, and a promotion loads another beside both.
+    """
     assert needed_mb(repository) == 2048
     _deploy(repository, stable=1)
     assert needed_mb(repository) == 1000
@@ -47,7 +50,7 @@ def test_what_is_served_and_what_is_loaded_is_added_up(repository: Path) -> None
 
 
 def test_an_operator_knows_better(repository: Path) -> None:
-    """AESTHETIC_VRAM_MB stands for every version, also where no repository can be read."""
+    """AESTHETIC_VRAM_MB counts for every version, even if no repository can be read."""
     _deploy(repository, stable=1, shadow={"version": 2, "share": 0.05})
     assert needed_mb(repository, each_mb=700) == 1400
     assert needed_mb(repository, {1, 2, 3}, each_mb=700) == 2100
@@ -56,9 +59,9 @@ def test_an_operator_knows_better(repository: Path) -> None:
 
 
 def test_a_version_that_was_deleted_by_hand(repository: Path) -> None:
-    """Of one that is loaded nobody knows what it takes.
+    """If a loaded version was deleted by hand, nobody knows what it takes.
 
-    Without the stable one there is nothing to load.
+    Without the stable version there is nothing to load.
     """
     _deploy(repository, stable=1, canary={"version": 9, "share": 0.05})
     assert needed_mb(repository, {1, 9}) == 3048
@@ -69,7 +72,7 @@ def test_a_version_that_was_deleted_by_hand(repository: Path) -> None:
 
 
 def test_the_versions_that_have_to_be_there(repository: Path) -> None:
-    """Those that are deployed; where nothing is, or nobody can read it, any will do."""
+    """The deployed versions must be there; without a readable deployment, any version will do."""
     assert served_versions(repository) == ()
     assert served_versions(repository / "elsewhere") == ()
     _deploy(repository, stable=2, canary={"version": 3, "share": 0.05}, shadow={"version": 1, "share": 1})

@@ -215,7 +215,7 @@ async def test_documentation_can_be_turned_off() -> None:
 
 
 async def test_no_redirect_repeats_what_was_sent() -> None:
-    """A path with a slash at its end is another path, that is not there."""
+    """A path with a slash at its end is another path, which does not exist."""
     async with _client() as client:
         answer = await client.get("/health/", headers={"Host": "elsewhere.example"})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

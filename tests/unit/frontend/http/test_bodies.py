@@ -151,7 +151,7 @@ def _read_piece(piece: Piece) -> bytes:
 
 
 async def test_what_is_no_image_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large body is refused by what it holds beside its images, before any of it is parsed."""
+    """A body with much text beside its images is refused before any of it is parsed."""
     monkeypatch.setattr(schemas.BatchRequest, "model_validate_json", None)
     for content in (
         b'{"prompt": "x", %s' % b",".join(b'"key%d": 1' % number for number in range(100_000)),
@@ -165,7 +165,7 @@ async def test_what_is_no_image_is_small(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_every_image_is_left_out_of_what_is_small() -> None:
-    """As many images as may be sent, each too short to be worth a place of its own, are no text."""
+    """As many images as may be sent, each too short to be cut out, do not count as text."""
     image = "QUJD" * 4000
     candidates = [{"image_base64": image, "id": str(number)} for number in range(64)]
     body = await _read(json.dumps({"prompt": "\u00e9" * 10_000, "candidates": candidates}).encode())
@@ -175,7 +175,7 @@ async def test_every_image_is_left_out_of_what_is_small() -> None:
 
 @pytest.mark.parametrize("place", ["body", "candidate"])
 async def test_unknown_fields_are_counted_no_further(place: str) -> None:
-    """The parser builds no error for each of three thousand unknown fields."""
+    """The parser does not build an error for each of three thousand unknown fields."""
     many: dict[str, object] = {f"key{number}": 1 for number in range(3000)}
     candidate: dict[str, object] = {"image_base64": "AAAA"}
     if place == "candidate":
@@ -192,7 +192,7 @@ async def test_unknown_fields_are_counted_no_further(place: str) -> None:
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "no-such-thing"])
 async def test_forms_of_any_charset(charset: str) -> None:
-    """A form that names a charset which decodes nothing is an invalid request, not a defect."""
+    """A form with a charset that decodes nothing is an invalid request, not a defect."""
     content = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xff\xfea\r\n--x--\r\n'
     content_type = f"multipart/form-data; boundary=x; charset={charset}"
     request = _request(content, content_type=content_type)

@@ -96,7 +96,10 @@ async def test_a_body_that_never_arrives_ends_at_the_deadline(tmp_path: Path) ->
 
 
 async def test_two_lengths_of_one_body_end_the_connection(tmp_path: Path) -> None:
-    """Content-Length beside Transfer-Encoding is refused (RFC 9112), and nothing behind it is read."""
+    """Content-Length beside Transfer-Encoding is refused (RFC 9112).
+
+    Nothing behind that request is read.
+    """
     async with _serving(Settings(model_repository=tmp_path, decode_workers=1)) as own:
         reader, writer = await asyncio.open_connection("127.0.0.1", own)
         writer.write(

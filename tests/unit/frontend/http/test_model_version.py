@@ -1,4 +1,4 @@
-"""A version by name, in both forms of a body, and what answers say of versions."""
+"""A version that is asked for by name, and what answers say about versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JSON = {"prompt": "a cup", "image_base64": base64.b64encode(IMAGE).decode()}
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The application over a stand-in that serves 3, and 4 to hardly anybody."""
+    """The application over a stand-in that serves version 3, and version 4 to hardly anybody."""
     publish_manifest(publish_manifest(tmp_path), version=4)
     directory = tmp_path / NETWORK.name / "4"
     report = {"passed": True, "kendall": 0.99, "limits": {"kendall": 0.9}}
@@ -48,7 +48,10 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_a_version_by_name(client: httpx.AsyncClient) -> None:
-    """A number or its text, in JSON or as a form's field: that version answers; null is none."""
+    """The version that is named answers, given as a number or as text.
+
+    It may be named in JSON or in a form's field; null names none.
+    """
     upload = {"files": {"image": IMAGE}}
     for request, version in (
         ({"json": JSON}, "3"),
@@ -80,7 +83,10 @@ async def test_a_version_by_name(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_version_that_cannot_be_had(client: httpx.AsyncClient, version: object, code: str) -> None:
-    """One that is not served is told from what is no version; the answer names those that are."""
+    """A version that is not served is told from what is no version at all.
+
+    The answer names the served ones.
+    """
     answer = await client.post("/score", json=JSON | {"model_version": version})
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     if code == "unknown_version":
@@ -88,7 +94,10 @@ async def test_a_version_that_cannot_be_had(client: httpx.AsyncClient, version: 
 
 
 async def test_what_is_said_of_versions(client: httpx.AsyncClient) -> None:
-    """`/info` lists all, with shares and what the gates measured, not the limits; metrics have labels."""
+    """`/info` lists all versions, with shares and what the gates measured, but not the limits.
+
+    Metrics have labels for them.
+    """
     info = (await client.get("/info")).json()
     assert [(one["version"], one["role"], one["share"]) for one in info["versions"]] == [
         ("3", "stable", 1.0),
@@ -106,7 +115,7 @@ async def test_what_is_said_of_versions(client: httpx.AsyncClient) -> None:
 
 
 async def test_health_names_a_canary(client: httpx.AsyncClient) -> None:
-    """Beside the other parts, once the monitor has looked."""
+    """Health names the canary beside the other parts, once the monitor has looked."""
     parts: dict[str, Any] = {}
     while "canary" not in parts:
         parts = json.loads((await client.get("/health")).text)["parts"]

@@ -7,11 +7,22 @@ import json
 import pkgutil
 import re
 
+import pytest
+
 import frontend
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.errors import GpuUnavailable
+from frontend.http.errors import AllFailed, InvalidRequest
 from frontend.http.problem import KINDS, kind, problem
-from frontend.images.errors import DecoderStopped, ImageTooLarge
+from frontend.http.schemas import ErrorInfo, FailedCandidate
+from frontend.images.errors import (
+    DecoderStopped,
+    ImageNotReached,
+    ImageTooLarge,
+    ImageUndecodable,
+    ImageUnreachable,
+)
+from frontend.scoring.errors import Overloaded
 from frontend.triton.errors import NotReady, Rejected, TimedOut, Unreachable
 from tests.repository import CHECKOUT
 
@@ -56,6 +67,55 @@ def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
     ]
     for error, status, code in expected:
         assert kind(error)[:2] == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Overloaded("x"), True),
+        (NotReady("x"), True),
+        (GpuUnavailable("x"), True),
+        (DeadlineExceeded("x"), True),
+        (ImageNotReached("x"), True),
+        (ImageUnreachable("x"), False),
+        (ImageUndecodable("x"), False),
+        (InvalidRequest("x"), False),
+        (Rejected("x"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_says_whether_coming_back_can_help(error: ServiceError, expected: bool) -> None:
+    """Coming back can help against load, a model on its way, and a host that did not answer."""
+    body = json.loads(bytes(problem(error, "abc").body))
+    assert body["retryable"] is expected
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        (("image_undecodable", "image_undecodable"), (422, "image_undecodable", False)),
+        (("image_undecodable", "image_url_forbidden"), (422, "invalid_request", False)),
+        (("image_too_large",), (422, "image_too_large", False)),
+        (("image_unreachable!", "image_unreachable!"), (503, "image_unreachable", True)),
+        (("image_unreachable!", "image_unreachable"), (422, "image_unreachable", False)),
+        (("image_unreachable!", "deadline_exceeded!"), (503, "invalid_request", True)),
+    ],
+)
+def test_a_batch_of_which_all_failed(failures: tuple[str, ...], expected: tuple[int, str, bool]) -> None:
+    """The code that they share; 503 where every one may succeed later (marked by !), else 422."""
+    failed = [
+        FailedCandidate(
+            index=index,
+            id=None,
+            error=ErrorInfo(code=name.rstrip("!"), detail="x", retryable=name.endswith("!")),
+        )
+        for index, name in enumerate(failures)
+    ]
+    answer = problem(AllFailed("no candidate could be scored", failed), "abc")
+    body = json.loads(bytes(answer.body))
+    assert (answer.status_code, body["code"], body["retryable"]) == expected
+    assert body["status"] == answer.status_code
+    assert len(body["failed"]) == len(failures)
 
 
 def test_only_the_public_side_is_written() -> None:

@@ -150,7 +150,7 @@ async def test_a_body_for_which_there_is_no_room_is_not_received() -> None:
 
 
 async def test_small_bodies_have_room_of_their_own() -> None:
-    """When large bodies take all there is, small ones are received; up to their own limit."""
+    """When large bodies fill their room, small ones are still received, up to their own limit."""
     leave = asyncio.Event()
     app, limits = _guarded(Reader(leave.wait), one=100, together=100)
     connections = [Connection(_body(size)) for size in (100, 10, 10, 10)]
@@ -165,7 +165,10 @@ async def test_small_bodies_have_room_of_their_own() -> None:
 
 
 async def test_slow_bodies_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies that do not end hold all the room: for the next one the slowest goes, and no other."""
+    """If bodies that do not end hold all the room, the slowest one goes for the next.
+
+    No other body goes.
+    """
     app, limits = _guarded(Reader(), one=100, together=250)
     slow = [Connection(_body(size, more=True), content_length="100") for size in (30, 20)]
     running = [asyncio.create_task(app(one.scope, one.receive, one.send)) for one in slow]
@@ -185,7 +188,7 @@ async def test_slow_bodies_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_body_that_hardly_arrives_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the least rate a request ends without its deadline; above it, it goes on."""
+    """A request below the least rate ends before its deadline; above that rate it goes on."""
     monkeypatch.setattr(body_limits, "_PATIENCE_S", 0.1)
     app, limits = _guarded(Reader(), one=2**20, together=2**20)
     slow = Connection(_body(10, more=True))

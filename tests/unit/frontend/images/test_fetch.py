@@ -12,7 +12,7 @@ import pytest
 
 from frontend.errors import DeadlineExceeded
 from frontend.images.addresses import Reason, parse_allow
-from frontend.images.errors import ImageUnreachable, ImageUrlForbidden
+from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden
 from frontend.images.fetch import Fetcher, FetchPolicy
 from tests.unit.frontend.images.spellings import DENIED_ADDRESSES, FORBIDDEN, SERVED
 from tests.unit.frontend.images.stand_ins import HAS_IPV6, IMAGE, Net, fetching, http, redirect, standing
@@ -261,7 +261,10 @@ async def test_fetching_is_concurrent(net: Net) -> None:
 
 
 async def test_a_slow_host_holds_its_own_places_only(net: Net) -> None:
-    """However many of its URLs are waited for, another host's are fetched, and it is asked for few at once."""
+    """However many URLs of a slow host are waited for, those of another host are fetched.
+
+    A host is asked for few images at once.
+    """
     released = asyncio.Event()
 
     async def slow(writer: asyncio.StreamWriter) -> None:
@@ -283,7 +286,10 @@ async def test_a_slow_host_holds_its_own_places_only(net: Net) -> None:
 
 
 async def test_waiting_for_a_place_is_not_the_hosts_fault(net: Net) -> None:
-    """The policy's time begins with the fetch; who waits is bounded by the request's own deadline."""
+    """The policy's time begins with the fetch.
+
+    The wait before it is bounded by the request's own deadline.
+    """
 
     async def silent(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
@@ -294,7 +300,7 @@ async def test_waiting_for_a_place_is_not_the_hosts_fault(net: Net) -> None:
         answers = await asyncio.gather(
             *(fetcher.fetch(url, timeout_s=timeout_s) for timeout_s in (20, 20, 0.1)), return_exceptions=True
         )
-    assert [type(answer) for answer in answers] == [ImageUnreachable, ImageUnreachable, DeadlineExceeded]
+    assert [type(answer) for answer in answers] == [ImageNotReached, ImageNotReached, DeadlineExceeded]
 
 
 async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:

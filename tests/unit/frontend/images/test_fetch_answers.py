@@ -13,7 +13,7 @@ import pytest
 
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.images.addresses import parse_allow
-from frontend.images.errors import ImageTooLarge, ImageUnreachable
+from frontend.images.errors import ImageNotReached, ImageTooLarge, ImageUnreachable
 from frontend.images.fetch import _Sipping
 from tests.unit.frontend.images.stand_ins import IMAGE, Net, fetching, http, redirect, standing
 
@@ -53,24 +53,24 @@ BODIES: dict[str, tuple[Answer, bytes | type[ServiceError]]] = {
         chunked(*[gzip.compress(b"")[:10], *[b"\x00\x00\x00\xff\xff" * 300] * 20], headers="Content-Encoding: gzip\r\n"),
         ImageTooLarge,
     ),
-    "truncated": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", ImageUnreachable),
+    "truncated": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", ImageNotReached),
     "crumbs": (chunked(*[b"x"] * 5000), ImageUnreachable),
     "few crumbs": (chunked(*[b"x"] * 200), b"x" * 200),
-    "truncated chunks": (chunked(b"abc", end=b"5\r\nab"), ImageUnreachable),
-    "bad chunks": (chunked(b"abc", end=b"zz\r\n"), ImageUnreachable),
-    "truncated gzip": (http(gzip.compress(IMAGE)[:-9], "Content-Encoding: gzip"), ImageUnreachable),
+    "truncated chunks": (chunked(b"abc", end=b"5\r\nab"), ImageNotReached),
+    "bad chunks": (chunked(b"abc", end=b"zz\r\n"), ImageNotReached),
+    "truncated gzip": (http(gzip.compress(IMAGE)[:-9], "Content-Encoding: gzip"), ImageNotReached),
     "damaged gzip": (http(IMAGE, "Content-Encoding: gzip"), ImageUnreachable),
     "brotli": (http(IMAGE, "Content-Encoding: br"), ImageUnreachable),
     "gzip twice": (http(IMAGE, "Content-Encoding: gzip, gzip"), ImageUnreachable),
     "not found": (http(IMAGE, status="404 Not Found"), ImageUnreachable),
     "partial": (http(IMAGE, status="206 Partial Content"), ImageUnreachable),
     "no content": (http(b"", status="204 No Content"), ImageUnreachable),
-    "error": (http(IMAGE, status="500 Error"), ImageUnreachable),
+    "error": (http(IMAGE, status="500 Error"), ImageNotReached),
     "redirect to nowhere": (http(IMAGE, status="302 Found"), ImageUnreachable),
-    "not http": (b"220 smtp.test ready\r\n", ImageUnreachable),
-    "hang up": (b"", ImageUnreachable),
-    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", ImageUnreachable),
-    "long header": (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", ImageUnreachable),
+    "not http": (b"220 smtp.test ready\r\n", ImageNotReached),
+    "hang up": (b"", ImageNotReached),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", ImageNotReached),
+    "long header": (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", ImageNotReached),
 }  # fmt: skip
 
 
@@ -78,7 +78,8 @@ BODIES: dict[str, tuple[Answer, bytes | type[ServiceError]]] = {
 async def test_bodies(net: Net, name: str) -> None:
     """Bytes are counted as they arrive, and again as they are decompressed.
 
-    A broken answer is the host's fault and has a code of its own.
+    A broken answer is the host's fault and has a code of its own. So have statuses and transfers
+    that may be better the next time.
     """
     answer, expected = BODIES[name]
 
@@ -231,7 +232,7 @@ async def test_cancelling_closes_the_connection(net: Net) -> None:
 
 
 async def test_little_is_read_at_once() -> None:
-    """Parsing what a host sends takes its turns with everybody's work, over TLS (`recv_into`), too."""
+    """Parsing what a host sends leaves turns for other work, over TLS (`recv_into`), too."""
     ours, theirs = socket.socketpair()
     with theirs, _Sipping(fileno=ours.detach()) as sipping:
         theirs.sendall(bytes(100_000))

@@ -27,7 +27,7 @@ BODIES = 50_000
 
 
 class Pool:
-    """Decodes in this process, or fails."""
+    """A pool that decodes in this process, or fails."""
 
     def __init__(self) -> None:
         self.error: ServiceError | None = None
@@ -67,7 +67,10 @@ def _urls(net: Net, *paths: str) -> list[Source]:
 
 
 async def test_the_images_of_a_request(net: Net) -> None:
-    """They come in its order, one URL given twice is fetched once, and one that fails does not harm the others."""
+    """The images come in the order of the request, and one URL given twice is fetched once.
+
+    An image that fails does not harm the others.
+    """
     sources = _urls(net, "a", "b", "a", "gone", "a")
     sources += [Source(data=b"data"), Source(base64="text"), Source(url=f"http://private.test:{net.port}/")]
     async with _loader(net) as (loader, _), loader.fetched(sources, Deadline.after(5)) as images:
@@ -79,7 +82,7 @@ async def test_the_images_of_a_request(net: Net) -> None:
 
 
 async def test_fetched_bytes_are_counted_while_they_are_held(net: Net) -> None:
-    """Among those of bodies, until the request ends, however it ends."""
+    """Fetched bytes count with those of bodies until the request ends, however it ends."""
     async with _loader(net) as (loader, limits):
         for failure in (None, KeyError):
             try:
@@ -98,7 +101,7 @@ async def test_fetched_bytes_are_counted_while_they_are_held(net: Net) -> None:
 async def test_no_room_for_what_is_fetched(
     net: Net, taken: int, max_fetched: int, expected: type[ServiceError]
 ) -> None:
-    """The whole request is refused where fetched images fill their part, or bodies the whole."""
+    """The whole request is refused if fetched images fill their part, or bodies the whole."""
     async with _loader(net, max_fetched) as (loader, limits):
         limits.take(taken)
         with pytest.raises(expected):
@@ -110,7 +113,10 @@ async def test_no_room_for_what_is_fetched(
 
 
 async def test_what_fails_to_decode_stands_as_its_error(net: Net) -> None:
-    """It stops no other; the images of one request are one request to the decoders."""
+    """An image that cannot be decoded is its error instead, and stops no other.
+
+    The images of one request are one request to the decoders.
+    """
     async with _loader(net) as (loader, _):
         gone = ImageUnreachable("gone")
         first, second, third = await loader.decoded(
@@ -125,7 +131,7 @@ async def test_what_fails_to_decode_stands_as_its_error(net: Net) -> None:
 
 
 async def test_a_deadline_that_passes_is_the_whole_requests(net: Net) -> None:
-    """No image is in time any more."""
+    """When the deadline passes, it has passed for the whole request."""
     async with _loader(net) as (loader, _):
         loader._pool.error = DeadlineExceeded("late")  # type: ignore[attr-defined]
         with pytest.raises(DeadlineExceeded):

@@ -1,4 +1,4 @@
-"""Whose image is next."""
+"""Whose image is decoded next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _given(tasks: list[asyncio.Task[None]]) -> list[int]:
 
 
 async def test_no_request_holds_every_place() -> None:
-    """A batch alone leaves one place free, and another request has it at once."""
+    """A batch leaves one place free, and another request gets it at once."""
     turns = Turns(3, max_each=2)
     batch = await _asked(turns, *["batch"] * 10)
     assert _given(batch) == [0, 1]
@@ -32,7 +32,7 @@ async def test_no_request_holds_every_place() -> None:
 
 
 async def test_requests_take_turns() -> None:
-    """With one place, the images of a batch and of others alternate, in the order in which they came."""
+    """With one place, a batch's images alternate with other requests, in order of arrival."""
     turns = Turns(1, max_each=1)
     asked = ["first", "batch", "batch", "batch", "other", "third", "other"]
     tasks = await _asked(turns, *asked)
@@ -51,7 +51,7 @@ async def test_requests_take_turns() -> None:
 
 
 async def test_who_has_used_least_is_next() -> None:
-    """Whoever comes while several wait with many slow images waits for one of those in work, and no more."""
+    """Who comes while several wait with many slow images waits for one running image only."""
     turns = Turns(2, max_each=1)
     slow = await _asked(turns, *["a", "b", "c", "d"] * 5)
     for who in ("a", "b", "c", "d"):
@@ -65,7 +65,10 @@ async def test_who_has_used_least_is_next() -> None:
 
 
 async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
-    """Waiting or just given a place, whoever leaves lets the next one in, and nothing is remembered of him."""
+    """A caller who is cancelled, while waiting or just after getting a place, lets the next one in.
+
+    Nothing of that caller is remembered.
+    """
     turns = Turns(1, max_each=1)
     holder, waiting, last = await _asked(turns, "a", "b", "c")
     waiting.cancel()
@@ -82,7 +85,7 @@ async def test_who_is_cancelled_costs_nobody_a_turn() -> None:
 
 @pytest.mark.parametrize("places", [1, 2, 5])
 async def test_all_places_are_used(places: int) -> None:
-    """By as many requests, no more."""
+    """As many requests as there are places work at once, and no more."""
     turns = Turns(places, max_each=1)
     tasks = await _asked(turns, *[f"request {n}" for n in range(places + 2)])
     assert _given(tasks) == list(range(places))

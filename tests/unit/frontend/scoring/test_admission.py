@@ -71,6 +71,27 @@ async def test_a_batch_weighs_what_it_costs_and_is_not_overtaken() -> None:
     assert (admission.in_work, admission.queued) == (0, 0)
 
 
+async def test_batches_leave_places_to_single_images() -> None:
+    """A request of one image enters however many batches are in work and waiting.
+
+    Single images do not keep batches out for ever.
+    """
+    admission = Admission(max_concurrency=16, max_queue=100)
+    batches = [Caller(admission, 4) for _ in range(5)]
+    singles = [Caller(admission) for _ in range(8)]
+    await _settle()
+    assert [batch.inside for batch in batches] == [True, True, True, False, False]
+    assert [single.inside for single in singles] == [True] * 2 + [False] * 6
+    await batches[0].finish()
+    await singles[0].finish()
+    await _settle()
+    assert [batch.inside for batch in batches] == [False, True, True, True, False]
+    assert [single.inside for single in singles] == [False, True, True] + [False] * 5
+    for caller in (*batches[1:], *singles[1:]):
+        await caller.finish()
+    assert (admission.in_work, admission.queued, admission._batched) == (0, 0, 0)
+
+
 async def test_a_full_queue_refuses_at_once() -> None:
     """When the queue is full, the refusal is immediate and takes no places."""
     admission = Admission(max_concurrency=1, max_queue=2)

@@ -1,4 +1,4 @@
-"""Which version a question meets."""
+"""Which version answers a question."""
 
 from __future__ import annotations
 
@@ -43,13 +43,17 @@ def _canary(served: Served, **changes: float | str) -> ServedVersion:
 
 
 def test_the_share_is_kept(served: Served) -> None:
-    """Of 20,000 questions about 5 % meet the canary (1,000 expected, deviation 31)."""
+    """Of 20,000 questions, about 5 % go to the canary (1,000 expected, deviation 31)."""
     count = sum(choose(_question(number), served).role is Role.CANARY for number in range(20_000))
     assert 850 < count < 1150
 
 
 def test_one_question_meets_one_version(served: Served) -> None:
-    """Whatever process asks, and however the prompt is written: these are fixed for ever."""
+    """A question always goes to the same version.
+
+    It does not matter which process asks, or how the prompt is written. The answers here are fixed
+    for ever.
+    """
     chosen = [number for number in range(200) if choose(_question(number), served).role is Role.CANARY]
     assert chosen == [number for number in range(200) if is_in_share(_question(number), _canary(served))]
     assert chosen == EXPECTED
@@ -57,7 +61,7 @@ def test_one_question_meets_one_version(served: Served) -> None:
 
 
 def test_a_larger_share_keeps_the_questions_of_the_smaller(served: Served) -> None:
-    """From 5 % to 20 % nobody goes back from the canary to the stable version."""
+    """When the share grows from 5 % to 20 %, no question goes back to the stable version."""
     small, large = _canary(served), _canary(served, share=0.2)
     questions = [_question(number) for number in range(500)]
     assert all(is_in_share(one, large) for one in questions if is_in_share(one, small))
@@ -66,7 +70,7 @@ def test_a_larger_share_keeps_the_questions_of_the_smaller(served: Served) -> No
 
 
 def test_shares_of_two_versions_are_independent(served: Served) -> None:
-    """Another canary, or the same version as a shadow, meets other questions."""
+    """Another canary, or the same version as a shadow, gets other questions."""
     questions = [_question(number) for number in range(4000)]
     first = _canary(served, share=0.5)
     for changes in ({"version": "5"}, {"role": Role.SHADOW}):
@@ -76,6 +80,6 @@ def test_shares_of_two_versions_are_independent(served: Served) -> None:
 
 
 def test_without_a_canary(tmp_path: Path) -> None:
-    """The stable version answers everything."""
+    """Without a canary the stable version answers everything."""
     served = read_served(publish_manifest(tmp_path), "any")
     assert {choose(_question(number), served).version for number in range(100)} == {"3"}

@@ -1,4 +1,4 @@
-"""Identical questions at once: who asks, who waits, and what each is told."""
+"""Identical questions at the same time: who asks, who waits, and what each is told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """Scores a key as its first byte, once it is let."""
+    """A model that scores a key as its first byte, once the test lets it."""
 
     def __init__(self) -> None:
         self.asked: list[Sequence[bytes]] = []
@@ -49,7 +49,7 @@ async def _settle() -> None:
 
 
 async def test_what_is_in_flight_is_not_asked_again() -> None:
-    """Each key is asked once, by whoever came first; everybody has all of his scores."""
+    """Each key is asked once, by the first request, and all requests get all their scores."""
     flights, model = Flights(), Model()
     tasks = [_start(flights, model, keys) for keys in ([b"a", b"b"], [b"b", b"c"], [b"a", b"c"])]
     await _settle()
@@ -63,7 +63,7 @@ async def test_what_is_in_flight_is_not_asked_again() -> None:
 
 
 async def test_the_first_one_leaves() -> None:
-    """Whoever asked first may be cancelled: the others get the score that he asked for."""
+    """If the request that asked is cancelled, the others still get the score."""
     flights, model = Flights(), Model()
     first, second = (_start(flights, model, [b"a"]) for _ in range(2))
     await _settle()
@@ -76,7 +76,7 @@ async def test_the_first_one_leaves() -> None:
 
 
 async def test_all_leave() -> None:
-    """What nobody waits for any more is not asked any further, and may be asked anew at once."""
+    """If nobody waits any more, the question ends, and it may be asked anew at once."""
     flights, model = Flights(), Model()
     tasks = [_start(flights, model, [b"a"]) for _ in range(3)]
     await _settle()
@@ -90,7 +90,7 @@ async def test_all_leave() -> None:
 
 
 async def test_an_error_is_its_own() -> None:
-    """Why the first one fails may be his alone: the others ask for themselves, all at once."""
+    """The first request's error may be its own, so the others ask for themselves, all at once."""
     flights, model = Flights(), Model()
     model.errors.append(QueueFull("full"))
     tasks = [_start(flights, model, [b"a"]) for _ in range(3)]
@@ -104,7 +104,7 @@ async def test_an_error_is_its_own() -> None:
 
 @pytest.mark.parametrize(("keys", "is_shared"), [([b"a"], True), ([b"a", b"b"], False)])
 async def test_an_error_of_the_question(keys: list[bytes], *, is_shared: bool) -> None:
-    """A refusal of one question by itself holds for all who ask it; one of a batch does not."""
+    """A refusal of a single question holds for all who ask it; a refusal of a batch does not."""
     flights, model = Flights(), Model()
     model.errors.append(Rejected("no finite score"))
     tasks = [_start(flights, model, keys), _start(flights, model, [b"a"])]
@@ -117,7 +117,7 @@ async def test_an_error_of_the_question(keys: list[bytes], *, is_shared: bool) -
 
 
 async def test_each_waits_until_his_own_deadline() -> None:
-    """One with little time gets TimedOut while the one who asked goes on waiting."""
+    """A request with little time gets TimedOut, while the one that asked goes on waiting."""
     flights, model = Flights(), Model()
     first = _start(flights, model, [b"a"])
     await _settle()

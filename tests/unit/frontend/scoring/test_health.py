@@ -136,7 +136,10 @@ async def test_an_open_circuit_is_the_models_trouble(client: TritonClient, trito
 async def test_a_canary_that_fails_is_named_and_changes_nothing(
     client: TritonClient, triton: TritonStandIn, tmp_path: Path
 ) -> None:
-    """Health says what is wrong with the canary and the shadow; ready is what the stable version is."""
+    """Health names what is wrong with the canary and the shadow.
+
+    "Ready" depends only on the stable version.
+    """
     publish_manifest(tmp_path, version=4)
     publish_manifest(tmp_path, version=5, preprocessing="another")
     deploy(tmp_path, 3, canary=(4, 0.5), shadow=(5, 0.5))
@@ -229,7 +232,7 @@ async def test_it_survives_its_own_defects(
 
 
 def test_what_fails_is_not_ready() -> None:
-    """A single failing part is enough for "not ready"; the canary and the shadow are not."""
+    """A single failing part is enough for "not ready", but a failing canary or shadow is not."""
     assert Health().ready
     for part in (Health(decode="x"), Health(triton="x"), Health(model="x"), Health(gpu="x")):
         assert not part.ready

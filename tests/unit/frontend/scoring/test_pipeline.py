@@ -33,7 +33,7 @@ MARKS = "\u0301\u0316" * 5000
 
 
 class Loader:
-    """A loader that returns the same picture for every source; what has a URL is never fetched."""
+    """A loader with the same picture for every source; a source with a URL never arrives."""
 
     def __init__(self) -> None:
         self.asked: list[Source] = []
@@ -123,7 +123,7 @@ async def test_slow_hosts_take_no_place_of_those_who_have_their_bytes(tmp_path: 
 
 
 async def test_nothing_is_fetched_for_whom_there_is_no_room(tmp_path: Path) -> None:
-    """Where the queue is full, a request is refused before its images are asked for."""
+    """If the queue is full, a request is refused before its images are fetched."""
     async with _pipeline(tmp_path) as refusing, refusing._admission.admit(1, Deadline.after(10)):
         with pytest.raises(Overloaded):
             await _score(refusing, "a cat")

@@ -1,4 +1,4 @@
-"""A request where more than one version is served, or another one than a moment ago."""
+"""Requests while several versions are served, or while the version changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-# The whole pipeline in one process: a body of more than 1 MiB is copied to the server beside it.
+# The whole pipeline is in one process, where a body of more than 1 MiB is copied to the server.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body")
 
 GONE = (400, "Request for unknown model: 'image_reward_network' version 3 is not found")
@@ -40,7 +40,7 @@ REWARDS = {"3": 0.25, "4": 0.5, "5": 1.0}
 
 
 class Loader:
-    """Makes an image of each source's bytes, and the same one of the same bytes."""
+    """A loader that makes an image of each source's bytes; equal bytes give equal images."""
 
     @asynccontextmanager
     async def fetched(self, sources: list[Source], deadline: Deadline) -> AsyncIterator[list[bytes]]:
@@ -55,7 +55,7 @@ class Loader:
 
 
 class Service:
-    """A pipeline in front of a stand-in for Triton."""
+    """A pipeline before a stand-in for Triton."""
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics, triton: TritonStandIn, path: Path) -> None:
         self.pipeline = pipeline
@@ -73,7 +73,7 @@ class Service:
         )
 
     async def versions(self, images: range, **options: Any) -> list[str]:
-        """Which version answered each image; its score is held to be that version's."""
+        """Return which version answered each image, and check that the score is that version's."""
         answered = []
         for image in (await self.score(images, **options)).images:
             assert not isinstance(image, ServiceError)
@@ -124,7 +124,10 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_batch_meets_both_versions(service: Service) -> None:
-    """One request to each, at once; each score is its version's; the next time nothing changes."""
+    """A batch makes one request to each version, both at once.
+
+    Each score is that of its version, and the second time nothing changes.
+    """
     deploy(service.repository, 3, canary=(4, 0.5))
     result = await service.score(range(20))
     first = await service.versions(range(20))
@@ -137,7 +140,7 @@ async def test_a_batch_meets_both_versions(service: Service) -> None:
 
 @pytest.mark.parametrize("failure", [GONE, DEAD, (429, "Exceeds maximum queue size"), (400, "bad shape")])
 async def test_a_canary_that_fails_fails_no_request(service: Service, failure: tuple[int, str]) -> None:
-    """The stable version answers for it, and the canary's error is counted as its own."""
+    """If the canary fails, the stable version answers, and the error counts as the canary's."""
     deploy(service.repository, 3, canary=(4, 0.5))
     service.triton.failures["4"] = failure
     assert await service.versions(range(20)) == ["3"] * 20
@@ -160,7 +163,7 @@ async def test_a_canary_that_scores_no_number_fails_no_request(service: Service)
 
 
 async def test_a_canary_that_hangs_leaves_time_for_the_stable_version(service: Service) -> None:
-    """It gets half of what is left of the deadline."""
+    """The canary gets half of the time that is left of the deadline."""
     deploy(service.repository, 3, canary=(4, 1.0))
     service.triton.held_versions.add("4")
     assert await service.versions(range(3), timeout_s=1) == ["3"] * 3
@@ -168,7 +171,7 @@ async def test_a_canary_that_hangs_leaves_time_for_the_stable_version(service: S
 
 
 async def test_a_canary_that_keeps_failing_is_left_alone(service: Service) -> None:
-    """After five failures in a row it is hardly asked any more; the stable version is."""
+    """After five failures in a row the canary is hardly asked; the stable version answers."""
     deploy(service.repository, 3, canary=(4, 1.0))
     service.triton.failures["4"] = DEAD
     for number in range(20):
@@ -177,14 +180,14 @@ async def test_a_canary_that_keeps_failing_is_left_alone(service: Service) -> No
 
 
 async def test_a_canary_of_other_pixels_is_not_asked(service: Service) -> None:
-    """Whatever its share is."""
+    """A canary for another preprocessing is not asked, whatever its share is."""
     publish_manifest(service.repository, version=6, preprocessing="another")
     deploy(service.repository, 3, canary=(6, 1.0))
     assert await service.versions(range(5)) == ["3"] * 5
 
 
 async def test_stable_failures_are_failures(service: Service) -> None:
-    """Nobody answers for the stable version."""
+    """If the stable version fails, nobody answers for it."""
     deploy(service.repository, 3, canary=(4, 0.5))
     service.triton.failures["3"] = DEAD
     with pytest.raises(NotReady):
@@ -195,7 +198,7 @@ async def test_stable_failures_are_failures(service: Service) -> None:
 
 
 async def test_a_version_that_is_asked_for_answers(service: Service) -> None:
-    """Stable, canary and shadow alike, whatever their shares; and no other answers for it."""
+    """A version that is asked for by name answers alone, whatever its share is."""
     deploy(service.repository, 3, canary=(4, 0.01), shadow=(5, 0.01))
     for version in ("3", "4", "5"):
         assert await service.versions(range(5), version=version) == [version] * 5
@@ -205,7 +208,10 @@ async def test_a_version_that_is_asked_for_answers(service: Service) -> None:
 
 
 async def test_a_version_that_is_not_served(service: Service) -> None:
-    """The answer lists those that are; nothing is decoded or asked."""
+    """A version that is not served is refused with a list of the served ones.
+
+    Nothing is decoded or asked.
+    """
     deploy(service.repository, 3, canary=(4, 0.5))
     with pytest.raises(
         UnknownVersion, match=r"version 5 is not served; served are 3 \(stable\), 4 \(canary\)"
@@ -215,7 +221,7 @@ async def test_a_version_that_is_not_served(service: Service) -> None:
 
 
 async def test_a_version_that_is_served_since_a_moment_ago(service: Service) -> None:
-    """Before a version is refused, what is served is read again."""
+    """Before a version is refused, the deployment is read again."""
     assert await service.versions(range(1)) == ["3"]
     deploy(service.repository, 4)
     assert await service.versions(range(1), version="4") == ["4"]
@@ -225,7 +231,7 @@ async def test_a_version_that_is_served_since_a_moment_ago(service: Service) -> 
 
 
 async def test_a_version_that_is_gone_is_replaced(service: Service) -> None:
-    """Triton dropped it a moment after a promotion: the new one is asked, within the same request."""
+    """If Triton has just dropped the version, the same request asks the new one."""
     assert await service.versions(range(1)) == ["3"]
     deploy(service.repository, 4)
     service.triton.failures["3"] = GONE
@@ -242,7 +248,10 @@ async def test_a_model_that_is_nowhere_is_asked_twice(service: Service) -> None:
 
 
 async def test_the_cache_never_answers_for_another_version(service: Service) -> None:
-    """Promotion, canary and rollback: every score is that of the version it names, old ones are known."""
+    """After a promotion, a canary and a rollback, every score is that of the version it names.
+
+    Scores of a version that was served before are still known.
+    """
     for deployment, expected in (
         ((3, {}), {"3"}),
         ((4, {}), {"4"}),
@@ -265,7 +274,7 @@ async def test_the_cache_never_answers_for_another_version(service: Service) -> 
 
 
 async def test_the_same_question_at_once_is_scored_once(service: Service) -> None:
-    """Fifty requests with one image make one inference; the first one's leaving changes nothing."""
+    """Fifty requests with one image make one inference, even if the first request leaves."""
     await service.versions(range(100, 101))
     service.triton.open.clear()
     tasks = [asyncio.create_task(service.score(range(1))) for _ in range(50)]
@@ -282,7 +291,7 @@ async def test_the_same_question_at_once_is_scored_once(service: Service) -> Non
 
 
 async def test_without_a_cache_every_question_is_scored(service: Service) -> None:
-    """With the cache turned off nothing is shared either."""
+    """With the cache turned off, nothing is shared either."""
     async with _serving(service.repository, ScoreCache(0)) as other:
         await asyncio.gather(*(other.score(range(1)) for _ in range(10)))
         assert len(other.triton.inferences) == 10
@@ -292,7 +301,7 @@ async def test_without_a_cache_every_question_is_scored(service: Service) -> Non
 
 
 async def test_a_shadow_is_compared_and_answers_nothing(service: Service) -> None:
-    """It scores its share with the lowest priority; the differences are recorded."""
+    """The shadow scores its share with the lowest priority, and the differences are recorded."""
     deploy(service.repository, 3, shadow=(5, 0.5))
     assert await service.versions(range(20)) == ["3"] * 20
     await _until(lambda: service.count("aesthetic_shadow_images_total", version="5", result="compared") > 0)
@@ -308,7 +317,10 @@ async def test_a_shadow_is_compared_and_answers_nothing(service: Service) -> Non
 
 
 async def test_a_shadow_that_hangs_delays_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers come as ever; what there is no room for is dropped and counted."""
+    """A shadow that hangs delays no answer.
+
+    Questions without room are dropped and counted.
+    """
     monkeypatch.setattr(shadow, "_MAX_WAITING", 4)
     deploy(service.repository, 3, shadow=(5, 1.0))
     async with _serving(service.repository, ScoreCache(2**20)) as other:
@@ -319,7 +331,7 @@ async def test_a_shadow_that_hangs_delays_nothing(service: Service, monkeypatch:
 
 
 async def test_a_shadow_that_fails_fails_nothing(service: Service) -> None:
-    """Its errors are counted, and the next image is compared all the same."""
+    """The shadow's errors are counted, and the next image is still compared."""
     deploy(service.repository, 3, shadow=(5, 1.0))
     service.triton.failures["5"] = (400, "bad shape")
     assert await service.versions(range(3)) == ["3"] * 3

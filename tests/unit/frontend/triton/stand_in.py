@@ -38,11 +38,11 @@ class TritonStandIn:
     """Ids of requests that are never answered."""
     reward: float = 0.5
     rewards: dict[str, float] = field(default_factory=dict)
-    """Of single versions."""
+    """Version -> its reward, if it is another than `reward`."""
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Of single versions."""
+    """Version -> status and text with which it fails."""
     held_versions: set[str] = field(default_factory=set)
-    """Versions that never answer."""
+    """The versions that never answer."""
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -118,7 +118,7 @@ def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str |
 
 
 def deploy(repository: Path, stable: int, **others: tuple[int, float]) -> None:
-    """Write what is served: `canary` and `shadow` are a version and its share."""
+    """Write what is served; `canary` and `shadow` are each a version and its share."""
     content: dict[str, object] = {"stable": stable}
     content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
     deployment.path(repository).parent.mkdir(exist_ok=True)

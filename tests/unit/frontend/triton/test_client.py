@@ -206,7 +206,7 @@ async def test_a_version_published_for_other_preprocessing(triton: TritonStandIn
 
 
 async def test_nothing_that_is_served(client: TritonClient, tmp_path: Path) -> None:
-    """A deployment that cannot be read is the model's being unavailable, in plain words."""
+    """If the deployment cannot be read, the model is unavailable, in plain words."""
     deployment.path(tmp_path).parent.mkdir()
     deployment.path(tmp_path).write_text("{")
     with pytest.raises(NotReady, match="no version of the model is served") as caught:
@@ -217,7 +217,10 @@ async def test_nothing_that_is_served(client: TritonClient, tmp_path: Path) -> N
 async def test_what_is_served_is_asked_on_a_connection_of_its_own(
     client: TritonClient, triton: TritonStandIn
 ) -> None:
-    """One that was kept alive would hang while Triton loads the model for another frontend."""
+    """The question for what is served opens a new connection.
+
+    A connection kept alive would hang while Triton loads the model for another frontend.
+    """
     for _ in range(2):
         await client.served(Deadline.after(10))
         client.start_afresh()
@@ -267,7 +270,7 @@ async def test_the_version_is_forgotten_after_a_failure(client: TritonClient, tr
 
 
 async def test_whether_scores_were_given_lately(client: TritonClient, triton: TritonStandIn) -> None:
-    """A success counts for as long as it is asked about, and until something fails."""
+    """A success counts within the time asked about, until something fails."""
     stable = (await client.served(Deadline.after(10))).stable
     assert not client.has_succeeded_within(60, stable)
     await _score(client)
@@ -280,7 +283,7 @@ async def test_whether_scores_were_given_lately(client: TritonClient, triton: Tr
 
 
 async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, triton: TritonStandIn) -> None:
-    """With inferences failing, `check` refuses, and what is served may still be asked for."""
+    """While inferences fail, `check` refuses, but what is served may still be asked for."""
     stable = (await client.served(Deadline.after(10))).stable
     client.check(stable)
     triton.failure = (500, STUB)
@@ -293,7 +296,7 @@ async def test_an_open_circuit_refuses_before_any_work(client: TritonClient, tri
 
 
 async def test_a_failing_version_leaves_the_other_alone(triton: TritonStandIn, tmp_path: Path) -> None:
-    """The canary's circuit opens, the stable version is asked as before."""
+    """While the canary's circuit is open, the stable version is asked as before."""
     publish_manifest(publish_manifest(tmp_path), version=4)
     deploy(tmp_path, 3, canary=(4, 0.5))
     triton.failures["4"] = (500, STUB)
@@ -311,7 +314,10 @@ async def test_a_failing_version_leaves_the_other_alone(triton: TritonStandIn, t
 async def test_a_version_that_hangs_is_failing(
     client: TritonClient, triton: TritonStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was given time enough and did not answer is not ready; given little, it was late."""
+    """A version that had enough time and did not answer is not ready.
+
+    With little time it was only late.
+    """
     stable = (await client.served(Deadline.after(10))).stable
     triton.open.clear()
     with pytest.raises(TimedOut):

@@ -50,5 +50,8 @@ async def test_a_triton_that_does_not_unload_may_hold_it_still(*, is_silent: boo
 def test_the_model_is_ready_when_all_served_versions_are(
     versions: dict[int, str], ensemble: set[str], served: set[int], state: ModelState
 ) -> None:
-    """What is loaded or dropped beside them by a promotion changes nothing."""
+    """The model is ready when all served versions are.
+
+    What a promotion loads or drops beside them changes nothing.
+    """
     assert state_of(versions, ensemble, served) is state

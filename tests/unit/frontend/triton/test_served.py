@@ -22,14 +22,14 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_without_a_deployment_the_newest_is_served(repository: Path) -> None:
-    """As by a Triton that was started on the folder."""
+    """Without a deployment the newest version is served, as by a Triton started on the folder."""
     served = read_served(repository, "2.51")
     assert [(one.version, one.role, one.share) for one in served.versions] == [("5", Role.STABLE, 1.0)]
     assert (served.device, served.triton_version) == ("cpu", "2.51")
 
 
 def test_all_that_is_deployed(repository: Path) -> None:
-    """Stable, canary and shadow, each with its share and its own manifest."""
+    """Stable version, canary and shadow are read, each with its share and its own manifest."""
     deploy(repository, 3, canary=(5, 0.05), shadow=(4, 0.5))
     served = read_served(repository, "")
     assert [(one.version, one.role, one.share) for one in served.versions] == [
@@ -44,7 +44,10 @@ def test_all_that_is_deployed(repository: Path) -> None:
 
 
 def test_a_canary_that_cannot_be_used_is_left_out(repository: Path) -> None:
-    """Published for other pixels, or not there: the stable version serves, and the reason is told."""
+    """A canary that is missing or for another preprocessing is left out, and the reason is told.
+
+    The stable version serves.
+    """
     publish_manifest(repository, version=6, preprocessing="another")
     deploy(repository, 3, canary=(6, 0.5), shadow=(7, 0.5))
     served = read_served(repository, "")
@@ -57,7 +60,7 @@ def test_a_canary_that_cannot_be_used_is_left_out(repository: Path) -> None:
 
 @pytest.mark.parametrize(("stable", "reason"), [(6, "another preprocessing"), (7, "no readable manifest")])
 def test_a_stable_version_that_cannot_be_used(repository: Path, stable: int, reason: str) -> None:
-    """No score is better than a wrong one."""
+    """A stable version for another preprocessing is not served: no score beats a wrong score."""
     publish_manifest(repository, version=6, preprocessing="another")
     deploy(repository, stable)
     with pytest.raises(NotReady, match=reason):

@@ -90,7 +90,10 @@ def test_a_runtime_that_is_not_there_is_named(version: Path, tmp_path: Path) -> 
 
 
 def test_another_preprocessing_is_refused(version: Path, tmp_path: Path) -> None:
-    """It would score pixels that the version was never compared on, and nobody would see."""
+    """A version for another preprocessing is refused.
+
+    It would score pixels on which it was never compared, and nobody would notice.
+    """
     foreign = tmp_path / "1"
     shutil.copytree(version, foreign)
     claim_preprocessing(foreign, "0123456789abcdef")
@@ -102,7 +105,7 @@ def test_another_preprocessing_is_refused(version: Path, tmp_path: Path) -> None
 
 
 def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_path: Path) -> None:
-    """Its files are as its manifest says, and still it is not loaded."""
+    """A version that scores NaN is not loaded, although its files agree with its manifest."""
     broken = tmp_path / "1"
     shutil.copytree(version, broken)
     score_nan(broken)
@@ -120,12 +123,15 @@ def test_a_version_whose_scores_are_no_numbers_is_refused(version: Path, tmp_pat
     ],
 )
 def test_processors_that_saturate_are_known(flags: str, exact: bool) -> None:
-    """Only with VNNI or AMX are 8-bit products added up in full; nothing known counts as no."""
+    """Only processors with VNNI or AMX add 8-bit products exactly.
+
+    A processor about which nothing is known counts as one that does not.
+    """
     assert multiplies_bytes_exactly(f"processor : 0\nflags\t\t: {flags}\n") is exact
 
 
 def test_int8_scores_do_not_hang_on_the_processor(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done for processors that saturate gives the same scores, to the bit."""
+    """The remedy for processors that saturate gives the same scores, to the bit."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
     tokens = tokenise(["a cat", "", "word " * 50])
     scores = []
