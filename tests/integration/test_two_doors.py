@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,15 +85,23 @@ def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
     full = (np.zeros((64, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask)
     _quiet_health(stack)
     before = stack.statistics()
-    bulk = 0
-    with ThreadPoolExecutor(10) as threads:
-        answers = [threads.submit(_score, stack, each) for each in data]
-        while not all(answer.done() for answer in answers):
+    answers: list[Future[float]] = []
+
+    def keep_busy() -> int:
+        sent = 0
+        while not answers or not all(answer.done() for answer in answers):
             stack.score_pixels(full)  # of as many rows as one execution takes: nothing joins it
-            bulk += 1
+            sent += 1
+        return sent
+
+    with ThreadPoolExecutor(13) as threads:
+        # Three, so that the next is always there when one has ended.
+        bulk = [threads.submit(keep_busy) for _ in range(3)]
+        answers += [threads.submit(_score, stack, each) for each in data]
     after = stack.statistics()
-    assert after["requests"] - before["requests"] == 10 + bulk
-    assert after["executions"] - before["executions"] - bulk < 10
+    sent = sum(thread.result() for thread in bulk)
+    assert after["requests"] - before["requests"] == 10 + sent
+    assert after["executions"] - before["executions"] - sent < 10
     scores = [answer.result() for answer in answers]
     np.testing.assert_allclose(scores, [_score(stack, each) for each in data], rtol=0, atol=1e-5)
 
