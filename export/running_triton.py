@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -280,12 +281,12 @@ def _note(repository: Path) -> dict[str, Any] | None:
     """Read the note of whoever keeps Triton running, unless that process has ended."""
     try:
         note: dict[str, Any] = json.loads(deployment.running_path(repository).read_text())
-        os.kill(int(note["pid"]), 0)
-    except PermissionError:
-        return note
+        with suppress(PermissionError):  # it is there, and another user's
+            os.kill(int(note["pid"]), 0)
+        # A copied folder brings a note along that is about the Triton of the original.
+        return note if note["repository"] == str(repository.resolve()) else None
     except (OSError, ValueError, KeyError):
         return None
-    return note
 
 
 def _reason(content: bytes) -> str:

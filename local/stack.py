@@ -154,6 +154,7 @@ class Stack:
         path = deployment.running_path(self.settings.repository)
         note = {"pid": os.getpid(), "triton_url": self.triton_url, "admin_key": self._admin_key}
         note["triton_grpc_url"] = self.triton_grpc_url
+        note["repository"] = str(self.settings.repository.resolve())
         note["environment"] = {**_of_the_ledger(os.environ), **self._sharing}
         try:
             path.parent.mkdir(exist_ok=True)

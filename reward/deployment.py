@@ -91,11 +91,12 @@ def path(repository: Path) -> Path:
 def running_path(repository: Path) -> Path:
     """Return the path of the note about the Triton that runs on this repository.
 
-        {"pid": 4711, "triton_url": "127.0.0.1:8000",
+        {"pid": 4711, "repository": "/srv/model_repository", "triton_url": "127.0.0.1:8000",
          "triton_grpc_url": "127.0.0.1:8001", "admin_key": "…"}
 
     Whoever keeps Triton running writes it, with mode 0600, and removes it at the end. `pid` is the
-    process that keeps Triton running.
+    process that keeps Triton running, `repository` the folder that it was written in, since a copy
+    of the folder takes the note along.
     """
     return repository / NETWORK.name / "configs" / RUNNING_FILE_NAME
 

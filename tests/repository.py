@@ -1,4 +1,4 @@
-"""A model repository for one test, copied from the checkout without published versions."""
+"""A model repository for one test, copied from the checkout or from another one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Final
 
 CHECKOUT: Final = Path(__file__).parents[1]
+
+
+def copy_published(repository: Path, target: Path) -> Path:
+    """Copy a repository with its versions, but not what it serves, nor who serves it."""
+    return shutil.copytree(repository, target, ignore=shutil.ignore_patterns("configs"))
 
 
 def copy_repository(target: Path) -> Path:

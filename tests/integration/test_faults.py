@@ -253,7 +253,9 @@ async def _until_in_triton(stack: RunningStack, before: float) -> None:
 
 
 def _metric(text: str, name: str) -> float:
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " "))
+    """Sum a metric over its labels."""
+    lines = (line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 # --- The end --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from reward import preprocess
 from tests.integration.stack import RunningStack
+from tests.repository import copy_published
 from tests.spoilt import claim_preprocessing, score_nan
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_it_is_refused_with_the_reason(
 ) -> None:
     """The start ends with status 1 and one line, before anything was scored."""
     repository = tmp_path / "model_repository"
-    shutil.copytree(published_repository, repository)
+    copy_published(published_repository, repository)
     spoil(repository / "image_reward_network" / "1")
     command = RunningStack(repository, tmp_path).command()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

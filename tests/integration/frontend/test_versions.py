@@ -18,6 +18,7 @@ from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
 from tests.integration.gpu.shared_gpu import until
 from tests.integration.two_versions import BODIES, Versions, publish_second
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,8 +31,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest.fixture(scope="module")
 def repository(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two versions with different weights."""
-    publish_second(published_repository, tmp_path_factory.mktemp("second"))
-    return published_repository
+    directory = tmp_path_factory.mktemp("two-versions")
+    repository = copy_published(published_repository, directory / "model_repository")
+    publish_second(repository, directory)
+    return repository
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

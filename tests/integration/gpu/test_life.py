@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import time
 from functools import partial
@@ -28,6 +27,7 @@ from tests.integration.gpu.shared_gpu import (
     until,
 )
 from tests.integration.gpu.stalling_server import stalling_server
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +46,10 @@ async def test_two_frontends_share_one_lease(shared: SharedGpu) -> None:
     assert not await shared.is_loaded()
 
     assert (await first.score()).status_code == 200
+    await until(partial(_has_active_lease, shared))  # committed a moment after the model is ready
     lease = await shared.our_lease()
     assert lease is not None
-    assert (lease.vram_mb, lease.phase) == (CLAIMED_MB, Phase.ACTIVE)
+    assert lease.vram_mb == CLAIMED_MB
     assert (await second.score()).status_code == 200
     await until(partial(_knows_fence, second, lease.fence))
     gpus = [await first.gpu(), await second.gpu()]
@@ -225,7 +226,7 @@ async def test_the_claim_is_what_the_manifest_measured(
 
     Without one there, it is 2048 MiB.
     """
-    repository = shutil.copytree(published_repository, tmp_path / "measured")
+    repository = copy_published(published_repository, tmp_path / "measured")
     path = repository / NETWORK.name / "1" / "manifest.json"
     content = json.loads(path.read_text())
     for measured_mb, claimed_mb in ((None, 2048), (1500, 1500)):
@@ -249,6 +250,11 @@ async def _keep_probing(*frontends: Frontend) -> None:
         for frontend in frontends:
             await frontend.client.get("/health/ready")
         await asyncio.sleep(0.1)
+
+
+async def _has_active_lease(shared: SharedGpu) -> bool:
+    lease = await shared.our_lease()
+    return lease is not None and lease.phase is Phase.ACTIVE
 
 
 async def _knows_fence(frontend: Frontend, fence: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import time
 from functools import partial
@@ -21,6 +20,7 @@ from tests.integration.gpu.shared_gpu import (
     until,
 )
 from tests.integration.model_boss.proxy import Proxy
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +201,7 @@ async def test_a_model_that_cannot_be_loaded(
     The memory is given back. After a repair the model is loaded.
     """
     broken = tmp_path / "broken"
-    shutil.copytree(published_repository, broken)
+    copy_published(published_repository, broken)
     code = broken / NETWORK.name / "1" / "model.py"
     whole = code.read_text()
     shared.repository = broken

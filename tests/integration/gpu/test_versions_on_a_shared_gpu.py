@@ -23,6 +23,7 @@ from model_boss import Phase
 from reward import deployment, manifest
 from reward.contract import NETWORK
 from tests.integration.gpu.shared_gpu import GPU, TTL_S, Frontend, SharedGpu, until
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +35,7 @@ TAKES_MB = {1: 1000, 2: 1200}
 @pytest.fixture
 async def shared(published_repository: Path, tmp_path: Path) -> AsyncIterator[SharedGpu]:
     """A shared GPU with two versions of the small network; the first one is served."""
-    repository = tmp_path / "model_repository"
-    shutil.copytree(published_repository, repository)
+    repository = copy_published(published_repository, tmp_path / "model_repository")
     network = repository / NETWORK.name
     shutil.copytree(network / "1", network / "2")
     for version, vram_mb in TAKES_MB.items():

@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests.integration.versions.serving import Serving
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def _publish(published: Path, directory: Path) -> Path:
     from export.registry import Registry
     from tests.small import save_small_checkpoint
 
-    repository = shutil.copytree(published, directory / "model_repository")
+    repository = copy_published(published, directory / "model_repository")
     registry = Registry(repository)
     Deployer(registry, None, Manner(who="test")).promote(1, is_tried=True)
     weights = save_small_checkpoint(directory / "other.safetensors", seed=1)

@@ -69,6 +69,7 @@ class Serving:
         )
         self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
         note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}
+        note["repository"] = str(self.repository.resolve())
         note["triton_grpc_url"] = f"127.0.0.1:{self.grpc_port}"
         path = deployment.running_path(self.repository)
         path.parent.mkdir(exist_ok=True)

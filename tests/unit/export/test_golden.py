@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from reward import manifest
 from reward.tokenizer import tokenise
 from tests.hub import nobody
 from tests.pictures import photograph
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def test_the_command_sees_through_a_false_name(
 ) -> None:
     """A random network under the official name is compared, and its wrong scores are shown."""
     repository = tmp_path / "model_repository"
-    shutil.copytree(published_repository, repository)
+    copy_published(published_repository, repository)
     directory = repository / "image_reward_network" / "1"
     manifest.write(dataclasses.replace(manifest.read(directory), name="ImageReward-v1.0"), directory)
     done = _verify(repository, images)

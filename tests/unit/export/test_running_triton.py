@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ def repository(tmp_path: Path) -> Path:
 def _note(repository: Path, **changes: Any) -> None:
     path = deployment.running_path(repository)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"pid": 1, "triton_url": "127.0.0.1:8000", "admin_key": "noted", **changes}))
+    note = {"pid": 1, "triton_url": "127.0.0.1:8000", "admin_key": "noted", "repository": str(repository)}
+    path.write_text(json.dumps({**note, **changes}))
 
 
 def _found(triton: RunningTriton | None) -> tuple[str, str]:
@@ -70,6 +72,12 @@ def test_a_note_of_a_process_that_has_ended_is_none(repository: Path) -> None:
     assert find(repository, environment={}) is None
     deployment.running_path(repository).write_text("{")
     assert find(repository, environment={}) is None
+
+
+def test_a_copied_folder_does_not_lead_to_the_originals_triton(repository: Path, tmp_path: Path) -> None:
+    """The note names the repository that its Triton runs on; in a copy it counts as no note."""
+    copy = shutil.copytree(repository, tmp_path / "copy")
+    assert find(copy, environment={}) is None
 
 
 def test_a_key_that_cannot_be_read(repository: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def _note(repository: Path, **content: object) -> None:
     path = deployment.running_path(repository)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"pid": os.getpid(), "triton_url": "here:1", **content}))
+    note = {"pid": os.getpid(), "triton_url": "here:1", "repository": str(repository.resolve())}
+    path.write_text(json.dumps({**note, **content}))
 
 
 def test_what_the_frontends_are_told_is_told_to_a_promotion(
