@@ -33,8 +33,7 @@ EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
     Busy: 6,
     NoSecondShare: 8,  # nothing has changed; `--replace` needs no second share
 }
-"""Every other error is 1, a wrong command line is 2, a change that waits for Triton's start is 7.
-"""
+"""1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton."""
 
 
 def main() -> int:

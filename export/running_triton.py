@@ -21,7 +21,7 @@ import numpy as np
 
 from export.errors import TritonFailed, TritonGone
 from reward import deployment
-from reward.contract import ENSEMBLE, NETWORK, REWARD
+from reward.contract import ADMIN_HEADER, ENSEMBLE, NETWORK, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from reward.contract import ModelSpec
 
-_ADMIN_HEADER: Final = "triton-admin-key"
-_GRPC_ADMIN_HEADER: Final = f"triton-grpc-protocol-{_ADMIN_HEADER}"
+_GRPC_ADMIN_HEADER: Final = f"triton-grpc-protocol-{ADMIN_HEADER}"
 _ASK_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
 
@@ -98,7 +97,7 @@ class RunningTriton:
         self.url = url.removeprefix("http://").rstrip("/")
         self._grpc_url = grpc_url
         self._admin_key = admin_key
-        self._headers = {_ADMIN_HEADER: admin_key} if admin_key else {}
+        self._headers = {ADMIN_HEADER: admin_key} if admin_key else {}
         self._load_timeout_s = load_timeout_s
 
     def is_up(self) -> bool:

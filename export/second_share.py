@@ -12,23 +12,20 @@ process is killed, the share ends by itself within one time to live.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from export.errors import NoSecondShare
-from model_boss import Claim, Lease, Ledger, LedgerOptions, ModelBossError, Nvml, Priority
+from model_boss import Claim, Lease, Ledger, LedgerOptions, ModelBossError, Nvml, Priority, first_gpu
 from reward import manifest
-from reward.contract import NETWORK
+from reward.contract import LEASE_OWNER, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from pathlib import Path
-
-_OWNER: Final = "imajin-aesthetic"  # as in the frontends' claims: a lease is inherited within one owner
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ class LedgerSettings:
         Raises:
             NoSecondShare: they make no sense, or name a coordinator that this command cannot ask.
         """
-        if environment.get("AESTHETIC_GPU_LEDGER"):
+        environment = {name: value for name, value in environment.items() if value}  # as the frontend does
+        if "AESTHETIC_GPU_LEDGER" in environment:
             raise NoSecondShare("another coordinator gives the GPU's memory out: use --replace")
         url = environment.get("AESTHETIC_REDIS_URL")
         if not url:
@@ -58,7 +56,7 @@ class LedgerSettings:
         try:
             return cls(
                 url=url,
-                gpu=environment.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0",
+                gpu=environment.get("AESTHETIC_GPU", first_gpu()),
                 priority=Priority.parse(environment.get("AESTHETIC_GPU_PRIORITY", "normal")),
                 wait_s=float(environment.get("AESTHETIC_GPU_WAIT_S", "30")),
                 options=LedgerOptions(
@@ -114,7 +112,7 @@ class _Share:
 
 async def _granted(settings: LedgerSettings, lease_id: str, vram_mb: int) -> _Share:
     try:
-        claim = Claim(settings.gpu, lease_id, _OWNER, NETWORK.name, vram_mb, settings.priority)
+        claim = Claim(settings.gpu, lease_id, LEASE_OWNER, NETWORK.name, vram_mb, settings.priority)
         ledger = Ledger(settings.url, settings.options)
     except ModelBossError as error:
         raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -12,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from frontend.images.addresses import Mode, parse_allow
-from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority
+from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority, first_gpu
 from model_boss.claim import MAX_MB, MAX_PRIORITY
 from model_boss.options import MAX_TTL_S
 from model_boss.protocol import Keys
@@ -62,7 +61,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """The URL of model-boss's ledger; without it the GPU is not shared, and the model stays loaded.
     """
-    gpu: str = Field(default_factory=lambda: f"{socket.gethostname()}:0")
+    gpu: str = Field(default_factory=first_gpu)
     """The ledger's name for the GPU: the device's UUID, or `host:index`."""
     gpu_ledger: str | None = None
     """`package.module:factory` of another coordinator, instead of model-boss."""

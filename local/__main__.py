@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import resource
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from local.errors import LocalError
 from local.ledger import TOTAL_MB, LedgerSettings
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
-from model_boss import InvalidClaim, LedgerOptions
+from model_boss import InvalidClaim, LedgerOptions, first_gpu
 
 
 def main() -> int:
@@ -56,7 +55,7 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
 
 
 def _ledger(arguments: argparse.Namespace) -> LedgerSettings:
-    gpu = arguments.gpu or os.environ.get("AESTHETIC_GPU") or f"{socket.gethostname()}:0"
+    gpu = arguments.gpu or os.environ.get("AESTHETIC_GPU") or first_gpu()
     prefix = os.environ.get("AESTHETIC_MODEL_BOSS_PREFIX") or LedgerOptions.prefix
     ttl_s = os.environ.get("AESTHETIC_MODEL_BOSS_TTL_S") or LedgerOptions.ttl_s
     try:

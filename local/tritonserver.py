@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from local.errors import LocalError
-from reward.contract import MODELS
+from reward.contract import ADMIN_HEADER, MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # administration key. Statistics, metadata and inference stay open.
 LOOPBACK: Final = "127.0.0.1"
 RESTRICTED_APIS: Final = "model-repository,shared-memory,trace,logging"
-ADMIN_HEADER: Final = "triton-admin-key"
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where Linux has it, whatever TMPDIR says
 SHARED_MEMORY_MIN_MIB: Final = 32

@@ -29,6 +29,7 @@ from model_boss.lease import Ending, Lease
 from model_boss.ledger import Ledger
 from model_boss.memory import DeviceMemory, Meter, Nvml
 from model_boss.options import LedgerOptions, OnOutage
+from model_boss.protocol import first_gpu
 from model_boss.table import Row, Table
 from model_boss.tenure import Standing, Tenure
 
@@ -61,4 +62,5 @@ __all__ = [
     "Tenure",
     "WaitReason",
     "Waiting",
+    "first_gpu",
 ]

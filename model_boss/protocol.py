@@ -8,6 +8,7 @@ before it loads them.
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -42,6 +43,11 @@ class Keys(NamedTuple):
 def is_gpu(name: str) -> bool:
     """Tell whether a name can be one hash tag and one word."""
     return re.fullmatch(r"[^\s{}]+", name) is not None
+
+
+def first_gpu() -> str:
+    """Return the name of this machine's first GPU, for services that are told no other."""
+    return f"{socket.gethostname()}:0"
 
 
 @dataclass(frozen=True)

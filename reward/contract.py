@@ -69,3 +69,9 @@ MODELS: Final = (ENSEMBLE, PREPROCESS, NETWORK)
 
 PRIORITY_INTERACTIVE: Final = 1
 PRIORITY_BULK: Final = 2
+
+ADMIN_HEADER: Final = "triton-admin-key"
+"""Carries the administration key over HTTP; over gRPC `triton-grpc-protocol-` stands before it."""
+
+LEASE_OWNER: Final = "imajin-aesthetic"
+"""Of this service's leases of GPU memory: a lease is inherited only within one owner."""

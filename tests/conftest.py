@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from local.tritonserver import SHARED_MEMORY
+from tests.once import made_once
 from tests.repository import copy_repository
 
 # No test asserts a wall-clock time, so hypothesis must not, either.
@@ -73,14 +73,7 @@ def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its checkpoint lies beside it.
     """
-    # The export takes long, so it is done once for all test processes (pytest-xdist).
-    of_all = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        of_all = of_all.parent
-    template = of_all / "published-once"
-    with FileLock(f"{template}.lock"):
-        if not template.exists():
-            _publish(tmp_path_factory.mktemp("template")).rename(template)
+    template = made_once(tmp_path_factory, "published-once", _publish)
     own = shutil.copytree(template, tmp_path_factory.mktemp("published") / "own")
     return own / "model_repository"
 

@@ -19,7 +19,7 @@ from frontend.triton import calls
 from frontend.triton.errors import TimedOut, Unavailable
 from frontend.triton.state import ModelState
 from model_boss import Claim, Standing
-from reward.contract import NETWORK
+from reward.contract import LEASE_OWNER, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -35,7 +35,6 @@ _LOOK_S: Final = 1.0
 _URGENT_LOOK_S: Final = 0.1
 _AGAIN_S: Final = 1.0
 _DEFAULT_SERVER_ID: Final = "triton"
-_OWNER: Final = "imajin-aesthetic"
 
 
 class Driver:
@@ -129,7 +128,7 @@ class Driver:
         )
 
     def _need(self) -> None:
-        """Return the memory that everything loaded now takes; another version may be there, too."""
+        """Claim what everything that is loaded now takes; another version may be there, too."""
         if self._model is ModelState.READY and self._tenure.lease is not None:
             with suppress(Unavailable):
                 self._tenure.need(self._options.vram_mb(self._control.loaded))
@@ -209,7 +208,7 @@ class Driver:
             _LOG.warning("Triton runs under its default id: two of them on one GPU would share one lease")
         options = self._options
         needed_mb, priority = options.vram_mb(self._control.loaded), options.priority
-        return Claim(options.gpu, server_id, _OWNER, NETWORK.name, needed_mb, priority, options.holder)
+        return Claim(options.gpu, server_id, LEASE_OWNER, NETWORK.name, needed_mb, priority, options.holder)
 
     async def _load(self) -> None:
         _LOG.info("lease %s: model loading", self._lease_id)

@@ -23,12 +23,12 @@ from PIL import Image
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded, ServiceError
 from frontend.gpu.keeper import State
+from frontend.scoring.background import Background
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from frontend.gpu.keeper import Keeper
     from frontend.images.decode import DecodePool
@@ -65,7 +65,7 @@ def pause_s(health: Health, took_s: float) -> float:
     return max(_PAUSE_S, _PAUSE_FACTOR * took_s) if health.ready else _PAUSE_S
 
 
-class HealthMonitor:
+class HealthMonitor(Background):
     """Publish `health`; use as an async context manager."""
 
     def __init__(
@@ -78,7 +78,6 @@ class HealthMonitor:
         self._keeper = keeper
         self._timeout_s = timeout_s
         self._request_failed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
@@ -86,15 +85,7 @@ class HealthMonitor:
 
     async def __aenter__(self) -> Self:
         self._client.on_failure = self._request_failed.set
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        return await super().__aenter__()
 
     async def look(self) -> None:
         """Look at every part, and publish what was found."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from frontend.deadline import Deadline
 from frontend.errors import ServiceError
+from frontend.scoring.background import Background
 from frontend.scoring.canary import is_in_share
 from reward.contract import PRIORITY_BULK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from frontend.gpu.keeper import Keeper
     from frontend.metrics import Metrics
@@ -39,7 +39,7 @@ class _Comparison:
     shadow: ServedVersion
 
 
-class Shadow:
+class Shadow(Background):
     """Use as an async context manager."""
 
     def __init__(self, client: TritonClient, metrics: Metrics, keeper: Keeper | None = None) -> None:
@@ -47,18 +47,6 @@ class Shadow:
         self._metrics = metrics
         self._keeper = keeper
         self._waiting: asyncio.Queue[_Comparison] = asyncio.Queue(_MAX_WAITING)
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
 
     def offer(self, questions: Sequence[Question], images: Sequence[ScoredImage], served: Served) -> None:
         """Take the questions in the shadow's share that the stable version has just scored."""

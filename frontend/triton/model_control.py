@@ -22,7 +22,7 @@ from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
 from frontend.triton.errors import NotReady, TimedOut, TritonError, Unavailable, Unreachable
 from frontend.triton.state import ModelState
-from reward.contract import ENSEMBLE, NETWORK
+from reward.contract import ADMIN_HEADER, ENSEMBLE, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ADMIN_HEADER: Final = "triton-admin-key"
 _ASK_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.05
 _IN_MEMORY: Final = frozenset({"READY", "UNLOADING"})
@@ -63,7 +62,7 @@ class ModelControl:
         """
         self._url = url
         self._served = served
-        self._headers = {} if admin_key is None else {_ADMIN_HEADER: admin_key}
+        self._headers = {} if admin_key is None else {ADMIN_HEADER: admin_key}
         self._load_timeout_s = load_timeout_s
 
     async def server_id(self) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
 from tests.integration.versions.serving import Serving
+from tests.once import made_once
 from tests.repository import copy_published
 
 if TYPE_CHECKING:
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def two_networks(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which version 1 is served."""
-    # Once for all the processes that run tests, as the first version is.
-    of_all = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        of_all = of_all.parent
-    template = of_all / "two-published-once"
-    with FileLock(f"{template}.lock"):
-        if not template.exists():
-            _publish(published_repository, tmp_path_factory.mktemp("two")).rename(template)
-    return template
+    return made_once(tmp_path_factory, "two-published-once", partial(_publish, published_repository))
 
 
 def _publish(published: Path, directory: Path) -> Path:

@@ -12,7 +12,6 @@ import pytest
 from local.errors import LocalError
 from local.stack import compile_models
 from local.tritonserver import (
-    ADMIN_HEADER,
     SHARED_MEMORY,
     Ports,
     TritonServer,
@@ -21,7 +20,7 @@ from local.tritonserver import (
     region_prefix,
     remove_regions,
 )
-from reward.contract import MODELS, PREPROCESS
+from reward.contract import ADMIN_HEADER, MODELS, PREPROCESS
 
 if TYPE_CHECKING:
     from reward.contract import ModelSpec
