@@ -171,13 +171,14 @@ class DecodeWorker:
             self._end()
             try:
                 self._start_child()
-                return
             except OSError as error:
                 # One that was killed from outside says nothing about the next.
                 was_killed = self._status() == -signal.SIGKILL
                 self._end()
                 if last or self._closed or not was_killed:
                     raise RewardError("the process that decodes images does not start") from error
+            else:
+                return
 
     def _start_child(self) -> None:
         self._socket, theirs = socket.socketpair()

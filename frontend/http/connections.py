@@ -1,8 +1,9 @@
 """How many connections there are at one moment, and how long a client may keep one waiting.
 
-A connection costs an open file, and a process may have only so many. If there are too many, the one
-that has waited longest for its client must go, so that connections without a request shut nobody
-out. If each has a request in work, a new one is told so; `/health` is answered even then.
+A connection costs an open file, and a process may have only so many. If there are too many, one
+that waits for its client must go: of the address that has most of them, the one that has waited
+longest. So connections without a request shut nobody out. If each has a request in work, a new one
+is told so; `/health` is answered even then.
 """
 
 from __future__ import annotations
@@ -42,38 +43,47 @@ class Connections:
         self.buffer = bytearray(_MAX_READ_BYTES)  # each connection copies what it has read at once
         self._max_open = max_open
         self._max_extra = max_extra
-        self._waiting: dict[Connection, None] = {}  # who has waited longest is first
+        self._count = 0
+        self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
         self._busy: dict[Connection, None] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._busy)
+        return self._count
 
     def enter(self, connection: Connection) -> bool:
         """Count a new connection; return False if there is no place for it, not even by force."""
-        is_within = len(self) < self._max_open or self._make_room()
-        self._waiting[connection] = None
+        is_within = self._count < self._max_open or self._make_room()
+        self.turn(connection, is_busy=False)
         return is_within
 
     def has_room_for_extra(self) -> bool:
         """Tell whether a connection that found no place may ask for health."""
-        return len(self) <= self._max_open + self._max_extra
+        return self._count <= self._max_open + self._max_extra
 
     def turn(self, connection: Connection, *, is_busy: bool) -> None:
         """Note that a connection has a request now, or waits for the next one."""
         self.leave(connection)
-        (self._busy if is_busy else self._waiting)[connection] = None
+        self._count += 1
+        same = self._busy if is_busy else self._waiting.setdefault(connection.address, {})
+        same[connection] = None
 
     def leave(self, connection: Connection) -> None:
         """Count a connection no longer."""
-        self._waiting.pop(connection, None)
-        self._busy.pop(connection, None)
+        waiting = self._waiting.get(connection.address, {})
+        for those in (waiting, self._busy):
+            if connection in those:
+                del those[connection]
+                self._count -= 1
+        if not waiting:
+            self._waiting.pop(connection.address, None)
 
     def _make_room(self) -> bool:
-        going = next(iter(self._waiting), None)
-        if going is None:
-            arriving = [each for each in self._busy if each.is_arriving()]
-            going = min(arriving, key=Connection.bytes_per_s, default=None)
-        if going is None:
+        if self._waiting:
+            most = max(self._waiting.values(), key=len)
+            going = next(iter(most))
+        elif arriving := [each for each in self._busy if each.is_arriving()]:
+            going = min(arriving, key=Connection.bytes_per_s)
+        else:
             return False
         self.leave(going)
         going.transport.abort()
@@ -145,6 +155,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if self._is_busy():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+
+    @property
+    def address(self) -> str:
+        """The client's address, without its port."""
+        return "" if self.client is None else self.client[0]
 
     def is_arriving(self) -> bool:
         """Tell whether the client has still to send of its request."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PAUSE_S: Final = 0.05
 _CERTAIN: Final = ("raw_score", "image", "prompt_tokens", "model_version")
-_QUESTION: Final = json.dumps(
+QUESTION: Final = json.dumps(
     {"prompt": "a cup of coffee", "image_base64": base64.b64encode(photograph("coffee")).decode()}
 ).encode()
 
@@ -48,6 +48,11 @@ class Service:
         """Return the most memory that the frontend's process has had."""
         status = Path(f"/proc/{self._process}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    def forget_memory(self) -> float:
+        """Let the most memory be what it is now; return it."""
+        Path(f"/proc/{self._process}/clear_refs").write_text("5")
+        return self.memory_mib()
 
     async def health(self) -> int:
         """Return the status of `/health/live`."""
@@ -72,17 +77,16 @@ class Service:
         Raises:
             AssertionError: the good caller got another score than before.
         """
-        expected = await self.ask("/score", _QUESTION)
+        expected = await self.ask("/score", QUESTION)
         assert expected[0] == 200
-        Path(f"/proc/{self._process}/clear_refs").write_text("5")  # forget the most so far
-        before_mib = self.memory_mib()
+        before_mib = self.forget_memory()
         waits_s: list[float] = []
         answers: collections.Counter[int] = collections.Counter()
 
         async def ask_on() -> None:
             while True:
                 begun = time.monotonic()
-                status, answer = await self.ask("/score", _QUESTION)
+                status, answer = await self.ask("/score", QUESTION)
                 waits_s.append(time.monotonic() - begun)
                 answers[status] += 1
                 assert status != 200 or all(answer[name] == expected[1][name] for name in _CERTAIN)
@@ -132,7 +136,7 @@ async def service(directory: Path, *, max_files: int = 4096, **settings: Any) ->
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 attacked = Service(session, port, process.pid, log)
-                while (await attacked.ask("/score", _QUESTION))[0] != 200:
+                while (await attacked.ask("/score", QUESTION))[0] != 200:
                     assert process.returncode is None
                     await asyncio.sleep(0.1)
                 yield attacked

@@ -111,12 +111,16 @@ async def serving(
 
 
 @asynccontextmanager
-async def connected(server: Server, count: int = 1) -> AsyncIterator[list[Client]]:
-    """Connect so many times, one after the other."""
+async def connected(
+    server: Server, count: int = 1, *, address: str = "127.0.0.1"
+) -> AsyncIterator[list[Client]]:
+    """Connect so many times from this address, one after the other."""
     clients: list[Client] = []
     try:
         for number in range(count):
-            clients.append(Client(*await asyncio.open_connection("127.0.0.1", server.port, limit=2**16)))
+            clients.append(
+                Client(*await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
+            )
             while len(server.all) <= min(number, server.all._max_open - 1):  # noqa: ASYNC110
                 await asyncio.sleep(0)
         yield clients
@@ -182,6 +186,18 @@ async def test_who_waits_longest_makes_room() -> None:
             assert await second.is_closed()
             assert await first.ask() == b"room"
             assert await third.ask() == b"room"
+
+
+async def test_who_has_most_connections_makes_room() -> None:
+    """An address with one connection keeps it, however long it waits, if another has two."""
+    async with serving(3) as server, connected(server) as (only,):
+        async with connected(server, 4, address="127.0.0.2") as many:
+            assert await many[0].is_closed()
+            assert await many[1].is_closed()
+            assert await only.ask() == b"room"
+        async with asyncio.timeout(10):
+            while len(server.all) > 1:  # noqa: ASYNC110 - counted by the server
+                await asyncio.sleep(0.01)
 
 
 async def test_the_slowest_body_makes_room() -> None:
