@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CROWDED: Final = "crowded"
 """In the state of a request: its connection is one too many, and only health may be asked for."""
+GONE: Final = "gone"
+"""In the state of a request: a future that is done when its client is gone."""
 
 _PATIENCE_S: Final = 15.0
 _MAX_EXTRA: Final = 64
@@ -98,11 +100,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self.conn = _Parser(h11.SERVER, _MAX_HEAD_BYTES)
         self._all = connections
         self._end: asyncio.TimerHandle | None = None
+        self._gone = self.loop.create_future()
         self._received_bytes = 0
         self._since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, GONE: self._gone}
         if not self._all.enter(self):
             self.app_state = {**self.app_state, CROWDED: True}
             self.timeout_keep_alive = 0
@@ -114,6 +118,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._all.leave(self)
         self._goes_on()
         super().connection_lost(exc)
+        if self._is_busy():
+            self.cycle.body.clear()
+        self._gone.set_result(None)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         del sizehint
