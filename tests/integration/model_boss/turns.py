@@ -63,8 +63,9 @@ class Turns:
         """
         if self._next is None:
             return
-        in_vain = asked_at_ms.get(self._next, 0) > self._since_ms
-        assert not in_vain, f"{self._next} asked, nothing was in its way, and it was not granted"
+        since_ms, asked_ms = self._since_ms, asked_at_ms.get(self._next, 0)
+        told = f"since {since_ms}, asked at {asked_ms}; held {self.held_mb}, queue {self.queue}"
+        assert asked_ms <= since_ms, f"{self._next} asked in vain, nothing was in its way: {told}"
         assert now_ms - self._since_ms < self._ttl_ms, f"{self._next} waits, and nothing is in its way"
 
     def _look(self, at_ms: int) -> None:
