@@ -25,6 +25,7 @@ from frontend.http.problem import on_http_exception
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
 from frontend.http.schemas import Limits
+from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.images import addresses
 from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="imajin-aesthetic",
         version=version("imajin-aesthetic"),
         summary="ImageReward scores: how well an image answers its prompt in human eyes.",
+        description="Every path is also there under `/v1`.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
@@ -94,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
+    app.add_middleware(VersionPrefixMiddleware)
     complete_openapi(app)
     return app
 
