@@ -21,6 +21,7 @@ from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
+from frontend.http.playground import add_playground
 from frontend.http.problem import on_http_exception
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import Services, router
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     if settings.docs:
         add_docs(app)
+        add_playground(app, links_docs=settings.api_keys_file is None)
     app.add_exception_handler(HTTPException, on_http_exception)
     # The layer that is added last is the outermost.
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
