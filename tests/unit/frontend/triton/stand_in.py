@@ -121,7 +121,7 @@ def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str |
     return repository
 
 
-def deploy(repository: Path, stable: int, device: str = "cpu", **others: tuple[int, float]) -> None:
+def deploy(repository: Path, stable: int, device: str = "cpu", /, **others: tuple[int, float]) -> None:
     """Write what is served; `canary` and `shadow` are each a version and its share."""
     content: dict[str, object] = {"stable": stable, "device": device}
     content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
