@@ -29,7 +29,8 @@ _OLDEST: Final = 64
 """Of so many the slowest must go."""
 _MAX_READ_BYTES: Final = 2**14
 _MAX_HEAD_BYTES: Final = 2**14
-_FREE_PARTS: Final = 256
+_MAX_HEADERS: Final = 100
+_FREE_PARTS: Final = 100
 _MIN_PART_BYTES: Final = 256
 """Parsing a chunk of one byte takes 6 microseconds and more, so a body may not consist of them."""
 
@@ -196,7 +197,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
 
 class _Parser(h11.Connection):
-    """h11's parser, which refuses a body in crumbs."""
+    """h11's parser, which refuses a head of many lines and a body in crumbs.
+
+    Parsing costs by the line and by the chunk. All connections that have sent something are parsed
+    before anything else goes on, so none may cost much more than a millisecond.
+    """
 
     def __init__(self, role: type[h11.SERVER], max_head_bytes: int) -> None:
         super().__init__(role, max_head_bytes)
@@ -204,6 +209,8 @@ class _Parser(h11.Connection):
         self._body_bytes = 0
 
     def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        if self.their_state is h11.IDLE and self._has_long_head():
+            raise h11.RemoteProtocolError("the head has too many headers")
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._parts = self._body_bytes = 0
@@ -213,3 +220,8 @@ class _Parser(h11.Connection):
             if self._parts > _FREE_PARTS + self._body_bytes // _MIN_PART_BYTES:
                 raise h11.RemoteProtocolError("the body arrives in crumbs")
         return event
+
+    def _has_long_head(self) -> bool:
+        received, _ = self.trailing_data
+        head, _, _ = received.partition(b"\r\n\r\n")
+        return head.count(b"\n") > _MAX_HEADERS

@@ -238,6 +238,16 @@ async def test_one_too_many_is_told_so() -> None:
                     assert await late.is_closed()
 
 
+async def test_a_head_has_at_most_100_headers() -> None:
+    """A head of more headers is refused before it is parsed, also behind another request."""
+    async with serving() as server, connected(server, 2) as (few, many):
+        head = HEAD[:-2] + b"a: b\r\n" * 99 + b"\r\n"
+        assert await few.ask(head) == b"room"
+        many.writer.write(HEAD + HEAD[:-2] + b"a: b\r\n" * 100 + b"\r\n")
+        assert (await many.reader.readline()).startswith(b"HTTP/1.1 200")
+        assert b"HTTP/1.1 400" in await many.reader.read()
+
+
 async def test_a_body_in_crumbs_is_refused() -> None:
     """A chunked body of single bytes is refused after some hundreds; one of larger parts is not."""
     part = b"%x\r\n" % 300 + b"x" * 300 + b"\r\n"
