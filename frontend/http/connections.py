@@ -3,12 +3,13 @@
 A connection costs an open file, and a process may have only so many. If there are too many, one
 that waits for its client must go: of the address that has most of them, the slowest of the oldest.
 So clients that send and read nothing, or little, shut nobody out. If each connection has a request
-in work, a new one is told so; `/health` is answered even then.
+in work, a new one is told so, unless its address has few; `/health` is answered even then.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,8 @@ GONE: Final = "gone"
 
 _PATIENCE_S: Final = 15.0
 _MAX_EXTRA: Final = 64
+_FEW: Final = 8
+"""Connections of one address that do not count as many."""
 _OLDEST: Final = 64
 """Of so many the slowest must go."""
 _MAX_READ_BYTES: Final = 2**14
@@ -50,6 +53,7 @@ class Connections:
         self._max_open = max_open
         self._max_extra = max_extra
         self._count = 0
+        self._of: Counter[str] = Counter()  # by address
         self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
 
     def __len__(self) -> int:
@@ -57,14 +61,19 @@ class Connections:
 
     def enter(self, connection: Connection) -> bool:
         """Count a new connection; return False if there is no place for it, not even by force."""
-        is_within = self._count < self._max_open or self._make_room()
+        is_within = self._count < self._max_open or self._make_room() or self._has_extra_for_few(connection)
         self._count += 1
+        self._of[connection.address] += 1
         self.turn(connection, waits=True)
         return is_within
 
     def has_room_for_extra(self) -> bool:
         """Tell whether a connection that found no place may ask for health."""
-        return self._count <= self._max_open + self._max_extra
+        return self._count <= self._max_open + self._max_extra // 2
+
+    def _has_extra_for_few(self, connection: Connection) -> bool:
+        is_one_of_few = self._of[connection.address] < _FEW
+        return is_one_of_few and self._count < self._max_open + self._max_extra
 
     def turn(self, connection: Connection, *, waits: bool) -> None:
         """Note whether a connection waits for its client from now on."""
@@ -78,6 +87,9 @@ class Connections:
     def leave(self, connection: Connection) -> None:
         """Count a connection no longer."""
         self._count -= 1
+        self._of[connection.address] -= 1
+        if not self._of[connection.address]:
+            del self._of[connection.address]
         self.turn(connection, waits=False)
 
     def _make_room(self) -> bool:

@@ -62,6 +62,12 @@ class Server(uvicorn.Server):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def count_is(self, count: int) -> None:
+        """Wait until so many connections are counted."""
+        async with asyncio.timeout(10):
+            while len(self.all) != count:  # noqa: ASYNC110 - counted by the server
+                await asyncio.sleep(0.01)
+
     async def held_reach(self, count: int) -> None:
         """Wait until so many requests are in work."""
         async with asyncio.timeout(10):
@@ -195,9 +201,7 @@ async def test_who_has_most_connections_makes_room() -> None:
             assert await many[0].is_closed()
             assert await many[1].is_closed()
             assert await only.ask() == b"room"
-        async with asyncio.timeout(10):
-            while len(server.all) > 1:  # noqa: ASYNC110 - counted by the server
-                await asyncio.sleep(0.01)
+        await server.count_is(1)
 
 
 async def test_the_slowest_body_makes_room() -> None:
@@ -218,24 +222,29 @@ async def test_the_slowest_body_makes_room() -> None:
 async def test_one_too_many_is_told_so() -> None:
     """If all have requests in work, the next ones are told that it is crowded, and then dropped.
 
-    A connection that is told so ends with its answer.
+    A connection that is told so ends with its answer. An address with few connections is served.
     """
     hold = HEAD.replace(b"/ ", b"/hold ", 1)
-    async with serving(2) as server, connected(server, 2) as busy:
+    async with serving(8, max_extra=4) as server, connected(server, 8) as busy:
         for client in busy:
             client.writer.write(hold)
-        await server.held_reach(2)
+        await server.held_reach(8)
+        async with connected(server, address="127.0.0.2") as (other,):
+            assert await other.ask() == b"room"
+        await server.count_is(8)
         async with connected(server) as (extra,):
             assert await extra.ask() == b"crowded"
             assert await extra.is_closed()
         async with connected(server) as (third,):
             third.writer.write(hold)
-            await server.held_reach(3)
+            await server.held_reach(9)
             async with connected(server) as (fourth,):
                 fourth.writer.write(hold)
-                await server.held_reach(4)
+                await server.held_reach(10)
                 async with connected(server) as (late,):
                     assert await late.is_closed()
+                async with connected(server, address="127.0.0.2") as (other,):
+                    assert await other.ask() == b"room"
 
 
 async def test_a_head_has_at_most_100_headers() -> None:
