@@ -230,7 +230,7 @@ class Stack:
 
     def _addresses(self) -> Iterator[str]:
         metrics = f"{LOOPBACK}:{self.settings.triton.metrics}"
-        yield f"REST      {self.url}  (documentation: /docs)"
+        yield f"REST      {self.url}  (in a browser: a playground; documentation: /docs)"
         yield f"Triton    http://{self.triton_url}, gRPC {self.triton_grpc_url}, metrics {metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
