@@ -71,7 +71,7 @@ class Playground:
 
     def status(self) -> str:
         """Return what a screen reader was told last."""
-        return self.page.inner_text("#status")
+        return str(self.page.inner_text("#status"))
 
 
 @pytest.fixture(scope="module")  # in a thread with its event loop no other loop can run
