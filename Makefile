@@ -2,6 +2,7 @@
 # Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
 #            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
 #            TRITON_HOST=127.0.0.1, of Triton's gRPC door, which has no keys (SECURITY.md)
+#            TRITON_PORT=8000  TRITON_GRPC_PORT=8001  TRITON_METRICS_PORT=8002
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -11,6 +12,9 @@ PYTHON ?=
 HOST ?= 127.0.0.1
 TRITON_HOST ?= 127.0.0.1
 PORT ?= 8006
+TRITON_PORT ?= 8000
+TRITON_GRPC_PORT ?= 8001
+TRITON_METRICS_PORT ?= 8002
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
 ifeq ($(origin NAME),environment)
 NAME :=
@@ -30,7 +34,8 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 	@$(ENSURE); status=$$?; \
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
 	else exit $$status; fi
-	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT)
+	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT) \
+	  --triton-http-port $(TRITON_PORT) --triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT)
 
 DEMO := .cache/demo
 demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
@@ -56,7 +61,7 @@ test-slow: install-test ## run the long tests
 test-hostile: install-test ## attack the service, process by process and request by request, for minutes
 	$(BIN)/python -m pytest -s -m hostile tests/hostile
 
-test-clients: install-test clients/typescript/node_modules/.installed $(VENV)/.browser ## run the tests of the clients, examples and playground; takes Node 18 or later, or brings one, and a Chromium
+test-clients: install-test clients/typescript/node_modules/.installed $(VENV)/.browser $(VENV)/.examples ## run the tests of the clients, examples and playground; takes Node 18 or later, or brings one, and a Chromium
 	$(BIN)/python -m pytest -m clients tests/clients
 
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
@@ -100,6 +105,10 @@ $(VENV)/.export: $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.export
 	@$(INSTALL) dev
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.dev
+	@$(INSTALL) examples
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from reward import manifest, preprocess
+from reward import manifest
 from reward.contract import PIXELS
-from reward.errors import CheckpointError, VersionError
+from reward.errors import VersionError
 from reward.files import remembered_sha256
 from reward.tokenizer import tokenise
 
@@ -48,33 +48,16 @@ def load(directory: Path, *, threads: int = 0) -> Runtime:
         VersionError: missing, damaged, not loadable, published for another preprocessing or for a
             runtime that is not there, or giving scores that are not numbers.
     """
-    version = manifest.read(directory)
+    version = manifest.read_checked(directory, remembered_sha256)
     if version.runtime != "onnxruntime":
         raise VersionError(
             f"{directory}: made for the runtime {version.runtime!r}; this release has onnxruntime alone"
         )
-    if version.preprocessing != preprocess.digest():
-        raise VersionError(
-            f"{directory}: published for the preprocessing {version.preprocessing}, and images are "
-            f"prepared by {preprocess.digest()} here: publish its checkpoint again"
-        )
-    _check_files(directory, version)
     from reward.runtimes.onnxruntime import OnnxRuntime  # noqa: PLC0415 - only where a version asks for it
 
     runtime = OnnxRuntime(directory, version, threads)
     _check_score(directory, runtime)
     return runtime
-
-
-def _check_files(directory: Path, version: Manifest) -> None:
-    """Compare every file with its digest: a damaged weight would not fail but score wrongly."""
-    for name, digest in version.files.items():
-        try:
-            actual = remembered_sha256(directory / name)
-        except CheckpointError as error:
-            raise VersionError(str(error)) from error
-        if actual != digest:
-            raise VersionError(f"{directory / name}: damaged, its sha256 is not the manifest's")
 
 
 def _check_score(directory: Path, runtime: Runtime) -> None:
