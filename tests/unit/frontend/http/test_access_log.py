@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.metrics import Metrics
+from frontend.traces import Traces
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -32,7 +33,7 @@ async def test_probes_that_find_all_well_leave_no_line(
         await PlainTextResponse("", status)(scope, receive, send)
 
     caplog.set_level(logging.INFO)
-    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics()))
+    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics(), traces=Traces()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get(path)).status_code == status
     assert len([record for record in caplog.records if hasattr(record, "fields")]) == lines
