@@ -19,9 +19,9 @@ TRITON_METRICS_PORT ?= 8002
 ifeq ($(origin NAME),environment)
 NAME :=
 endif
-SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository
+SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository deploy
 
-.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh test-monitoring fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -68,6 +68,10 @@ test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; 
 	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }
 	$(BIN)/python -m pytest -m fresh -s tests/fresh -k "$(ONLY)"
 
+test-monitoring: install-test ## scrape the service with a real Prometheus, and run every panel's query; needs prometheus on PATH
+	@command -v prometheus >/dev/null || { echo "error: no prometheus on PATH: make test-monitoring needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m monitoring tests/monitoring
+
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
 
@@ -76,9 +80,14 @@ check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependenc
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mypy examples
+	$(BIN)/mypy examples deploy
 	$(BIN)/deptry reward export demo frontend local model_boss
 	cd clients/python && ../../$(BIN)/deptry src
+	@if command -v promtool >/dev/null; then $(PROMTOOL); \
+	else echo "no promtool (Debian's package prometheus has it): the alert rules were not checked"; fi
+
+PROMTOOL = set -e; cd deploy/monitoring; promtool check config --syntax-only prometheus.yml; \
+	promtool check rules alerts.yml; promtool test rules alerts.test.yml drift.test.yml
 
 fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -30,7 +30,12 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection is an open file
     try:
-        settings = StackSettings(arguments.repository, arguments.directory, redis_url=redis_url)
+        settings = StackSettings(
+            arguments.repository,
+            arguments.directory,
+            redis_url=redis_url,
+            otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
+        )
         if arguments.command == "demo":
             asyncio.run(demo(settings, arguments.examples))
         else:

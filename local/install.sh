@@ -25,7 +25,7 @@ main() {
   case $1 in
     serve) install --editable '.[fetch,frontend,model-boss,redis-server,triton]' ;;
     export) install_torch; install --editable '.[export]' ;;
-    dev) install --editable '.[dev]' ;;
+    dev) install --editable '.[dev,otel]' ;;
     browser) install --editable '.[browser]' ;;
     examples) install --editable '.[examples]' ;;
     # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it

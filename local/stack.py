@@ -67,6 +67,8 @@ class StackSettings:
     """Settings of a Redis to be started, through which the frontend then shares the GPU."""
     redis_url: str | None = None
     """The URL of a ledger that exists already, if none is started; None means no sharing."""
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
 
 
 class Stack:
@@ -187,6 +189,7 @@ class Stack:
             server_id=self.server_id,
             # On a shared GPU the frontend loads the network once the ledger grants the memory.
             models=MODELS if self._redis_url is None else (PREPROCESS,),
+            otlp_url=settings.otlp_url,
         )
         shown, hidden = hide(command, self._admin_key)
         return Supervised(

@@ -68,6 +68,7 @@ class TritonServer:
         admin_key: str,
         server_id: str,
         models: Iterable[ModelSpec] = MODELS,
+        otlp_url: str | None = None,
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
@@ -92,7 +93,15 @@ class TritonServer:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
+        if otlp_url is not None:
+            arguments += [f"--trace-config={setting}" for setting in _tracing(otlp_url)]
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
+
+
+def _tracing(url: str) -> list[str]:
+    """Have Triton go on with the traces of requests that name one, and begin none of its own."""
+    own = (f"url={url}", "resource=service.name=triton")
+    return ["mode=opentelemetry", "rate=0", "level=TIMESTAMPS", *(f"opentelemetry,{each}" for each in own)]
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:

@@ -53,6 +53,7 @@ async def _services(request: Request) -> Services:  # else FastAPI asks a thread
 Parts = Annotated[Services, Depends(_services)]
 router = APIRouter()
 
+SCORING: Final = ("/score", "/score-batch")
 _SCORING_PROBLEMS: Final = problems(401, 413, 422, 429, 500, 503, 504)
 
 

@@ -40,6 +40,7 @@ _PAUSE_S: Final = 1.0
 _PAUSE_FACTOR: Final = 10.0
 """A slow probe is repeated less often, so that probing takes at most a tenth of the machine."""
 _IN_USE_S: Final = 5.0
+PARTS: Final = ("decode", "triton", "model", "gpu", "canary", "shadow")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class HealthMonitor(Background):
     async def __aenter__(self) -> Self:
         self._client.on_failure = self._request_failed.set
         return await super().__aenter__()
+
+    def is_failing(self, part: str) -> bool:
+        """Tell whether the last look found a part failing."""
+        return {**vars(self.health), **self.health.beside}.get(part) is not None
 
     async def look(self) -> None:
         """Look at every part, and publish what was found."""
