@@ -63,6 +63,10 @@ test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; 
 	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }
 	$(BIN)/python -m pytest -m fresh -s tests/fresh -k "$(ONLY)"
 
+test-compose: $(VENV)/.dev ## build the images, run docker-compose.yml and break it; needs Docker; ONLY=name chooses one
+	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-compose needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m compose -s -v tests/compose -k "$(ONLY)"
+
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
 
@@ -72,6 +76,8 @@ check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependenc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mypy examples
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	$(BIN)/hadolint --config deploy/.hadolint.yaml deploy/*/Dockerfile
 	$(BIN)/deptry reward export demo frontend local model_boss
 	cd clients/python && ../../$(BIN)/deptry src
 

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import uvicorn
 from pydantic import ValidationError
@@ -16,6 +18,11 @@ from frontend import logs
 from frontend.app import create_app
 from frontend.http.keys import KeysInvalid, key_line
 from frontend.settings import Settings
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from fastapi import FastAPI
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +56,7 @@ def serve() -> int:
     except KeysInvalid as error:
         print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
         return 1
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -57,7 +64,30 @@ def serve() -> int:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
-    return 0
+    server = EndingServer(config, app, delay_s=settings.shutdown_delay_s)
+    server.run()
+    return 0 if server.started else 3
+
+
+class EndingServer(uvicorn.Server):
+    """A server that is not ready for a while before it ends, so that a proxy sends it no more."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, delay_s: float) -> None:
+        """Prepare a server of `app` that ends `delay_s` after the first SIGTERM."""
+        super().__init__(config)
+        self._app = app
+        self._delay_s = delay_s
+        self._is_ending = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, or begin to; a second signal ends at once."""
+        if sig != signal.SIGTERM or self._is_ending or not self.started or not self._delay_s:
+            super().handle_exit(sig, frame)
+            return
+        self._is_ending = True
+        self._app.state.services.monitor.say_it_ends()
+        # The loop looks at its timers ten times a second, also where a signal came in between.
+        asyncio.get_running_loop().call_later(self._delay_s, super().handle_exit, sig, frame)
 
 
 def hash_key(name: str) -> int:
