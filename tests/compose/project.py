@@ -33,6 +33,7 @@ SCORES: Final[Mapping[str, float]] = {"1-09.jpg": 2.0074775, "1-03.jpg": -1.0215
 Scores = Mapping[str, Mapping[str, float]]
 """By version and example."""
 
+LINKS_PORT: Final = 28765
 PATIENCE_S: Final = 180.0
 
 
@@ -278,7 +279,8 @@ def torch_links() -> Iterator[dict[str, str]]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+    # The same port each time: the address is a part of what Docker knows a built layer by.
+    with ThreadingHTTPServer(("127.0.0.1", LINKS_PORT), Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
