@@ -5,38 +5,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import signal
 import sys
-from typing import TYPE_CHECKING
 
-import uvicorn
 from pydantic import ValidationError
 
 from frontend import logs
 from frontend.app import create_app
+from frontend.http import serve
 from frontend.http.keys import KeysInvalid, key_line
 from frontend.settings import Settings
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from fastapi import FastAPI
 
 
 def main(arguments: list[str]) -> int:
     """Serve until SIGINT or SIGTERM, or make a key's line."""
     match arguments:
         case []:
-            return serve()
+            return run()
         case ["hash-key", name]:
             return hash_key(name)
     print("usage: python -m frontend [hash-key NAME]", file=sys.stderr)
     return 2
 
 
-def serve() -> int:
+def run() -> int:
     """Serve until SIGINT or SIGTERM; running requests are finished within the grace period."""
     # uvicorn raises the signal once more when it is done. This handler makes the exit status 0
     # then.
@@ -56,38 +49,19 @@ def serve() -> int:
     except KeysInvalid as error:
         print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
         return 1
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
-    )
-    server = EndingServer(config, app, delay_s=settings.shutdown_delay_s)
-    server.run()
-    return 0 if server.started else 3
-
-
-class EndingServer(uvicorn.Server):
-    """A server that is not ready for a while before it ends, so that a proxy sends it no more."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI, *, delay_s: float) -> None:
-        """Prepare a server of `app` that ends `delay_s` after the first SIGTERM."""
-        super().__init__(config)
-        self._app = app
-        self._delay_s = delay_s
-        self._is_ending = False
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End, or begin to; a second signal ends at once."""
-        if sig != signal.SIGTERM or self._is_ending or not self.started or not self._delay_s:
-            super().handle_exit(sig, frame)
-            return
-        self._is_ending = True
-        self._app.state.services.monitor.say_it_ends()
-        # The loop looks at its timers ten times a second, also where a signal came in between.
-        asyncio.get_running_loop().call_later(self._delay_s, super().handle_exit, sig, frame)
+    try:
+        serve.serve(
+            app,
+            host=settings.host,
+            port=settings.port,
+            grace_s=settings.shutdown_grace_s,
+            delay_s=settings.shutdown_delay_s,
+            on_ending=lambda: app.state.services.monitor.say_it_ends(),  # noqa: PLW0108 - not opened yet
+        )
+    except OSError as error:
+        print(f"error: {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def hash_key(name: str) -> int:

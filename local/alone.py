@@ -110,7 +110,7 @@ async def run_triton(settings: TritonSettings) -> None:
         clean_up=partial(tritonserver.remove_regions, server_id),
     )
     # Triton 2.51 says that it is ready, and fails every request, where a Python process has died.
-    dead = partial(has_dead_stub, triton, pause_s=0.2)
+    dead = partial(has_dead_stub, triton, pause_s=1.0)
     await run_alone(triton, settings.patience, has_lost=dead, on_works=(settings.directory / "works").touch)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean checkout, of which the images were built."""
-    directory = clean_checkout(tmp_path_factory.mktemp("checkout"))
+    directory = clean_checkout(tmp_path_factory.mktemp("aesthetic-checkout"))
     Project(directory).compose("build")
     return directory
 

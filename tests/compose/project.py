@@ -34,7 +34,7 @@ Scores = Mapping[str, Mapping[str, float]]
 """By version and example."""
 
 LINKS_PORT: Final = 28765
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 400.0
 
 
 class Project:

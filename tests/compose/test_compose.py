@@ -121,7 +121,7 @@ def test_a_dead_python_process_of_triton(project: Project) -> None:
             container,
             "bash",
             "-c",
-            "kill -9 $(grep -l python_backend_stub /proc/[0-9]*/cmdline | cut -d/ -f3)",
+            "kill -9 $(grep -l [p]ython_backend_stub /proc/[0-9]*/cmdline | cut -d/ -f3)",
         )
         wait_for(lambda: inspect(container)["RestartCount"] > before, "Docker starts it again")
         project.wait_until_healthy(container)

@@ -40,21 +40,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def project(checkout: Path, checkpoints: dict[str, Path]) -> Iterator[Project]:
     """The first checkpoint, published and served, on a volume of a few megabytes."""
+    volume = f"{checkout.name}-small"
+    (checkout / "small-volume.yml").write_text(f"volumes: {{models: {{external: true, name: {volume}}}}}\n")
     with torch_links() as links:
         project = Project(checkout, files=["small-volume.yml"], **links)
         project.compose("build", "publish", CHECKPOINT=str(checkpoints["1"]))
-    volume = f"{project.name}_small"
-    size = f"o=size={VOLUME_MB}m,uid=10001,gid=10001,mode=0755"
-    docker(
-        "volume",
-        "create",
-        "--driver=local",
-        "--opt=type=tmpfs",
-        "--opt=device=tmpfs",
-        f"--opt={size}",
-        volume,
-    )
-    (checkout / "small-volume.yml").write_text(f"volumes: {{models: {{external: true, name: {volume}}}}}\n")
+    in_memory = ("--driver=local", "--opt=type=tmpfs", "--opt=device=tmpfs")
+    size = f"--opt=o=size={VOLUME_MB}m,uid=10001,gid=10001,mode=0755"
+    docker("volume", "create", *in_memory, size, volume)
     # A volume in memory lives for as long as a container has it.
     image = "imajin-aesthetic/frontend:test"
     holder = docker(
