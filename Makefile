@@ -21,7 +21,7 @@ NAME :=
 endif
 SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository deploy
 
-.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh test-monitoring fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh test-monitoring test-compose fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -72,6 +72,10 @@ test-monitoring: install-test ## scrape the service with a real Prometheus, and 
 	@command -v prometheus >/dev/null || { echo "error: no prometheus on PATH: make test-monitoring needs one" >&2; exit 1; }
 	$(BIN)/python -m pytest -m monitoring tests/monitoring
 
+test-compose: $(VENV)/.dev ## build the images, run docker-compose.yml and break it; needs Docker; ONLY=name chooses one
+	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-compose needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m compose -s -v tests/compose -k "$(ONLY)"
+
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
 
@@ -81,6 +85,8 @@ check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependenc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mypy examples deploy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	$(BIN)/hadolint --config deploy/.hadolint.yaml deploy/*/Dockerfile
 	$(BIN)/deptry reward export demo frontend local model_boss
 	cd clients/python && ../../$(BIN)/deptry src
 	@if command -v promtool >/dev/null; then $(PROMTOOL); \

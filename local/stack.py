@@ -133,7 +133,7 @@ class Stack:
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
         """
-        _check_published(self.settings.repository)
+        check_published(self.settings.repository)
         _check_ports(self.settings)
         # These are left from a stack that was killed: nobody listens on its ports.
         tritonserver.remove_regions(self.server_id)
@@ -267,7 +267,12 @@ def compile_models(repository: Path) -> None:
     compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
-def _check_published(repository: Path) -> None:
+def check_published(repository: Path) -> None:
+    """Refuse to go on without a published version.
+
+    Raises:
+        LocalError: there is none, or what is said to be served is not there.
+    """
     try:
         found = deployment.published(repository)
     except VersionError as error:

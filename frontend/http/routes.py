@@ -163,6 +163,8 @@ async def ready(parts: Parts) -> JSONResponse:
         "model": found.model,
         **found.beside,
     }
+    if found.frontend is not None:
+        troubles["frontend"] = found.frontend
     details = dict.fromkeys(troubles, "ok")
     if parts.keeper is not None:
         troubles["gpu"] = found.gpu

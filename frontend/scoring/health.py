@@ -51,6 +51,7 @@ class Health:
     triton: str | None = None
     model: str | None = None
     gpu: str | None = None
+    frontend: str | None = None
     beside: Mapping[str, str | None] = field(default_factory=dict)
     """What is wrong with the canary and the shadow, if any; requests are scored without them, too.
     """
@@ -58,7 +59,8 @@ class Health:
     @property
     def ready(self) -> bool:
         """Tell whether a request would be scored."""
-        return self.decode is None and self.triton is None and self.model is None and self.gpu is None
+        parts = (self.decode, self.triton, self.model, self.gpu, self.frontend)
+        return all(trouble is None for trouble in parts)
 
 
 def pause_s(health: Health, took_s: float) -> float:
@@ -79,6 +81,7 @@ class HealthMonitor(Background):
         self._keeper = keeper
         self._timeout_s = timeout_s
         self._request_failed = asyncio.Event()
+        self._ending: str | None = None
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
@@ -95,7 +98,12 @@ class HealthMonitor(Background):
     async def look(self) -> None:
         """Look at every part, and publish what was found."""
         decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
-        self.health = replace(health, decode=decode)
+        self.health = replace(health, decode=decode, frontend=self._ending)
+
+    def say_it_ends(self) -> None:
+        """Be not ready from now on: this process ends soon."""
+        self._ending = "it is about to end"
+        self.health = replace(self.health, frontend=self._ending)
 
     async def _watch(self) -> None:
         while True:
