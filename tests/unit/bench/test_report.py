@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_works_take_turns_and_the_first_round_only_warms_up() -> None:
     """Each round runs every work once, in the other order than the round before."""
     order: list[str] = []
-    works = {name: lambda name=name: order.append(name) for name in "ab"}  # type: ignore[misc]
+    works = {name: lambda name=name: order.append(name) for name in "ab"}
     seconds = interleaved(works, rounds=2)
     assert "".join(order) == "baabba"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
