@@ -99,8 +99,8 @@ fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.dev .upstream/.installed ## measure; see docs/performance.md
-	$(BIN)/python -m bench.full_size
+bench: $(VENV)/.bench .upstream/.installed ## measure; BENCH="--help" says how; see docs/performance.md
+	$(BIN)/python -m bench $(BENCH)
 
 clean: ## remove everything that was installed or built, but no published version
 	rm -rf $(VENV) .tools .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info clients/typescript/node_modules
@@ -124,6 +124,10 @@ $(VENV)/.dev: $(VENV)/.export
 
 $(VENV)/.examples: $(VENV)/.dev
 	@$(INSTALL) examples
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(INSTALL) bench
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from bench.full_size import PROMPT, write_images
+from bench.growth import pictures
+from bench.served import PROMPT
 from imajin_aesthetic_client.triton import TritonScorer
 from reward.runtimes.onnxruntime import available_cpus
 from tests.integration.stack import RunningStack
@@ -45,8 +46,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        files = write_images(directory)
-        paths = (files * options.images)[: options.images]
+        paths = [directory / f"{number}.jpg" for number in range(options.images)]
+        for path, file in zip(paths, pictures(1024, options.images), strict=True):
+            path.write_bytes(file)
         service = _start(directory)
         stack.callback(service.stop)
         seconds: dict[str, list[float]] = {}

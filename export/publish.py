@@ -94,7 +94,8 @@ def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True
         loaded = runtimes.load(directory)
         step("graph: compare with torch")
         report = gates.check(network, loaded, asked, force=recipe.force, progress=bar.update)
-        manifest.write(dataclasses.replace(written, gates=report), directory)
+        pace_s = report.pop("seconds_per_image")
+        manifest.write(dataclasses.replace(written, gates=report, seconds_per_image=pace_s), directory)
         step("published")
 
 

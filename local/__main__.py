@@ -80,6 +80,7 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
         ledger=_ledger(arguments) if arguments.redis else None,
+        admin_key_file=arguments.admin_key_file,
     )
 
 
@@ -122,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
         ("--redis-port", LedgerSettings.port, shown),
     ):
         up.add_argument(option, type=type(default), default=default, help=meaning)
+    key = "file with the key of Triton's administration and shared memory, made if it is not there"
+    up.add_argument("--admin-key-file", type=Path, metavar="FILE", help=key)
     up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
     gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
     up.add_argument("--gpu", metavar="NAME", help=gpu)
