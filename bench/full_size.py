@@ -45,7 +45,7 @@ def main() -> None:
     )
     directory = parser.parse_args().directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    files = _write_images(directory)
+    files = write_images(directory)
     checkpoint = directory / "random.pt"
     repository = directory / "model_repository"
     ranks = [(0, [0])] * REPEATS + [(0, list(range(10)))] * REPEATS
@@ -75,7 +75,7 @@ def main() -> None:
         print(f"| {count} | {upstream:.3f} | {rest:.3f} | {upstream / rest:.2f} |")
 
 
-def _write_images(directory: Path) -> list[Path]:
+def write_images(directory: Path) -> list[Path]:
     paths = []
     for name in PHOTOGRAPHS:
         path = directory / f"{name}.jpg"

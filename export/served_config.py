@@ -13,7 +13,9 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.errors import RegistryError
+from export.native_config import NATIVE_BACKENDS, make_native
 from reward.contract import ENSEMBLE, NETWORK
+from reward.deployment import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from reward.deployment import Deployment
 
 DEVICES: Final = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+BACKENDS: Final = (PYTHON, *NATIVE_BACKENDS)
 
 
 def network_config(repository: Path, deployment: Deployment, loaded: Iterable[int]) -> str:
@@ -65,9 +68,13 @@ def ensemble_config(repository: Path, deployment: Deployment) -> str:
 def _network(repository: Path, deployment: Deployment) -> model_config_pb2.ModelConfig:
     if deployment.device not in DEVICES:
         raise RegistryError(f"no device {deployment.device!r}; there is {', '.join(DEVICES)}")
+    if deployment.backend not in BACKENDS:
+        raise RegistryError(f"no backend {deployment.backend!r}; there is {', '.join(BACKENDS)}")
     config = _tracked(repository, NETWORK)
     for group in config.instance_group:
         group.kind = model_config_pb2.ModelInstanceGroup.Kind.Value(DEVICES[deployment.device])
+    if deployment.backend != PYTHON:
+        make_native(config, deployment.backend)
     return config
 
 

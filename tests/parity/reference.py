@@ -34,6 +34,8 @@ class Job:
     """(prompt index, image index), scored one by one as `ImageReward.score` does."""
     ranks: list[tuple[int, list[int]]] = field(default_factory=list)
     """(prompt index, image indices), through `ImageReward.inference_rank`."""
+    device: str = "cpu"
+    """As torch names it."""
 
 
 def ask(job: Job, directory: Path) -> dict[str, NDArray[Any]]:
