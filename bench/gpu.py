@@ -64,7 +64,7 @@ class Plan:
     dimensions: Dimensions
     batches: tuple[int, ...] = BATCH_SIZES
     pairs: int = 1000
-    seconds: float = 3.0
+    seconds: float = 2.0
     """For each figure."""
     is_upstream_asked: bool = True
 

@@ -1,11 +1,11 @@
-"""Pack what a machine with a GPU, Python 3.12 and torch, but without a network, needs for `bench.gpu`.
+"""Pack what `bench.gpu` needs on a machine with a GPU, Python 3.12 and torch, but no network.
 
     python -m bench.gpu_bundle .gpu --python python3.12 && …carry the checkout with .gpu there…
     bash .gpu/run.sh --out figures.json
 
 Packed are the tritonserver of the `nvidia-pytriton` wheel with one stub, a Python whose shared
-library that stub loads, the frontend's packages, and the upstream package. torch and NumPy are the
-machine's own.
+library that stub loads, the frontend's packages, and the upstream package. torch, NumPy and
+scikit-image are the machine's own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ root=${BENCH_ROOT:-/tmp/bench-gpu-root} && mkdir -p "$root"
 for part in "$here"/*.tar.xz; do tar -xJf "$part" -C "$root"; done
 torch=$(python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 if [ -d "$root/upstream" ]; then ln -sfn "$root/upstream" .upstream; fi
-export PYTHONPATH="$root/site:$torch" PYTHONHOME="$root/python" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="$PWD:$root/site:$torch" PYTHONHOME="$root/python" PYTHONDONTWRITEBYTECODE=1
 export PATH="$root/python/bin:$PATH" LD_LIBRARY_PATH="$root/python/lib:${LD_LIBRARY_PATH:-}"
 exec "$root/python/bin/python3" -m bench.gpu "$@"
 """
@@ -108,7 +108,6 @@ def _site(python: str, target: Path) -> None:
     wanted = [
         f"{CHECKOUT}[frontend,model-boss]",
         "httpx",
-        "scikit-image",
         "protobuf",
         "tritonclient[grpc]",
         "filelock",

@@ -46,9 +46,10 @@ def ask(job: Job, directory: Path) -> dict[str, NDArray[Any]]:
         )
     (directory / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
     script = Path(__file__).with_name("upstream.py")
+    more = filter(None, [os.environ.get("PYTHONPATH")])  # where a torch outside of this Python is
     subprocess.run(
         [sys.executable, str(script), str(directory)],
-        env={**os.environ, "PYTHONPATH": str(UPSTREAM)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(UPSTREAM), *more])},
         check=True,
         stdout=subprocess.DEVNULL,
     )
