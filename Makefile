@@ -1,5 +1,6 @@
 # `make up` serves, `make test` tests; each installs what it needs into .venv first.
 # Variables: MODEL=demo|ImageReward-v1.0  CHECKPOINT=path  NAME=of-the-weights
+#            PRECISION=fp32|int8 on a CPU, fp16|bf16 on a GPU
 #            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
 #            TRITON_HOST=127.0.0.1, of Triton's gRPC door, which has no keys (SECURITY.md)
 #            TRITON_PORT=8000  TRITON_GRPC_PORT=8001  TRITON_METRICS_PORT=8002
@@ -15,6 +16,7 @@ PORT ?= 8006
 TRITON_PORT ?= 8000
 TRITON_GRPC_PORT ?= 8001
 TRITON_METRICS_PORT ?= 8002
+PRECISION ?=
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
 ifeq ($(origin NAME),environment)
 NAME :=
@@ -26,7 +28,7 @@ SOURCES := reward export demo frontend local model_boss clients examples tests b
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
 
-ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" --precision "$(PRECISION)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 # Status 3: a checkpoint must be exported first. Only then the tools for it are installed, torch
 # among them.
@@ -44,7 +46,7 @@ demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, 
 	@$(BIN)/python -m local demo --repository $(DEMO)/model_repository --directory $(DEMO)
 
 publish: checkpoint-is-named $(VENV)/.export ## export CHECKPOINT=path, compare it with torch and publish it, once
-	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)"
+	@$(BIN)/python -m export ensure --checkpoint "$(CHECKPOINT)" --name "$(NAME)" --precision "$(PRECISION)"
 
 checkpoint-is-named:
 	@[ -n "$(CHECKPOINT)" ] || { echo "error: say which: make publish CHECKPOINT=path/to/ImageReward.pt" >&2; exit 1; }

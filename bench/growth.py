@@ -48,6 +48,14 @@ def pictures(size: int, count: int) -> list[bytes]:
     return files
 
 
+def write_pictures(directory: Path, size: int, count: int) -> list[Path]:
+    """Write such files, and return their paths."""
+    paths = [directory / f"{number}.jpg" for number in range(count)]
+    for path, file in zip(paths, pictures(size, count), strict=True):
+        path.write_bytes(file)
+    return paths
+
+
 def with_batch(subject: Subject, stack: RunningStack, *, rounds: int) -> Table:
     """Measure milliseconds an image by the rows of one request: 512 x 512 JPEG files."""
     files = pictures(512, min(BATCHES[-1], subject.max_rows))

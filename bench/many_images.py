@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from bench.growth import pictures
+from bench.growth import write_pictures
 from bench.served import PROMPT
 from imajin_aesthetic_client.triton import TritonScorer
 from reward.runtimes.onnxruntime import available_cpus
@@ -46,9 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        paths = [directory / f"{number}.jpg" for number in range(options.images)]
-        for path, file in zip(paths, pictures(1024, options.images), strict=True):
-            path.write_bytes(file)
+        paths = write_pictures(directory, 1024, options.images)
         service = _start(directory)
         stack.callback(service.stop)
         seconds: dict[str, list[float]] = {}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
 from local.console import complain, say
+from local.device import check_device
 from local.errors import LocalError
 from local.hidden_arguments import hide
 from local.http_call import http_call
@@ -58,6 +59,8 @@ class StackSettings:
     triton_host: str = LOOPBACK
     """The address of Triton's gRPC, which has no keys; Triton's other ports stay on this machine.
     """
+    device: str | None = None
+    """`cpu` or `gpu`: where the model must be deployed; None takes what is deployed."""
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """How long the service may be unready before the process that fails is restarted."""
@@ -140,6 +143,7 @@ class Stack:
             LocalError: something is missing or taken, or one of them does not start.
         """
         check_published(self.settings.repository)
+        check_device(self.settings.repository, self.settings.device, is_shared=self._redis_url is not None)
         _check_ports(self.settings)
         # These are left from a stack that was killed: nobody listens on its ports.
         tritonserver.remove_regions(self.server_id)

@@ -168,6 +168,7 @@ def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
         sysconfig.get_config_var("LIBDIR"),
         str(Path(sys.base_prefix) / "lib"),
         str(wheel.parents[1] / "nvidia_pytriton.libs"),
+        *filter(None, [os.environ.get("LD_LIBRARY_PATH")]),  # where the driver of a GPU may be
     ]
     environment = {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
     # Without arguments the stub says so and ends, unless it cannot even be loaded.
