@@ -21,6 +21,7 @@ from tests.pictures import PHOTOGRAPHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bench.served import Subject
     from bench.ways import Way
