@@ -167,10 +167,8 @@ class _Exchange:
             pass
 
     async def _fail(self, error: ServiceError) -> None:
-        if error.internal is not None:
-            self._notes["internal"] = error.internal
+        response = problem(error, self._scope["state"]["request_id"], self._notes)
         if not self._answering:
-            response = problem(error, self._scope["state"]["request_id"])
             if self._is_last:
                 response.headers["Connection"] = "close"
             await response(self._scope, self._receive, self.send)

@@ -15,6 +15,7 @@ from frontend.http.body_limits import BodyLimits
 from frontend.http.connections import CROWDED, GONE
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.metrics import Metrics
+from frontend.traces import Traces
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -87,7 +88,7 @@ class Reader:
 def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[AccessLogMiddleware, BodyLimits]:
     limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together, small_bytes=10, small_room_bytes=20)
     guarded = RequestLimitsMiddleware(app, limits=limits, keys=None)
-    return AccessLogMiddleware(guarded, metrics=Metrics()), limits
+    return AccessLogMiddleware(guarded, metrics=Metrics(), traces=Traces()), limits
 
 
 async def test_a_body_at_its_limit_and_above() -> None:
