@@ -52,28 +52,28 @@ class Connections:
         self.buffer = bytearray(_MAX_READ_BYTES)  # each connection copies what it has read at once
         self._max_open = max_open
         self._max_extra = max_extra
-        self._count = 0
+        self._open: set[Connection] = set()
         self._of: Counter[str] = Counter()  # by address
         self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._open)
 
     def enter(self, connection: Connection) -> bool:
         """Count a new connection; return False if there is no place for it, not even by force."""
-        is_within = self._count < self._max_open or self._make_room() or self._has_extra_for_few(connection)
-        self._count += 1
+        is_within = len(self) < self._max_open or self._make_room(connection) or self._has_extra(connection)
+        self._open.add(connection)
         self._of[connection.address] += 1
         self.turn(connection, waits=True)
         return is_within
 
     def has_room_for_extra(self) -> bool:
         """Tell whether a connection that found no place may ask for health."""
-        return self._count <= self._max_open + self._max_extra // 2
+        return len(self) <= self._max_open + self._max_extra // 2
 
-    def _has_extra_for_few(self, connection: Connection) -> bool:
-        is_one_of_few = self._of[connection.address] < _FEW
-        return is_one_of_few and self._count < self._max_open + self._max_extra
+    def _has_extra(self, connection: Connection) -> bool:
+        """Tell whether there is a place for a connection because its address has few."""
+        return self._of[connection.address] < _FEW and len(self) < self._max_open + self._max_extra
 
     def turn(self, connection: Connection, *, waits: bool) -> None:
         """Note whether a connection waits for its client from now on."""
@@ -86,18 +86,20 @@ class Connections:
 
     def leave(self, connection: Connection) -> None:
         """Count a connection no longer."""
-        self._count -= 1
+        if connection not in self._open:
+            return
+        self._open.remove(connection)
         self._of[connection.address] -= 1
         if not self._of[connection.address]:
             del self._of[connection.address]
         self.turn(connection, waits=False)
 
-    def _make_room(self) -> bool:
-        if not self._waiting:
-            return False
-        most = max(self._waiting.values(), key=len)
-        going = min(islice(most, _OLDEST), key=Connection.bytes_per_s)
-        self.turn(going, waits=False)
+    def _make_room(self, newcomer: Connection) -> bool:
+        most = max(self._waiting, key=self._of.__getitem__, default=None)
+        if most is None or self._of[most] < self._of[newcomer.address]:
+            return False  # whoever has many takes no place from those who have few
+        going = min(islice(self._waiting[most], _OLDEST), key=Connection.bytes_per_s)
+        self.leave(going)
         going.transport.abort()
         return True
 
@@ -124,6 +126,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.app_state = {**self.app_state, CROWDED: True}
             self.timeout_keep_alive = 0
             if not self._all.has_room_for_extra():
+                self._all.leave(self)
                 transport.abort()
         self._must_go_on()
 

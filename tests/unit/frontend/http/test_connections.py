@@ -204,6 +204,22 @@ async def test_who_has_most_connections_makes_room() -> None:
         await server.count_is(1)
 
 
+async def test_who_has_many_takes_no_place_from_those_who_have_few() -> None:
+    """If an address has many requests in work, its next connection closes no other's idle one."""
+    hold = HEAD.replace(b"/ ", b"/hold ", 1)
+    async with (
+        serving(3) as server,
+        connected(server) as (idle,),
+        connected(server, 2, address="127.0.0.2") as many,
+    ):
+        for client in many:
+            client.writer.write(hold)
+        await server.held_reach(2)
+        async with connected(server, address="127.0.0.2") as (another,):
+            assert await another.ask() == b"room"  # it is one of few, so it has an extra place
+            assert await idle.ask() == b"room"
+
+
 async def test_the_slowest_body_makes_room() -> None:
     """If no connection is idle, the one whose body arrives most slowly is closed."""
     head = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
