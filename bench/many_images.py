@@ -86,8 +86,12 @@ def _ways(stack: ExitStack, url: str) -> dict[str, Callable[[list[Path]], Any]]:
 
         return ask
 
-    def scorer(max_in_flight: int = 4, decode_processes: int = 0) -> Callable[[list[Path]], Any]:
-        scorer = TritonScorer(url, max_in_flight=max_in_flight, decode_processes=decode_processes)
+    def scorer(
+        max_rows: int = MAX_ROWS, max_in_flight: int = 4, decode_processes: int = 0
+    ) -> Callable[[list[Path]], Any]:
+        scorer = TritonScorer(
+            url, max_rows=max_rows, max_in_flight=max_in_flight, decode_processes=decode_processes
+        )
         stack.enter_context(scorer)
         return lambda paths: scorer.score(paths, PROMPT)
 
@@ -96,6 +100,7 @@ def _ways(stack: ExitStack, url: str) -> dict[str, Callable[[list[Path]], Any]]:
         f"a loop, {MAX_ROWS} images a request": loop(MAX_ROWS),
         "TritonScorer": scorer(),
         "TritonScorer(max_in_flight=1)": scorer(max_in_flight=1),
+        "TritonScorer(max_rows=4)": scorer(max_rows=4),
         "TritonScorer(decode_processes=2)": scorer(decode_processes=2),
     }
 
