@@ -51,7 +51,14 @@ def run() -> int:
         print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
         return 1
     try:
-        serve.serve(app, host=settings.host, port=settings.port, grace_s=settings.shutdown_grace_s)
+        serve.serve(
+            app,
+            host=settings.host,
+            port=settings.port,
+            grace_s=settings.shutdown_grace_s,
+            delay_s=settings.shutdown_delay_s,
+            on_ending=lambda: app.state.services.monitor.say_it_ends(),  # noqa: PLW0108 - not opened yet
+        )
     except OSError as error:
         print(f"error: {settings.host}:{settings.port}: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from frontend.metrics import Metrics
+    from frontend.traces import Traces
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ENDPOINTS: Final = frozenset(
@@ -41,11 +42,12 @@ class AccessLogMiddleware:
     line.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces) -> None:
         self._app = app
         self._metrics = metrics
         self._was_well: dict[str, bool] = {}
         """What each probe found last, from the first time on that it found all well."""
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,16 +69,26 @@ class AccessLogMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_on)
-        finally:
-            self._record(scope, status, time.perf_counter() - started, request_id, notes)
+        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
+        with self._traces.request(endpoint, scope["headers"], notes) as finish:
+            try:
+                await self._app(scope, receive, send_on)
+            finally:
+                finish(status, notes)
+                self._record(scope, endpoint, status, time.perf_counter() - started, request_id, notes)
 
     def _record(
-        self, scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, object]
+        self,
+        scope: Scope,
+        endpoint: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        notes: dict[str, object],
     ) -> None:
-        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
         self._metrics.requests.labels(endpoint, str(status)).inc()
+        if "error" in notes:
+            self._metrics.errors.labels(endpoint, str(notes["error"])).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
         if endpoint in _PROBES and not self._is_news(endpoint, status == HTTPStatus.OK):
             return

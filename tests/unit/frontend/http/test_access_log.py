@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.metrics import Metrics
+from frontend.traces import Traces
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -39,7 +40,7 @@ async def test_probes_leave_a_line_only_where_they_find_a_change(
         await PlainTextResponse("", next(answers))(scope, receive, send)
 
     caplog.set_level(logging.INFO)
-    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics()))
+    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics(), traces=Traces()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for _ in statuses:
             await client.get(path)
@@ -55,7 +56,9 @@ async def test_both_names_of_a_path_are_counted_as_one(caplog: pytest.LogCapture
 
     caplog.set_level(logging.INFO)
     metrics = Metrics()
-    transport = httpx.ASGITransport(VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics)))
+    transport = httpx.ASGITransport(
+        VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics, traces=Traces()))
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/info", "/v1/info"):
             assert (await client.get(path)).text == "/info"
