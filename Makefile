@@ -56,7 +56,7 @@ test-slow: install-test ## run the long tests
 test-hostile: install-test ## attack the service, process by process and request by request, for minutes
 	$(BIN)/python -m pytest -s -m hostile tests/hostile
 
-test-clients: install-test clients/typescript/node_modules/.installed ## run the tests of the clients and examples; takes Node 18 or later, or brings one
+test-clients: install-test clients/typescript/node_modules/.installed $(VENV)/.browser ## run the tests of the clients, examples and playground; takes Node 18 or later, or brings one, and a Chromium
 	$(BIN)/python -m pytest -m clients tests/clients
 
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
@@ -109,6 +109,10 @@ $(VENV)/.export: $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.export
 	@$(INSTALL) dev
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	@$(INSTALL) browser
 	@touch $@
 
 clients/typescript/node_modules/.installed: clients/typescript/package-lock.json $(VENV)/.dev

@@ -9,11 +9,11 @@ import secrets
 import signal
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
 from frontend import logs
 from frontend.app import create_app
+from frontend.http import serve
 from frontend.http.keys import KeysInvalid, key_line
 from frontend.settings import Settings
 
@@ -22,14 +22,14 @@ def main(arguments: list[str]) -> int:
     """Serve until SIGINT or SIGTERM, or make a key's line."""
     match arguments:
         case []:
-            return serve()
+            return run()
         case ["hash-key", name]:
             return hash_key(name)
     print("usage: python -m frontend [hash-key NAME]", file=sys.stderr)
     return 2
 
 
-def serve() -> int:
+def run() -> int:
     """Serve until SIGINT or SIGTERM; running requests are finished within the grace period."""
     # uvicorn raises the signal once more when it is done. This handler makes the exit status 0
     # then.
@@ -49,14 +49,11 @@ def serve() -> int:
     except KeysInvalid as error:
         print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
         return 1
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
-    )
+    try:
+        serve.serve(app, host=settings.host, port=settings.port, grace_s=settings.shutdown_grace_s)
+    except OSError as error:
+        print(f"error: {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

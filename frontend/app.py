@@ -23,10 +23,12 @@ from frontend.http.body_limits import BodyLimits
 from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
+from frontend.http.playground import add_playground
 from frontend.http.problem import CODES, on_http_exception
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.http.routes import SCORING, Services, router
 from frontend.http.schemas import Limits
+from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.images import addresses
 from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
@@ -80,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="imajin-aesthetic",
         version=version("imajin-aesthetic"),
         summary="ImageReward scores: how well an image answers its prompt in human eyes.",
+        description="Every path is also there under `/v1`.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
@@ -89,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     if settings.docs:
         add_docs(app)
+        add_playground(app, links_docs=settings.api_keys_file is None)
     app.add_exception_handler(HTTPException, on_http_exception)
     # The layer that is added last is the outermost.
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
@@ -102,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     app.add_middleware(AccessLogMiddleware, metrics=metrics, traces=traces)
+    app.add_middleware(VersionPrefixMiddleware)
     complete_openapi(app)
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import re
 import select
 import sys
@@ -40,6 +41,31 @@ def _redacted(value: object) -> object:
     return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1…@", value))
 
 
+class OnceASecond(logging.Filter):
+    """Let a statement log a line a second, which says how many were left out before it.
+
+    A client can make a server log as often as it likes, of connections that break off for example.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # when the last was written, how many not
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on a record."""
+        if record.name == _LOGGER.name:
+            return True  # a request's line
+        place = record.pathname, record.lineno
+        written_s, left_out = self._seen.get(place, (-math.inf, 0))
+        if record.created - written_s < 1:
+            self._seen[place] = written_s, left_out + 1
+            return False
+        self._seen[place] = record.created, 0
+        if left_out:
+            record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
+        return True
+
+
 def let_lines_be_lost() -> None:
     """Write standard error unbuffered, so that a line that cannot be written is just lost.
 
@@ -66,6 +92,7 @@ def configure() -> None:
     """Send everything of this process to standard error in this form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(OnceASecond())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()

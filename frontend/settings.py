@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8006, ge=1, le=65535)
     docs: bool = True
-    """Whether `/docs` and `/openapi.json` are served."""
+    """Whether the playground at `/`, `/docs` and `/openapi.json` are served."""
     api_keys_file: Path | None = None
     """Lines of `name:sha256`, made by `python -m frontend hash-key NAME`; without it no key is
     needed.

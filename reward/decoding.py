@@ -167,23 +167,40 @@ class DecodeWorker:
     def _start(self) -> None:
         if self._child is not None and self._child.poll() is None:
             return
-        self._end()
+        for last in (False, True):
+            self._end()
+            try:
+                self._start_child()
+            except OSError as error:
+                # One that was killed from outside says nothing about the next.
+                was_killed = self._status() == -signal.SIGKILL
+                self._end()
+                if last or self._closed or not was_killed:
+                    raise RewardError("the process that decodes images does not start") from error
+            else:
+                return
+
+    def _start_child(self) -> None:
         self._socket, theirs = socket.socketpair()
         command = [sys.executable or "python3", "-m", self._module, str(theirs.fileno())]
-        try:
-            with theirs:
-                self._child = subprocess.Popen(  # noqa: S603 - our own module
-                    [*command, json.dumps(asdict(self._limits))],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
-                )
-            if self._closed:
-                raise ConnectionError("the worker has been closed")
-            self._receive(1, time.monotonic() + _START_S)
-        except OSError as error:
-            self._end()
-            raise RewardError("the process that decodes images does not start") from error
+        with theirs:
+            self._child = subprocess.Popen(  # noqa: S603 - our own module
+                [*command, json.dumps(asdict(self._limits))],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
+            )
+        if self._closed:
+            raise ConnectionError("the worker has been closed")
+        self._receive(1, time.monotonic() + _START_S)
+
+    def _status(self) -> int | None:
+        """Return how the child ended, if it ended by itself."""
+        if self._child is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=0.1)  # one that is dying may say of what
+        return self._child.returncode
 
     def _end(self) -> None:
         if self._socket is not None:
@@ -231,9 +248,7 @@ class DecodeWorker:
     def _lose(self) -> int | None:
         """End a child that failed; return its exit status."""
         child = self._child
-        if child is not None:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=0.1)  # one that is dying may say of what
+        self._status()
         self._end()
         self._on_lost()
         return child.returncode if child is not None else None

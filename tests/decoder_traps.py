@@ -21,6 +21,11 @@ DEFECT: Final = b"trap: defect"
 _SITE: Final = """
 import os, signal, time
 
+deadly = os.path.join(os.path.dirname(__file__), "deadly")
+if os.path.exists(deadly):
+    os.remove(deadly)
+    os.kill(os.getpid(), signal.SIGKILL)
+
 def trap(data):
     if data == b"trap: crash":
         os.abort()
@@ -63,3 +68,8 @@ def set_traps(directory: Path) -> str:
     """Write the module; return its directory, which must come first on PYTHONPATH."""
     (directory / "sitecustomize.py").write_text(_SITE)
     return str(directory)
+
+
+def kill_the_next_at_its_start(directory: Path) -> None:
+    """Make the next process that finds the module die before it can work."""
+    (directory / "deadly").touch()

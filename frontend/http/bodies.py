@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
@@ -18,6 +18,7 @@ from frontend.http.errors import InvalidRequest
 from frontend.http.long_strings import LongStrings
 from frontend.http.openapi import TIMEOUT_HEADER
 from frontend.http.problem import describe_validation
+from frontend.http.schemas import MAX_CANDIDATES
 from frontend.images.shared_bytes import SharedBytes
 from frontend.images.sources import Source
 from reward.contract import MAX_PROMPT_CHARACTERS
@@ -31,6 +32,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _QUICK_BYTES: Final = 2**16
 """JSON of this size is parsed in a millisecond or two."""
+_IMAGE_FIELDS: Final = {"image_base64": b"", "image_url": b"data:"}
 _MAX_REST_BYTES: Final = 2**19
 """The size of a body beside its images; ten of the longest URLs and an escaped prompt take 230 KB.
 """
@@ -83,6 +85,11 @@ async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
         InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
+    if _content_type(request) == "multipart/form-data":
+        form = await _form(request, schemas.BatchUpload, deadline, files="images")
+        return _scoring_request(
+            form, [Source(data=image) for image in form.images], [None] * len(form.images)
+        )
     body, strings = await _json(request, schemas.BatchRequest, deadline)
     sources = [_source(candidate, strings) for candidate in body.candidates]
     return _scoring_request(body, sources, [candidate.id for candidate in body.candidates])
@@ -93,34 +100,46 @@ def _scoring_request(body: schemas.Question, sources: list[Source], ids: list[st
     return ScoringRequest(body.prompt, sources, ids, body.min_score, body.min_normalized_score, version)
 
 
-async def _form(request: Request, model: type[Body], deadline: Deadline) -> Body:
+async def _form(request: Request, model: type[Body], deadline: Deadline, *, files: str | None = None) -> Body:
+    """Read a form; the field `files`, sent many times or as `image`, is a list."""
+    fields: dict[str, Any] = {}
     try:
         async with (
             _in_time(deadline),
             request.form(
-                max_files=1, max_fields=len(model.model_fields), max_part_size=4 * MAX_PROMPT_CHARACTERS
+                max_files=1 if files is None else MAX_CANDIDATES,
+                max_fields=len(model.model_fields),
+                max_part_size=4 * MAX_PROMPT_CHARACTERS,
             ) as form,
         ):
-            items = form.multi_items()
-            fields = {
-                name: await value.read() if isinstance(value, UploadFile) else value for name, value in items
-            }
+            for name, item in form.multi_items():
+                value = await _read_file(item) if isinstance(item, UploadFile) else item
+                if files is not None and name in {files, "image"}:
+                    fields.setdefault(files, []).append(value)
+                elif name in fields:
+                    raise InvalidRequest("a field of the form was sent twice")
+                else:
+                    fields[name] = value
     except HTTPException as error:
         raise InvalidRequest(f"the multipart body is not valid: {error.detail}") from error
     except UnicodeError as error:
         raise InvalidRequest("the multipart body names a charset that cannot be read") from error
-    if len(fields) < len(items):
-        raise InvalidRequest("a field of the form was sent twice")
     with _described():
         return model.model_validate(fields)
+
+
+async def _read_file(file: UploadFile) -> bytes:
+    """Read a file, and let go of the copy that the form holds of it."""
+    try:
+        return await file.read()
+    finally:
+        await file.close()
 
 
 async def _json(request: Request, model: type[Body], deadline: Deadline) -> tuple[Body, LongStrings]:
     content_type = _content_type(request)
     if content_type != "application/json" and not content_type.endswith("+json"):
-        raise InvalidRequest(
-            "the Content-Type must be application/json (or, for /score, multipart/form-data)"
-        )
+        raise InvalidRequest("the Content-Type must be application/json or multipart/form-data")
     content: bytearray | SharedBytes = bytearray()
     async with _in_time(deadline):
         async for chunk in request.stream():
@@ -137,13 +156,15 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
 def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
     # The parser holds the interpreter while it runs, in whatever thread, so it gets only a short
     # text.
-    return model.model_validate_json(strings.cut(content, "image_base64", max_rest_bytes=_MAX_REST_BYTES))
+    return model.model_validate_json(strings.cut(content, _IMAGE_FIELDS, max_rest_bytes=_MAX_REST_BYTES))
 
 
 def _source(body: schemas.ImageSource, strings: LongStrings) -> Source:
-    if body.image_base64 is None:
-        return Source(url=body.image_url)
-    return Source(base64=strings.get(body.image_base64))
+    """Tell apart what is fetched and what was sent: base64, or a data: URI in either field."""
+    text = strings.get(body.image_base64 or body.image_url or "")
+    if body.image_base64 is None and isinstance(text, str) and not schemas.is_data_uri(text):
+        return Source(url=text)
+    return Source(base64=text)
 
 
 def _content_type(request: Request) -> str:

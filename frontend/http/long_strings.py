@@ -13,7 +13,7 @@ from frontend.http.errors import PayloadTooLarge
 from frontend.images.shared_bytes import Piece, SharedBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _MIN_BYTES: Final = 2**10
 _MAX_FIELDS: Final = 256
@@ -32,13 +32,15 @@ class LongStrings:
         """Return a parsed value; for a word, return the string that was cut out."""
         return self._strings.get(value, value)
 
-    def cut(self, content: SharedBytes, name: str, *, max_rest_bytes: int) -> bytes:
-        """Return `content` with a word in place of each long string value of the field `name`.
+    def cut(self, content: SharedBytes, fields: Mapping[str, bytes], *, max_rest_bytes: int) -> bytes:
+        """Return `content` with a word in place of each long string value of some fields.
+
+        `fields` are their names, and what such a value begins with, in lower case.
 
         Raises:
             PayloadTooLarge: the rest is still long.
         """
-        places = list(_find(content, f'"{name}"'.encode()))
+        places = sorted(place for name, head in fields.items() for place in _find(content, name, head))
         if len(content) - sum(end - start for start, end in places) > max_rest_bytes:
             raise PayloadTooLarge(f"beside its images the body has more than {max_rest_bytes} bytes")
         kept: list[bytes] = []
@@ -52,8 +54,9 @@ class LongStrings:
         return b"".join(kept)
 
 
-def _find(content: SharedBytes, key: bytes) -> Iterator[tuple[int, int]]:
-    """Find where the long strings behind a key begin and end, without their quotes."""
+def _find(content: SharedBytes, name: str, head: bytes) -> Iterator[tuple[int, int]]:
+    """Find where the long strings of a field begin and end, without their quotes."""
+    key = f'"{name}"'.encode()
     position = 0
     for _ in range(_MAX_FIELDS):
         found = content.find(key, position)
@@ -61,6 +64,8 @@ def _find(content: SharedBytes, key: bytes) -> Iterator[tuple[int, int]]:
             return
         position = found + len(key)
         start = _value_start(content, position)
+        if content.read(start, start + len(head)).lower() != head:
+            continue
         end = content.find(b'"', start)
         # Else it is short, or no base64: the parser will say what it is.
         if end - start >= _MIN_BYTES and content.read(end - 1, end) != b"\\":

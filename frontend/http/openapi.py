@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 _REFERENCE: Final = "#/components/schemas/{model}"
+_REFERRED_TO: Final = (
+    schemas.ScoreRequest,
+    schemas.ScoreUpload,
+    schemas.BatchRequest,
+    schemas.BatchUpload,
+    schemas.Problem,
+)
 _TIMEOUT_PARAMETER: Final = {
     "name": TIMEOUT_HEADER,
     "in": "header",
@@ -28,11 +35,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "An error (RFC 9457)", "content": content} for status in statuses}
 
 
-def scoring_body(json: type[BaseModel], form: type[BaseModel] | None = None) -> dict[str, Any]:
+def scoring_body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
     """Describe the body of an endpoint that scores, and its deadline."""
-    content = {"application/json": _schema(json)}
-    if form is not None:
-        content["multipart/form-data"] = _schema(form)
+    content = {"application/json": _schema(json), "multipart/form-data": _schema(form)}
     return {
         "requestBody": {"required": True, "content": content},
         "parameters": [_TIMEOUT_PARAMETER],
@@ -47,8 +52,7 @@ def complete_openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             components = document["components"]["schemas"]
-            bodies = (schemas.ScoreRequest, schemas.ScoreUpload, schemas.BatchRequest, schemas.Problem)
-            for model in bodies:
+            for model in _REFERRED_TO:
                 schema = model.model_json_schema(ref_template=_REFERENCE)
                 components.update(schema.pop("$defs", {}))
                 components[model.__name__] = schema

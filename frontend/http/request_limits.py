@@ -14,15 +14,18 @@ from starlette.requests import ClientDisconnect
 
 from frontend.errors import ServiceError
 from frontend.http.body_limits import Body, BodyLimits
+from frontend.http.connections import CROWDED
 from frontend.http.errors import InvalidRequest, Unauthorized
 from frontend.http.problem import problem
+from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from frontend.http.keys import KeyRing
 
-_OPEN_PATHS: Final = frozenset({"/", "/health", "/health/live", "/health/ready"})
+_HEALTH_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+_OPEN_PATHS: Final = _HEALTH_PATHS | {"/"}
 _OPEN_PREFIX: Final = "/static/"  # what the page consists of
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -63,6 +66,7 @@ class _Exchange:
     async def run(self, app: ASGIApp) -> None:
         try:
             self._check_framing()
+            self._check_connection()
             self._check_key()
             self._check_announced_size()
             if self._scope["method"] in _WITHOUT_BODY:
@@ -108,6 +112,11 @@ class _Exchange:
         if {b"content-length", b"transfer-encoding"} <= self._headers.keys():
             self._is_last = True
             raise InvalidRequest("Content-Length and Transfer-Encoding exclude one another")
+
+    def _check_connection(self) -> None:
+        if self._scope["state"].get(CROWDED) and self._scope["path"] not in _HEALTH_PATHS:
+            self._is_last = True
+            raise Overloaded("too many connections have requests in work", retry_after_s=1.0)
 
     def _check_announced_size(self) -> None:
         announced = self._headers.get(b"content-length", b"0")

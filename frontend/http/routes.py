@@ -62,7 +62,7 @@ _SCORING_PROBLEMS: Final = problems(401, 413, 422, 429, 500, 503, 504)
     summary="Score one image",
     response_model=schemas.ScoreResponse,
     responses=_SCORING_PROBLEMS,
-    openapi_extra=scoring_body(schemas.ScoreRequest, form=schemas.ScoreUpload),
+    openapi_extra=scoring_body(schemas.ScoreRequest, schemas.ScoreUpload),
 )
 async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     """Score one image, by URL, base64 or upload, against its prompt."""
@@ -82,7 +82,7 @@ async def score(request: Request, parts: Parts) -> schemas.ScoreResponse:
     summary="Rank up to ten candidates",
     response_model=schemas.BatchResponse,
     responses=_SCORING_PROBLEMS,
-    openapi_extra=scoring_body(schemas.BatchRequest),
+    openapi_extra=scoring_body(schemas.BatchRequest, schemas.BatchUpload),
 )
 async def score_batch(request: Request, parts: Parts) -> schemas.BatchResponse:
     """Rank the candidates of one prompt, best first; one that fails does not fail the others."""

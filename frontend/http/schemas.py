@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,14 +25,32 @@ Prompt = Annotated[
         examples=["a photo of a coffee cup on a saucer"],
     ),
 ]
+MAX_CANDIDATES: Final = 64
+"""Of one batch, whatever an operator sets."""
+
+_MAX_URL_CHARACTERS: Final = 8192
+
+
+def is_data_uri(url: str) -> bool:
+    """Tell whether a URL holds the image itself."""
+    return url[:5].lower() == "data:"
+
+
+def _is_short(url: str | None) -> str | None:
+    if url is not None and len(url) > _MAX_URL_CHARACTERS and not is_data_uri(url):
+        raise ValueError(f"a URL has at most {_MAX_URL_CHARACTERS} characters")
+    return url
+
+
 ImageUrl = Annotated[
     str | None,
     Field(
         min_length=1,
-        max_length=8192,
-        description="http or https address of the image.",
+        description=f"http or https address of the image, {_MAX_URL_CHARACTERS} characters at most; "
+        "or a data: URI with base64, which is as large as image_base64 may be.",
         examples=["https://example.com/image.png"],
     ),
+    AfterValidator(_is_short),
 ]
 ImageBase64 = Annotated[
     str | None, Field(min_length=1, description="The image file in base64, or as a data: URI.")
@@ -112,7 +131,20 @@ class Candidate(ImageSource):
 class BatchRequest(Question):
     """One prompt and its candidates; ten at most by default (see `/info`)."""
 
-    candidates: Annotated[list[Candidate], Field(min_length=1, max_length=64)]
+    candidates: Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES)]
+
+
+class BatchUpload(Question):
+    """One prompt and its candidates, as a form."""
+
+    images: Annotated[
+        list[Annotated[bytes, Strict()]],
+        Field(
+            min_length=1,
+            max_length=MAX_CANDIDATES,
+            description="A file for each candidate, in a field of this name or of the name `image`.",
+        ),
+    ]
 
 
 class ImageInfo(BaseModel):

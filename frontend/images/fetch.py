@@ -27,8 +27,14 @@ from yarl import URL
 from frontend.errors import DeadlineExceeded
 from frontend.images import addresses
 from frontend.images.addresses import Address, AllowEntry, Gate, Mode, Reason, Refused, Target
-from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden, too_large
-from frontend.images.turns import Turns
+from frontend.images.errors import (
+    ImageNotReached,
+    ImageUnreachable,
+    ImageUrlForbidden,
+    TooManyFetched,
+    too_large,
+)
+from frontend.images.turns import TooManyWait, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -45,6 +51,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PASSING: Final = frozenset({408, 425, 429})
 """Statuses below 500 that say: not now."""
 _LOOKUP_THREADS: Final = 32
+_RETRY_AFTER_S: Final = 1.0
 
 _MAX_READ_BYTES: Final = 2**14
 _MAX_INFLATED_BYTES: Final = 2**18
@@ -68,6 +75,7 @@ class FetchPolicy:
     max_redirects: int = 3
     max_fetches: int = 64
     max_fetches_of_host: int = 16
+    max_waiting: int = 128
 
 
 class Fetcher:
@@ -85,7 +93,9 @@ class Fetcher:
         self._gate = Gate(policy.mode, policy.allow, policy.ports, is_public)
         self._on_denied = on_denied
         self._resolver = resolver or _SystemResolver(policy.connect_timeout_s)
-        self._turns = Turns(policy.max_fetches, max_each=policy.max_fetches_of_host)
+        self._turns = Turns(
+            policy.max_fetches, max_each=policy.max_fetches_of_host, max_waiting=policy.max_waiting
+        )
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -117,12 +127,14 @@ class Fetcher:
         """Download one image within `timeout_s` and, once it has begun, the policy's own total.
 
         Some images are fetched at once, and some of each host; others wait, and hosts take turns.
+        If too many wait, one must go, of the host for which most do.
         `take` is called with the bytes as they arrive, and may raise an error.
 
         Raises:
             ImageUrlForbidden: scheme, host, port or address, of the URL or of a redirect.
             ImageUnreachable: no answer, no 200, too many redirects, or slower than allowed.
             ImageTooLarge: more bytes than the policy allows.
+            TooManyFetched: too many wait for this host.
             DeadlineExceeded: `timeout_s` passed.
         """
         try:
@@ -138,6 +150,10 @@ class Fetcher:
         except Refused as refused:
             self._on_denied(refused.reason)
             raise ImageUrlForbidden(refused.detail) from refused
+        except TooManyWait as error:
+            raise TooManyFetched(
+                "too many images wait to be fetched", retry_after_s=_RETRY_AFTER_S
+            ) from error
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while the image was fetched") from error
 

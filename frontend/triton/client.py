@@ -223,7 +223,6 @@ class TritonClient:
                         raise Unreachable("the inference server does not answer") from error
             served = read_served(self._repository, server["version"])
         except Unavailable:
-            self._served = None
             self.on_failure()
             raise
         self._remember(served)

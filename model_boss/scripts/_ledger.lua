@@ -100,7 +100,7 @@ local function read_lease(text, ends_by_ms)
     and has('expires_at_ms', 0, ends_by_ms) and has('idle_since_ms', 0, MAX_MS)
     and has('fence', waits and 0 or 1, waits and 0 or MAX_MS / 2)
     and (waits or type(lease.holder) == 'string' and has('follow_at_ms', 0, ends_by_ms))
-    and may_have('used_mb', MAX_MB) and may_have('loaded_at_ms', MAX_MS)
+    and may_have('inherited_mb', MAX_MB) and may_have('used_mb', MAX_MB) and may_have('loaded_at_ms', MAX_MS)
     and (lease.used_mb == nil) == (lease.loaded_at_ms == nil) and may_have('wanted_until_ms', ends_by_ms)
   return is_lease and lease or nil
 end

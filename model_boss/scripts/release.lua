@@ -19,6 +19,7 @@ if not lease or lease.owner ~= owner or lease.fence ~= fence then return {'lost'
 
 if fence > 0 and heir ~= lease_id and other and other.phase ~= 'waiting' and other.owner == owner then
   other.vram_mb = other.vram_mb + lease.vram_mb
+  other.inherited_mb = (other.inherited_mb or 0) + lease.vram_mb
   if other.used_mb then other.used_mb, other.loaded_at_ms = other.used_mb + lease.vram_mb, NOW end
   save(heir, other)
   record('resized', heir, other)

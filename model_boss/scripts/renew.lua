@@ -12,7 +12,8 @@
 -- `vram_mb` is the lease's size as the holder knows it, `needs_mb` what it needs now. The lease
 -- shrinks to that, or grows where there is room for it, whoever waits: the memory is in use
 -- already. It stays as it is where it has changed without the holder's knowing (`release` to an
--- heir), and does not grow in the grace, when others may have been forgotten.
+-- heir). In the grace it does not grow, since others may have been forgotten; and where the ledger
+-- is the one that does not know that it shrank, it shrinks again.
 --
 -- KEYS: capacity, leases, waiters, epoch, events
 -- ARGV: lease_id, owner, holder, fence, ttl_ms, in_use,
@@ -55,14 +56,26 @@ local function admit_again(live, epoch, known)
   return lease
 end
 
+local function set_size(lease, size_mb)
+  lease.vram_mb = size_mb
+  if lease.used_mb then lease.used_mb, lease.loaded_at_ms = size_mb, NOW end
+  record('resized', lease_id, lease)
+end
+
+-- What was inherited counts beside the size that the holder knows, until the holder knows of it.
+-- More than both is the size of before a failover: another may have been granted the rest since.
+local function compare_sizes(lease, in_grace)
+  if lease.vram_mb == vram_mb then lease.inherited_mb = nil end
+  local known_mb = vram_mb + (lease.inherited_mb or 0)
+  if in_grace and known_mb < lease.vram_mb then set_size(lease, known_mb) end
+end
+
 local function resize(lease, live, in_grace)
   if needs_mb == vram_mb or lease.vram_mb ~= vram_mb then return end
   local capacity = read_capacity()
   local room_mb = (capacity.total_mb or 0) - (capacity.margin_mb or 0)
   if needs_mb > vram_mb and (in_grace or held_mb(live) - vram_mb + needs_mb > room_mb) then return end
-  lease.vram_mb = needs_mb
-  if lease.used_mb then lease.used_mb, lease.loaded_at_ms = needs_mb, NOW end
-  record('resized', lease_id, lease)
+  set_size(lease, needs_mb)
 end
 
 local live = sweep()
@@ -75,7 +88,9 @@ if not holds(lease, owner, fence) then
   if not lease then return {'lost'} end
   live[lease_id] = lease
 end
-resize(lease, live, NOW < epoch.grace_until_ms)
+local in_grace = NOW < epoch.grace_until_ms
+compare_sizes(lease, in_grace)
+resize(lease, live, in_grace)
 if in_use then lease.idle_since_ms = NOW end
 extend(lease, ttl_ms)
 save(lease_id, lease)

@@ -129,11 +129,12 @@ def test_every_source_gives_one_score(client: httpx.Client, image_server: str) -
         {"image_base64": BASE64},
         {"image_base64": wrapped},
         {"image_base64": f"data:image/jpeg;base64,{BASE64}"},
+        {"image_url": f"data:image/jpeg;base64,{BASE64}"},
     ]
     answers = [client.post("/score", json={"prompt": "a cup", **body}) for body in bodies]
     files = {"image": ("coffee.jpg", COFFEE, "image/jpeg")}
     answers.append(client.post("/score", data={"prompt": "a cup"}, files=files))
-    assert [answer.status_code for answer in answers] == [200] * 6, [answer.text for answer in answers]
+    assert [answer.status_code for answer in answers] == [200] * 7, [answer.text for answer in answers]
     assert len({answer.json()["raw_score"] for answer in answers}) == 1
 
 
@@ -164,6 +165,37 @@ def test_a_batch_is_ranked_and_failures_stand_apart(client: httpx.Client, image_
         (3, None, "image_unreachable"),
         (5, "ftp", "image_url_forbidden"),
     ]
+
+
+def test_a_batch_as_a_form(client: httpx.Client) -> None:
+    """Uploaded candidates are ranked as the same candidates in JSON are, those that fail too."""
+    pictures = [photograph("chelsea"), b"no image", COFFEE]
+    files = [("images", (f"{number}.jpg", picture)) for number, picture in enumerate(pictures)]
+    form = client.post("/v1/score-batch", data={"prompt": "a cup", "min_score": "-99"}, files=files).json()
+    candidates = [{"image_base64": base64.b64encode(picture).decode()} for picture in pictures]
+    body = {"prompt": "a cup", "min_score": -99, "candidates": candidates}
+    sent = client.post("/score-batch", json=body).json()
+    for answer in (form, sent):
+        del answer["processing_time_ms"]
+    assert form == sent
+    assert [item["error"]["code"] for item in form["failed"]] == ["image_undecodable"]
+    assert [item["id"] for item in form["results"]] == [None, None]
+
+
+def test_forms_of_too_many_or_too_large(client: httpx.Client) -> None:
+    """A form has the limits of JSON: so many candidates, bytes of one image, and of the whole."""
+    limits = client.get("/info").json()["limits"]
+    large = bytes(limits["max_image_bytes"] + 1)
+
+    def post(*pictures: bytes) -> httpx.Response:
+        files = [("images", ("a", picture)) for picture in pictures]
+        return client.post("/score-batch", data={"prompt": "x"}, files=files)
+
+    _assert_problem(post(*[COFFEE] * 11), 422, "invalid_request")
+    _assert_problem(post(*[large] * 4), 413, "payload_too_large")
+    answer = post(COFFEE, large)
+    assert [item["error"]["code"] for item in answer.json()["failed"]] == ["image_too_large"]
+    assert answer.json()["best_candidate"]["index"] == 0
 
 
 @pytest.mark.parametrize(
@@ -244,6 +276,9 @@ def test_base64_that_is_none(client: httpx.Client) -> None:
     for text in ("not base64!", "data:image/png,rawdata", "data:image/png;base64", "AAAAA"):
         answer = client.post("/score", json={"prompt": "x", "image_base64": text})
         _assert_problem(answer, 422, "image_undecodable")
+        if text.startswith("data:"):
+            answer = client.post("/score", json={"prompt": "x", "image_url": text})
+            _assert_problem(answer, 422, "image_undecodable")
 
 
 def test_batches_of_none_or_too_many(client: httpx.Client) -> None:
@@ -272,8 +307,9 @@ def test_payloads_above_their_limits(client: httpx.Client) -> None:
     limits = client.get("/info").json()["limits"]
     body = {"prompt": "x", "image_base64": "A" * (limits["max_body_bytes"] + 1)}
     _assert_problem(client.post("/score", json=body), 413, "payload_too_large")
-    body = {"prompt": "x", "image_base64": "A" * (limits["max_image_bytes"] * 4 // 3 + 8)}
-    _assert_problem(client.post("/score", json=body), 413, "image_too_large")
+    text = "A" * (limits["max_image_bytes"] * 4 // 3 + 8)
+    for body in ({"image_base64": text}, {"image_url": f"data:image/png;base64,{text}"}):
+        _assert_problem(client.post("/score", json={"prompt": "x", **body}), 413, "image_too_large")
 
 
 def test_a_long_prompt_is_cut_and_said_to_be(client: httpx.Client) -> None:

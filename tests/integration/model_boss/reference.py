@@ -152,6 +152,11 @@ class ReferenceLedger:
         if lease is None:
             return ["lost"]
         if lease["vram_mb"] == memory["vram_mb"]:
+            lease.pop("inherited_mb", None)
+        known_mb = memory["vram_mb"] + lease.get("inherited_mb", 0)
+        if self._in_grace() and known_mb < lease["vram_mb"]:
+            self._set_size(lease, known_mb)
+        if lease["vram_mb"] == memory["vram_mb"]:
             self._resize(lease, needs_mb)
         if in_use:
             lease["idle_since_ms"] = self.now_ms
@@ -164,9 +169,13 @@ class ReferenceLedger:
         room_mb = self.capacity.get("total_mb", 0) - self.capacity.get("margin_mb", 0)
         if more_mb > 0 and (self._in_grace() or self.held_mb() + more_mb > room_mb):
             return
-        if more_mb and "used_mb" in lease:
-            lease |= {"used_mb": needs_mb, "loaded_at_ms": self.now_ms}
-        lease["vram_mb"] = needs_mb
+        if more_mb:
+            self._set_size(lease, needs_mb)
+
+    def _set_size(self, lease: Record, size_mb: int) -> None:
+        if "used_mb" in lease:
+            lease |= {"used_mb": size_mb, "loaded_at_ms": self.now_ms}
+        lease["vram_mb"] = size_mb
 
     def hand_over(self, lease_id: str, owner: str, fence: int) -> Reply:
         lease = self._held(lease_id, owner, fence)
@@ -183,6 +192,7 @@ class ReferenceLedger:
         other = self._holders().get(heir)
         if fence and other and heir != lease_id and other["owner"] == owner:
             other["vram_mb"] += lease["vram_mb"]
+            other["inherited_mb"] = other.get("inherited_mb", 0) + lease["vram_mb"]
             if "used_mb" in other:
                 other |= {"used_mb": other["used_mb"] + lease["vram_mb"], "loaded_at_ms": self.now_ms}
         self._drop(lease_id)

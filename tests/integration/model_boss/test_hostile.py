@@ -53,6 +53,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "owner": (None, 7, {}),
     "holder": (None, 7),
     "model": (None, True),
+    "inherited_mb": (-4, "4"),
     "used_mb": (4, -4, "4"),
     "loaded_at_ms": (BEGAN_AT_MS, "then"),
     "wanted_until_ms": (BEGAN_AT_MS * 2, "then"),

@@ -461,6 +461,28 @@ def test_who_only_waits_leaves_nothing(ledger: TurnedLedger) -> None:
     assert (reply, state.leases["a"]["vram_mb"]) == (["ok"], 18)
 
 
+def test_a_lease_that_shrank_before_a_failover_shrinks_again(ledger: TurnedLedger) -> None:
+    """A replica that missed how a lease shrank does not give its holder the memory back.
+
+    That may have been granted to another, who is admitted again in the grace.
+    """
+    fence = _grant(ledger, "a", 17)
+    ledger.server = "a replica that missed what followed"
+    assert _needs(ledger, fence, 8, 8)[-1] == 8
+    assert (_lease(ledger)["vram_mb"], _lease(ledger)["used_mb"]) == (8, 8)
+
+
+def test_what_was_inherited_is_kept_in_the_grace(ledger: TurnedLedger) -> None:
+    """What a lease inherited stays its own in the grace, whether its holder knows of it or not."""
+    fence = _grant(ledger, "a", 4)
+    share = _grant(ledger, "share", 5)
+    ledger.call(RELEASE, "share", "o", share, "a")
+    ledger.server = "second"
+    assert _needs(ledger, fence, 4, 4)[-1] == 9
+    assert _needs(ledger, fence, 9, 9)[-1] == 9
+    assert "inherited_mb" not in _lease(ledger)
+
+
 def test_nobody_grows_in_the_grace(ledger: TurnedLedger) -> None:
     """In the grace no lease grows, because others may have been forgotten.
 

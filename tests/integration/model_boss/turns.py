@@ -25,7 +25,8 @@ class Turns:
         """Lease id -> priority and size, in the order in which they came."""
         self._room_mb = room_mb
         self._ttl_ms = ttl_ms
-        self._not_before_ms: int | None = None  # the end of the grace, or of what the dead held
+        self._has_begun = False
+        self._not_before_ms = 0  # the end of the grace, or of what the dead held
         self._next: str | None = None
         self._since_ms = 0
 
@@ -34,13 +35,13 @@ class Turns:
         self.killed_at_ms[owner] = at_ms
         self.held_mb = {i: mb for i, mb in self.held_mb.items() if owner_of(i) != owner}
         self.queue = {i: claim for i, claim in self.queue.items() if owner_of(i) != owner}
-        self._not_before_ms = at_ms + self._ttl_ms
+        self._not_before_ms = max(self._not_before_ms, at_ms + self._ttl_ms)
         self._look(at_ms)
 
     def follow(self, event: str, lease_id: str, vram_mb: int, at_ms: int) -> None:
         """Take in the next event that Redis wrote."""
-        if self._not_before_ms is None:  # the first to ask begins the ledger
-            self._not_before_ms = at_ms + self._ttl_ms
+        if not self._has_begun:  # the first to ask begins the ledger, though others were killed before
+            self._has_begun, self._not_before_ms = True, max(self._not_before_ms, at_ms + self._ttl_ms)
         if owner_of(lease_id) in self.killed_at_ms:
             return
         if event == "waiting":
@@ -63,8 +64,9 @@ class Turns:
         """
         if self._next is None:
             return
-        in_vain = asked_at_ms.get(self._next, 0) > self._since_ms
-        assert not in_vain, f"{self._next} asked, nothing was in its way, and it was not granted"
+        since_ms, asked_ms = self._since_ms, asked_at_ms.get(self._next, 0)
+        told = f"since {since_ms}, asked at {asked_ms}; held {self.held_mb}, queue {self.queue}"
+        assert asked_ms <= since_ms, f"{self._next} asked in vain, nothing was in its way: {told}"
         assert now_ms - self._since_ms < self._ttl_ms, f"{self._next} waits, and nothing is in its way"
 
     def _look(self, at_ms: int) -> None:
@@ -72,7 +74,7 @@ class Turns:
         if first is not None and sum(self.held_mb.values()) + self.queue[first][1] > self._room_mb:
             first = None
         if first != self._next:
-            self._next, self._since_ms = first, max(at_ms, self._not_before_ms or 0)
+            self._next, self._since_ms = first, max(at_ms, self._not_before_ms)
 
 
 def lease_id_of(owner: str, number: int, priority: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.logs import JsonFormatter
+from frontend.logs import JsonFormatter, OnceASecond
 
 
 def _line(message: str, **fields: object) -> dict[str, object]:
@@ -103,3 +103,23 @@ def test_a_reader_who_stands_still_holds_nobody_up() -> None:
         os.close(reader)
         os.close(writer)
     assert (done.returncode, done.stdout) == (0, "on\n")
+
+
+def test_what_repeats_is_logged_once_a_second() -> None:
+    """A statement logs one line a second, with the number of those left out before it.
+
+    The lines of requests are all written.
+    """
+
+    def record(created_s: float, *, name: str = "uvicorn.error", line: int = 1) -> logging.LogRecord:
+        made = logging.LogRecord(name, logging.WARNING, "server.py", line, "Invalid", None, None)
+        made.created = created_s
+        return made
+
+    once = OnceASecond()
+    assert [once.filter(record(at_s)) for at_s in (10.0, 10.1, 10.9)] == [True, False, False]
+    assert once.filter(record(10.5, line=2))
+    assert all(once.filter(record(10.5, name="imajin_aesthetic.requests")) for _ in range(3))
+    later = record(11.0)
+    assert once.filter(later)
+    assert vars(later)["fields"] == {"left_out": 2}

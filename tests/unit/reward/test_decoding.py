@@ -15,7 +15,7 @@ from PIL import Image
 from reward.decoding import DecodeLimits, DecodeWorker, decode
 from reward.errors import ImageTooLarge, InvalidInput, RewardError, UndecodableImage
 from reward.preprocess import prepare
-from tests.decoder_traps import CRASH, DEFECT, DIE, HANG, HOG, SPIN, set_traps
+from tests.decoder_traps import CRASH, DEFECT, DIE, HANG, HOG, SPIN, kill_the_next_at_its_start, set_traps
 from tests.pictures import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
@@ -140,6 +140,12 @@ def test_a_child_that_was_killed_is_replaced(worker: DecodeWorker) -> None:
     for number in (signal.SIGKILL, signal.SIGTERM):
         os.kill(_pid(worker), number)
         assert worker.decode(photograph("coffee")).width == 600
+
+
+def test_a_child_that_is_killed_while_it_starts_is_replaced(trapped: DecodeWorker, tmp_path: Path) -> None:
+    """If a child is killed just while it starts, the image is decoded by another one."""
+    kill_the_next_at_its_start(tmp_path)
+    assert trapped.decode(photograph("coffee")).width == 600
 
 
 def test_an_image_whose_child_is_killed_is_tried_again_once(trapped: DecodeWorker) -> None:

@@ -548,7 +548,7 @@ export interface components {
             model_version?: number | string | null;
             /**
              * Image Url
-             * @description http or https address of the image.
+             * @description http or https address of the image, 8192 characters at most; or a data: URI with base64, which is as large as image_base64 may be.
              * @example https://example.com/image.png
              */
             image_url?: string | null;
@@ -598,7 +598,7 @@ export interface components {
         Candidate: {
             /**
              * Image Url
-             * @description http or https address of the image.
+             * @description http or https address of the image, 8192 characters at most; or a data: URI with base64, which is as large as image_base64 may be.
              * @example https://example.com/image.png
              */
             image_url?: string | null;
@@ -642,6 +642,39 @@ export interface components {
             model_version?: number | string | null;
             /** Candidates */
             candidates: components["schemas"]["Candidate"][];
+        };
+        /**
+         * BatchUpload
+         * @description One prompt and its candidates, as a form.
+         */
+        BatchUpload: {
+            /**
+             * Prompt
+             * @description What the image was meant to show. 35 tokens are read, as upstream does.
+             * @example a photo of a coffee cup on a saucer
+             */
+            prompt: string;
+            /**
+             * Min Score
+             * @description Quality gate: `passed` says whether raw_score reaches it.
+             */
+            min_score?: number | null;
+            /**
+             * Min Normalized Score
+             * @description As `min_score`, for normalized_score.
+             */
+            min_normalized_score?: number | null;
+            /**
+             * Model Version
+             * @description A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others.
+             * @example 3
+             */
+            model_version?: number | string | null;
+            /**
+             * Images
+             * @description A file for each candidate, in a field of this name or of the name `image`.
+             */
+            images: string[];
         };
         /**
          * Problem
@@ -785,6 +818,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["BatchRequest"];
+                "multipart/form-data": components["schemas"]["BatchUpload"];
             };
         };
         responses: {

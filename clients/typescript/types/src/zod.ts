@@ -4,8 +4,8 @@ import { z } from "zod";
 
 /** One of the images to be ranked. */
 export const Candidate = z.strictObject({
-  /** http or https address of the image. */
-  image_url: z.string().min(1).max(8192).nullable().optional(),
+  /** http or https address of the image, 8192 characters at most; or a data: URI with base64, which is as large as image_base64 may be. */
+  image_url: z.string().min(1).nullable().optional(),
   /** The image file in base64, or as a data: URI. */
   image_base64: z.string().min(1).nullable().optional(),
   /** Yours; it comes back with the score. */
@@ -101,6 +101,21 @@ export const BatchResponse = z.object({
   processing_time_ms: z.number(),
 });
 export type BatchResponse = z.infer<typeof BatchResponse>;
+
+/** One prompt and its candidates, as a form. */
+export const BatchUpload = z.strictObject({
+  /** What the image was meant to show. 35 tokens are read, as upstream does. */
+  prompt: z.string().max(10000),
+  /** Quality gate: `passed` says whether raw_score reaches it. */
+  min_score: z.number().nullable().optional(),
+  /** As `min_score`, for normalized_score. */
+  min_normalized_score: z.number().gte(0).lte(1).nullable().optional(),
+  /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
+  model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
+  /** A file for each candidate, in a field of this name or of the name `image`. */
+  images: z.array(z.string()).min(1).max(64),
+});
+export type BatchUpload = z.infer<typeof BatchUpload>;
 
 /** Where the model stands on a GPU that is shared. */
 export const Gpu = z.object({
@@ -233,8 +248,8 @@ export const ScoreRequest = z.strictObject({
   min_normalized_score: z.number().gte(0).lte(1).nullable().optional(),
   /** A version that is served, see `/info`: it alone answers. By default the canary, where there is one, answers its share of the questions and the stable version the others. */
   model_version: z.union([z.int(), z.string().max(20)]).nullable().optional(),
-  /** http or https address of the image. */
-  image_url: z.string().min(1).max(8192).nullable().optional(),
+  /** http or https address of the image, 8192 characters at most; or a data: URI with base64, which is as large as image_base64 may be. */
+  image_url: z.string().min(1).nullable().optional(),
   /** The image file in base64, or as a data: URI. */
   image_base64: z.string().min(1).nullable().optional(),
 }).refine((value) => Number(value.image_url != null) + Number(value.image_base64 != null) === 1, "exactly one of image_url and image_base64 is needed");

@@ -77,6 +77,37 @@ async def test_with_a_valid_key(keys_file: Path) -> None:
             assert (await client.get(path)).status_code != 401
 
 
+async def test_the_interfaces_version_opens_no_door(keys_file: Path) -> None:
+    """A path under `/v1` needs a key where the same path without it does; `/v1` counts once."""
+    async with _client(api_keys_file=keys_file) as client:
+        for path in (*CLOSED, "/v1/health", "/v1/static/page.css"):
+            assert (await client.get(f"/v1{path}")).status_code == 401, path
+        for path in OPEN:
+            assert (await client.get(f"/v1{path}")).status_code != 401, path
+
+
+async def test_every_path_under_v1() -> None:
+    """Each path answers under `/v1` as it does alone, and is one endpoint to log and metrics.
+
+    The OpenAPI document has it once.
+    """
+    app = create_app(Settings(max_body_bytes=10))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        for path in ("/", "/docs", "/docs/start.js", "/health/live", "/openapi.json", "/nowhere", "/v1"):
+            alone, versioned = await client.get(path), await client.get(f"/v1{path}")
+            assert versioned.status_code == alone.status_code
+            if alone.status_code == 200:
+                assert versioned.content == alone.content
+        for path in ("/v1/score", "/v1/score-batch"):
+            assert (await client.post(path, content=b"x" * 11)).json()["code"] == "payload_too_large"
+            assert (await client.get(path)).status_code == 405
+        for path in ("/v1", "/v1score", "/v10/score", "/V1/score"):
+            assert (await client.post(path)).status_code == 404
+        document = (await client.get("/v1/openapi.json")).json()
+    assert not [path for path in document["paths"] if path.startswith("/v1")]
+    assert "/v1" in document["info"]["description"]
+
+
 async def test_no_keys_are_needed_by_default() -> None:
     """Without a file of keys, everybody may call everything."""
     async with _client() as client:

@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from frontend.http.access_log import AccessLogMiddleware
+from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.metrics import Metrics
 from frontend.traces import Traces
 
@@ -37,3 +38,22 @@ async def test_probes_that_find_all_well_leave_no_line(
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get(path)).status_code == status
     assert len([record for record in caplog.records if hasattr(record, "fields")]) == lines
+
+
+async def test_both_names_of_a_path_are_counted_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    """The log and the metrics name the endpoint without the interface's version."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    caplog.set_level(logging.INFO)
+    metrics = Metrics()
+    transport = httpx.ASGITransport(
+        VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics, traces=Traces()))
+    )
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/info", "/v1/info"):
+            assert (await client.get(path)).text == "/info"
+    assert 'aesthetic_requests_total{code="200",endpoint="/info"} 2.0' in metrics.render().decode()
+    fields = [vars(record)["fields"] for record in caplog.records if hasattr(record, "fields")]
+    assert [line["path"] for line in fields] == ["/info", "/info"]

@@ -42,7 +42,8 @@ def _request(content: bytes = b"", **headers: str) -> Request:
     found = [
         (name.lower().replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()
     ]
-    return Request({"type": "http", "method": "POST", "path": "/", "headers": found}, receive)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": found, "app": None}
+    return Request(scope, receive)
 
 
 async def _read(content: bytes) -> bodies.ScoringRequest:
@@ -124,26 +125,116 @@ async def test_large_bodies_that_do_not_keep_the_schema(content: bytes) -> None:
 @given(
     st.lists(st.text('AB\\"/ ü', max_size=5), max_size=4),
     st.sampled_from(["image_base64", "image_url", "x"]),
+    st.sampled_from(["", "data:", "DATA:", "http:"]),
     st.booleans(),
     st.integers(0, 3),
 )
-def test_what_is_cut_out_can_be_put_back(texts: list[str], name: str, is_long: bool, indent: int) -> None:
+def test_what_is_cut_out_can_be_put_back(
+    texts: list[str], name: str, head: str, is_long: bool, indent: int
+) -> None:
     """Any body, parsed with its images cut out and put back, reads as if parsed whole.
 
-    Every long value of the field was cut.
+    Every long value of a field was cut that begins as such a field's values do.
     """
-    value = [{name: text + (LONG if is_long else "")} for text in texts]
+    value = [{name: head + text + (LONG if is_long else "")} for text in texts]
     content = SharedBytes(json.dumps(value, ensure_ascii=False, indent=indent or None).encode())
     strings = LongStrings()
-    cut = json.loads(strings.cut(content, "image_base64", max_rest_bytes=2**30))
+    cut = json.loads(strings.cut(content, bodies._IMAGE_FIELDS, max_rest_bytes=2**30))
 
     def whole(text: str) -> str:
         found = strings.get(text)
         return found if isinstance(found, str) else str(json.loads(b'"' + _read_piece(found) + b'"'))
 
     assert [{key: whole(text) for key, text in item.items()} for item in cut] == value
-    if name == "image_base64":  # base64 has no quotes: what has some is left to the parser
+    if name == "image_base64" or (
+        name == "image_url" and head.lower() == "data:"
+    ):  # base64 has no quotes: what has some is left to the parser
         assert all(len(item[name]) < len(LONG) or '"' in item[name] for item in cut)
+
+
+@pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:image/png;base64,"])
+async def test_an_address_that_holds_the_image(head: str) -> None:
+    """A data: URI as `image_url` is read as `image_base64` would be, and not as an address.
+
+    A long one is cut out before the rest is parsed.
+    """
+    for address in (head + "AAAA", head + LONG):
+        content = json.dumps({"prompt": "x", "candidates": [{"image_url": address}]}).encode()
+        (source,) = (await _read(content)).sources
+        sent = source.base64
+        assert source.url is None
+        assert sent is not None
+        assert (sent if isinstance(sent, str) else _read_piece(sent).decode()) == address
+        assert isinstance(sent, Piece) == (len(content) > bodies._QUICK_BYTES)
+
+
+@pytest.mark.parametrize("scheme", ["http:", "data", " data:"])
+async def test_an_address_is_short(scheme: str) -> None:
+    """An address that holds no image has 8192 characters at most, however large its body is."""
+    for length, padding in ((8192, 0), (8193, 0), (8192, 100_000), (8193, 100_000)):
+        url = scheme.ljust(length, "x")
+        content = json.dumps({"prompt": "x", "candidates": [{"image_url": url}]}).ljust(padding).encode()
+        if length > 8192:
+            with pytest.raises(InvalidRequest, match="at most 8192 characters"):
+                await _read(content)
+        else:
+            assert (await _read(content)).sources[0].url == url
+
+
+def _form(*parts: tuple[str, str | None, bytes]) -> Request:
+    """Write a form of fields: name, file name or None, content."""
+    lines = []
+    for name, file, content in parts:
+        disposition = f'form-data; name="{name}"' + ("" if file is None else f'; filename="{file}"')
+        lines.append(f"--x\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n")
+    return _request(b"".join(lines) + b"--x--\r\n", content_type="multipart/form-data; boundary=x")
+
+
+PROMPT = ("prompt", None, b"a cup")
+
+
+async def _read_form(*parts: tuple[str, str | None, bytes]) -> bodies.ScoringRequest:
+    request = _form(*parts)
+    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS))
+
+
+async def test_a_batch_as_a_form() -> None:
+    """The files come in their order, as `images` or `image`, small and large, whatever their names.
+
+    The other fields are those of the JSON body.
+    """
+    large = b"L" * 2**21  # which Starlette keeps on disk
+    body = await _read_form(
+        ("images", "b.jpg", b"B"),
+        PROMPT,
+        ("image", "a.jpg", large),
+        ("images", "b.jpg", b""),
+        ("min_score", None, b"0.5"),
+        ("model_version", None, b"4"),
+    )
+    assert [source.data for source in body.sources] == [b"B", large, b""]
+    assert body.ids == [None] * 3
+    assert (body.prompt, body.min_score, body.model_version) == ("a cup", 0.5, "4")
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([PROMPT], "images: Field required"),
+        ([("images", "a", b"A")], "prompt: Field required"),
+        ([PROMPT, ("images", None, b"no file")], "images.0: "),
+        ([PROMPT, PROMPT, ("images", "a", b"A")], "sent twice"),
+        ([PROMPT, ("pictures", "a", b"A")], "pictures: Extra inputs"),
+        ([PROMPT, ("candidates", None, b"[]"), ("images", "a", b"A")], "candidates: Extra inputs"),
+        ([PROMPT, *[("images", "a", b"A")] * 65], "Too many files"),
+        ([PROMPT, *[(f"field{number}", None, b"") for number in range(9)]], "Too many fields"),
+        ([("prompt", None, b"x" * 50_000), ("images", "a", b"A")], "maximum size"),
+    ],
+)
+async def test_forms_that_are_no_batch(parts: list[tuple[str, str | None, bytes]], words: str) -> None:
+    """What is missing, unknown, sent twice or too much is an invalid request, which says what."""
+    with pytest.raises(InvalidRequest, match=words):
+        await _read_form(*parts)
 
 
 def _read_piece(piece: Piece) -> bytes:

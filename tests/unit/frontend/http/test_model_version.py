@@ -21,30 +21,35 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.unit.frontend.triton.stand_in import TritonStandIn
+
 IMAGE = photograph("coffee")
 JSON = {"prompt": "a cup", "image_base64": base64.b64encode(IMAGE).decode()}
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def triton() -> AsyncIterator[TritonStandIn]:
+    async with standing_in() as triton:
+        triton.rewards = {"3": 0.25, "4": 0.5}
+        yield triton
+
+
+@pytest.fixture
+async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """The application over a stand-in that serves version 3, and version 4 to hardly anybody."""
     publish_manifest(publish_manifest(tmp_path), version=4)
     directory = tmp_path / NETWORK.name / "4"
     report = {"passed": True, "kendall": 0.99, "limits": {"kendall": 0.9}}
     manifest.write(dataclasses.replace(manifest.read(directory), gates=report), directory)
-    deploy(tmp_path, 3, canary=(4, 1e-9))
-    async with standing_in() as triton:
-        triton.rewards = {"3": 0.25, "4": 0.5}
-        settings = Settings(
-            triton_url=f"127.0.0.1:{triton.port}", model_repository=tmp_path, decode_workers=1
-        )
-        app = create_app(settings)
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
-        ):
-            yield client
+    deploy(tmp_path, 3, "gpu", canary=(4, 1e-9))
+    settings = Settings(triton_url=f"127.0.0.1:{triton.port}", model_repository=tmp_path, decode_workers=1)
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+    ):
+        yield client
 
 
 async def test_a_version_by_name(client: httpx.AsyncClient) -> None:
@@ -112,6 +117,15 @@ async def test_what_is_said_of_versions(client: httpx.AsyncClient) -> None:
     for version in "34":
         for name in ("raw_score_count", "infer_seconds_count", "batch_images_sum"):
             assert f'aesthetic_{name}{{version="{version}"}} 1.0' in text
+
+
+async def test_the_device_is_that_of_a_loaded_model(client: httpx.AsyncClient, triton: TritonStandIn) -> None:
+    """`/info` names the device only while the stable version is loaded: before, it is on none."""
+    assert (await client.get("/info")).json()["device"] == "gpu"
+    triton.unloaded = {"4"}
+    assert (await client.get("/info")).json()["device"] == "gpu"
+    triton.unloaded = {"3"}
+    assert (await client.get("/info")).json()["device"] is None
 
 
 async def test_health_names_a_canary(client: httpx.AsyncClient) -> None:

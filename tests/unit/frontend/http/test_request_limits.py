@@ -12,6 +12,7 @@ import pytest
 from frontend.http import body_limits
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.body_limits import BodyLimits
+from frontend.http.connections import CROWDED
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.metrics import Metrics
 from frontend.traces import Traces
@@ -280,3 +281,15 @@ async def test_a_defect_is_500_and_told_to_nobody(caplog: pytest.LogCaptureFixtu
     assert b"inner working" not in connection.sent[1]["body"]
     fields = caplog.records[-1].fields  # type: ignore[attr-defined] # the `extra` of log_request
     assert "KeyError: 'inner working'" in fields["internal"]
+
+
+async def test_where_it_is_crowded_only_health_is_answered() -> None:
+    """A connection that is one too many is answered 429 and closed; health is answered as ever."""
+    app, _ = _guarded(Reader())
+    for path, status in (("/score", 429), ("/nowhere", 429), ("/health/ready", 200), ("/health", 200)):
+        connection = Connection(_body(5))
+        connection.scope.update(path=path, state={CROWDED: True})
+        await app(connection.scope, connection.receive, connection.send)
+        assert connection.status == status
+        closing = (b"connection", b"close") in connection.sent[0]["headers"]
+        assert closing == (status == 429)

@@ -12,7 +12,7 @@ import pytest
 
 from frontend.errors import DeadlineExceeded
 from frontend.images.addresses import Reason, parse_allow
-from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden
+from frontend.images.errors import ImageNotReached, ImageUnreachable, ImageUrlForbidden, TooManyFetched
 from frontend.images.fetch import Fetcher, FetchPolicy
 from tests.unit.frontend.images.spellings import DENIED_ADDRESSES, FORBIDDEN, SERVED
 from tests.unit.frontend.images.stand_ins import HAS_IPV6, IMAGE, Net, fetching, http, redirect, standing
@@ -301,6 +301,25 @@ async def test_waiting_for_a_place_is_not_the_hosts_fault(net: Net) -> None:
             *(fetcher.fetch(url, timeout_s=timeout_s) for timeout_s in (20, 20, 0.1)), return_exceptions=True
         )
     assert [type(answer) for answer in answers] == [ImageNotReached, ImageNotReached, DeadlineExceeded]
+
+
+async def test_those_who_wait_are_bounded(net: Net) -> None:
+    """If too many wait for a place, the last of the host with most of them are told so."""
+    released = asyncio.Event()
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(http())
+        await writer.drain()
+
+    net.answers = {"/slow": slow}
+    async with fetching(net, max_fetches=2, max_fetches_of_host=1, max_waiting=3) as fetcher:
+        url = f"http://other.test:{net.port}/slow"
+        held = [asyncio.create_task(fetcher.fetch(url, timeout_s=20)) for _ in range(6)]
+        assert await fetcher.fetch(f"http://public.test:{net.port}/", timeout_s=20) == IMAGE
+        released.set()
+        answers = await asyncio.gather(*held, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [bytearray] * 4 + [TooManyFetched] * 2
 
 
 async def test_the_policy_of_a_context_stays_its_own(net: Net) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from frontend.images.turns import Turns
+from frontend.images.turns import TooManyWait, Turns
 
 
 async def _asked(turns: Turns, *requests: str) -> list[asyncio.Task[None]]:
@@ -104,3 +104,34 @@ async def test_all_places_are_used(places: int) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_who_waits_for_most_is_sent_away() -> None:
+    """If too many wait, who waits for most loses what came last, and a newcomer may wait."""
+    turns = Turns(1, max_each=1, max_waiting=3)
+    many = await _asked(turns, *["many"] * 4)
+    assert _given(many) == [0]
+    other = await _asked(turns, "other")
+    assert _given(many) == [0, 3]
+    with pytest.raises(TooManyWait):
+        await many[3]
+    turns.give_back("many")
+    await asyncio.sleep(0)
+    turns.give_back("many")
+    await asyncio.sleep(0)
+    assert _given(other) == [0]
+
+
+async def test_among_equals_the_newcomer_is_sent_away() -> None:
+    """If all wait for one turn each, the newcomer is sent away.
+
+    Who has left waits no longer.
+    """
+    turns = Turns(1, max_each=1, max_waiting=2)
+    tasks = await _asked(turns, "held", "a", "b")
+    (late,) = await _asked(turns, "late")
+    with pytest.raises(TooManyWait):
+        await late
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    assert _given(await _asked(turns, "later")) == []

@@ -45,6 +45,8 @@ class TritonStandIn:
     """Version -> status and text with which it fails."""
     held_versions: set[str] = field(default_factory=set)
     """The versions that never answer."""
+    unloaded: set[str] = field(default_factory=set)
+    """The versions that are not ready."""
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -52,6 +54,8 @@ class TritonStandIn:
         await self.open.wait()
         if self.metadata_failure is not None:
             return _failed(self.metadata_failure)
+        if any(request.path.endswith(f"/{version}/ready") for version in self.unloaded):
+            return _failed((400, ""))
         return web.json_response({"version": "stand-in"})
 
     async def infer(self, request: web.Request) -> web.Response:
@@ -120,9 +124,9 @@ def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str |
     return repository
 
 
-def deploy(repository: Path, stable: int, **others: tuple[int, float]) -> None:
+def deploy(repository: Path, stable: int, device: str = "cpu", /, **others: tuple[int, float]) -> None:
     """Write what is served; `canary` and `shadow` are each a version and its share."""
-    content: dict[str, object] = {"stable": stable}
+    content: dict[str, object] = {"stable": stable, "device": device}
     content |= {role: {"version": version, "share": share} for role, (version, share) in others.items()}
     deployment.path(repository).parent.mkdir(exist_ok=True)
     deployment.path(repository).write_text(json.dumps(content))

@@ -30,8 +30,9 @@ def test_without_a_deployment_the_newest_is_served(repository: Path) -> None:
 
 def test_all_that_is_deployed(repository: Path) -> None:
     """Stable version, canary and shadow are read, each with its share and its own manifest."""
-    deploy(repository, 3, canary=(5, 0.05), shadow=(4, 0.5))
+    deploy(repository, 3, "gpu", canary=(5, 0.05), shadow=(4, 0.5))
     served = read_served(repository, "")
+    assert served.device == "gpu"
     assert [(one.version, one.role, one.share) for one in served.versions] == [
         ("3", Role.STABLE, 1.0),
         ("5", Role.CANARY, 0.05),

@@ -1,0 +1,210 @@
+"""How many connections there are at one moment, and how long a client may keep one waiting.
+
+A connection costs an open file, and a process may have only so many. If there are too many, one
+that waits for its client must go: of the address that has most of them, the one that has waited
+longest. So connections without a request shut nobody out. If each has a request in work, a new one
+is told so; `/health` is answered even then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+CROWDED: Final = "crowded"
+"""In the state of a request: its connection is one too many, and only health may be asked for."""
+
+_PATIENCE_S: Final = 15.0
+_MAX_EXTRA: Final = 64
+_MAX_READ_BYTES: Final = 2**14
+_MAX_HEAD_BYTES: Final = 2**14
+_FREE_PARTS: Final = 256
+_MIN_PART_BYTES: Final = 256
+"""Parsing a chunk of one byte takes 25 microseconds, so a body may not consist of them."""
+
+
+class Connections:
+    """All connections of a process.
+
+    `patience_s` is how long a client may take to send the head of a request, to read what was
+    written, or to end a body for which nobody waits.
+    """
+
+    def __init__(
+        self, max_open: int, *, max_extra: int = _MAX_EXTRA, patience_s: float = _PATIENCE_S
+    ) -> None:
+        self.patience_s = patience_s
+        self.buffer = bytearray(_MAX_READ_BYTES)  # each connection copies what it has read at once
+        self._max_open = max_open
+        self._max_extra = max_extra
+        self._count = 0
+        self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
+        self._busy: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self, connection: Connection) -> bool:
+        """Count a new connection; return False if there is no place for it, not even by force."""
+        is_within = self._count < self._max_open or self._make_room()
+        self.turn(connection, is_busy=False)
+        return is_within
+
+    def has_room_for_extra(self) -> bool:
+        """Tell whether a connection that found no place may ask for health."""
+        return self._count <= self._max_open + self._max_extra
+
+    def turn(self, connection: Connection, *, is_busy: bool) -> None:
+        """Note that a connection has a request now, or waits for the next one."""
+        self.leave(connection)
+        self._count += 1
+        same = self._busy if is_busy else self._waiting.setdefault(connection.address, {})
+        same[connection] = None
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection no longer."""
+        waiting = self._waiting.get(connection.address, {})
+        for those in (waiting, self._busy):
+            if connection in those:
+                del those[connection]
+                self._count -= 1
+        if not waiting:
+            self._waiting.pop(connection.address, None)
+
+    def _make_room(self) -> bool:
+        if self._waiting:
+            most = max(self._waiting.values(), key=len)
+            going = next(iter(most))
+        elif arriving := [each for each in self._busy if each.is_arriving()]:
+            going = min(arriving, key=Connection.bytes_per_s)
+        else:
+            return False
+        self.leave(going)
+        going.transport.abort()
+        return True
+
+
+class Connection(H11Protocol, asyncio.BufferedProtocol):
+    """A connection of uvicorn's that ends if its client keeps it waiting.
+
+    It reads little at once, so that others have their turns in between.
+    """
+
+    def __init__(self, connections: Connections, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(**options)
+        self.conn = _Parser(h11.SERVER, _MAX_HEAD_BYTES)
+        self._all = connections
+        self._end: asyncio.TimerHandle | None = None
+        self._received_bytes = 0
+        self._since_s = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._all.enter(self):
+            self.app_state = {**self.app_state, CROWDED: True}
+            self.timeout_keep_alive = 0
+            if not self._all.has_room_for_extra():
+                transport.abort()
+        self._must_go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.leave(self)
+        self._goes_on()
+        super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        del sizehint
+        return self._all.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received_bytes += nbytes
+        self.data_received(bytes(memoryview(self._all.buffer)[:nbytes]))
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._goes_on()
+            self._turn(is_busy=True)
+
+    def on_response_complete(self) -> None:
+        self._turn(is_busy=False)
+        self._must_go_on()
+        super().on_response_complete()  # which begins with the next request if it is there already
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._must_go_on()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_busy():
+            self._goes_on()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:  # an answer has begun, or ended, so there can be no other
+            self.transport.close()
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    @property
+    def address(self) -> str:
+        """The client's address, without its port."""
+        return "" if self.client is None else self.client[0]
+
+    def is_arriving(self) -> bool:
+        """Tell whether the client has still to send of its request."""
+        return self._is_busy() and self.cycle.more_body
+
+    def bytes_per_s(self) -> float:
+        """Return how fast the client has sent since its request began."""
+        return self._received_bytes / max(self.loop.time() - self._since_s, 1e-3)
+
+    def _is_busy(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _turn(self, *, is_busy: bool) -> None:
+        if self.transport.is_closing():
+            return
+        self._all.turn(self, is_busy=is_busy)
+        self._received_bytes = 0
+        self._since_s = self.loop.time()
+
+    def _must_go_on(self) -> None:
+        self._goes_on()
+        self._end = self.loop.call_later(self._all.patience_s, self.transport.abort)
+
+    def _goes_on(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+
+class _Parser(h11.Connection):
+    """h11's parser, which refuses a body in crumbs."""
+
+    def __init__(self, role: type[h11.SERVER], max_head_bytes: int) -> None:
+        super().__init__(role, max_head_bytes)
+        self._parts = 0
+        self._body_bytes = 0
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._parts = self._body_bytes = 0
+        elif isinstance(event, h11.Data):
+            self._parts += 1
+            self._body_bytes += len(event.data)
+            if self._parts > _FREE_PARTS + self._body_bytes // _MIN_PART_BYTES:
+                raise h11.RemoteProtocolError("the body arrives in crumbs")
+        return event
