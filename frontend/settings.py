@@ -6,7 +6,7 @@ import os
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
     """How long running requests may take after SIGTERM; closing takes at most 15 s more."""
+    shutdown_delay_s: float = Field(0.0, ge=0)
+    """How long after SIGTERM requests are taken still, while `/health/ready` says 503: as long as a
+    proxy takes to notice.
+    """
 
     triton_url: str = "127.0.0.1:8000"
     """`host:port` of Triton's HTTP API."""
@@ -58,10 +62,14 @@ class Settings(BaseSettings):
 
     triton_admin_key: SecretStr | None = None
     """Value of the header `triton-admin-key`, if Triton's administration needs it."""
+    triton_admin_key_file: Path | None = None
+    """A file that holds it."""
 
     redis_url: SecretStr | None = None
     """The URL of model-boss's ledger; without it the GPU is not shared, and the model stays loaded.
     """
+    redis_url_file: Path | None = None
+    """A file that holds it."""
     gpu: str = Field(default_factory=first_gpu)
     """The ledger's name for the GPU: the device's UUID, or `host:index`."""
     gpu_ledger: str | None = None
@@ -128,6 +136,17 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """Return `cors_origins` one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("triton_admin_key", "redis_url"):
+            if (file := values.get(f"{name}_file")) and not values.get(name):
+                try:
+                    values[name] = Path(file).read_text().strip()
+                except OSError as error:
+                    raise ValueError(f"AESTHETIC_{name.upper()}_FILE: {file}: {error.strerror}") from error
+        return values
 
     @field_validator("cors_origins")
     @classmethod

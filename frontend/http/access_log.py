@@ -45,6 +45,8 @@ class AccessLogMiddleware:
     def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces) -> None:
         self._app = app
         self._metrics = metrics
+        self._was_well: dict[str, bool] = {}
+        """What each probe found last, from the first time on that it found all well."""
         self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +90,8 @@ class AccessLogMiddleware:
         if "error" in notes:
             self._metrics.errors.labels(endpoint, str(notes["error"])).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
-        if endpoint in _PROBES and status == HTTPStatus.OK:
-            return  # every few seconds from every supervisor: the log is for what people asked
+        if endpoint in _PROBES and not self._is_news(endpoint, status == HTTPStatus.OK):
+            return
         log_request(
             request_id=request_id,
             method=scope["method"],
@@ -98,6 +100,16 @@ class AccessLogMiddleware:
             duration_ms=round(seconds * 1000, 1),
             **notes,
         )
+
+    def _is_news(self, probe: str, is_well: bool) -> bool:
+        """Whether a probe, which supervisors send every few seconds, finds what it did not before.
+
+        That a service is not ready at its start is no news.
+        """
+        was_well = self._was_well.get(probe)
+        if is_well or was_well is not None:
+            self._was_well[probe] = is_well
+        return was_well is not None and was_well != is_well
 
 
 def _request_id(scope: Scope) -> str:

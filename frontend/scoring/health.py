@@ -1,7 +1,8 @@
 """Whether the service can score: a monitor finds out in the background, and callers read that.
 
 The monitor sends one grey pixel the same way as a request, unless a real request has just been
-scored.
+scored. Triton's own callers count, too: while their images are being scored, the pixel would only
+wait behind them.
 
 On a shared GPU it neither loads the model nor keeps it. While the model is not loaded, "ready"
 means that a request could have it loaded. A loaded model without requests is not run, because every
@@ -51,6 +52,7 @@ class Health:
     triton: str | None = None
     model: str | None = None
     gpu: str | None = None
+    frontend: str | None = None
     beside: Mapping[str, str | None] = field(default_factory=dict)
     """What is wrong with the canary and the shadow, if any; requests are scored without them, too.
     """
@@ -58,7 +60,8 @@ class Health:
     @property
     def ready(self) -> bool:
         """Tell whether a request would be scored."""
-        return self.decode is None and self.triton is None and self.model is None and self.gpu is None
+        parts = (self.decode, self.triton, self.model, self.gpu, self.frontend)
+        return all(trouble is None for trouble in parts)
 
 
 def pause_s(health: Health, took_s: float) -> float:
@@ -79,6 +82,8 @@ class HealthMonitor(Background):
         self._keeper = keeper
         self._timeout_s = timeout_s
         self._request_failed = asyncio.Event()
+        self._ending: str | None = None
+        self._scored: dict[str, int] = {}  # version -> its images so far, as of the last look
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
         self._pixel = image.getvalue()
@@ -95,7 +100,12 @@ class HealthMonitor(Background):
     async def look(self) -> None:
         """Look at every part, and publish what was found."""
         decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
-        self.health = replace(health, decode=decode)
+        self.health = replace(health, decode=decode, frontend=self._ending)
+
+    def say_it_ends(self) -> None:
+        """Be not ready from now on: this process ends soon."""
+        self._ending = "it is about to end"
+        self.health = replace(self.health, frontend=self._ending)
 
     async def _watch(self) -> None:
         while True:
@@ -145,6 +155,8 @@ class HealthMonitor(Background):
         """Score a pixel by a version unless it has just scored; return why that failed."""
         if self._client.has_succeeded_within(_PAUSE_S, version):
             return None
+        if await self._scored_more(version):
+            return None
         started = time.monotonic()
         tokens = tokenise([""])
         try:
@@ -156,5 +168,16 @@ class HealthMonitor(Background):
                 deadline=deadline,
             )
         except ServiceError as error:
-            return None if self._client.has_succeeded_since(started, version) else error.detail
+            is_busy = self._client.has_succeeded_since(started, version) or await self._scored_more(version)
+            return None if is_busy else error.detail
+        if version.version in self._scored:
+            self._scored[version.version] += 1  # the pixel
         return None
+
+    async def _scored_more(self, version: ServedVersion) -> bool:
+        """Tell whether Triton has scored images by a version since it was last asked this."""
+        scored = await self._client.inferences(version)
+        before = self._scored.pop(version.version, None)
+        if scored is not None:
+            self._scored[version.version] = scored
+        return scored is not None and before is not None and scored > before

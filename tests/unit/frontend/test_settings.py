@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import ValidationError
 
 from frontend.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +80,24 @@ def test_secrets_do_not_show() -> None:
     """Printed settings show neither the ledger's password nor Triton's key."""
     settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")
     assert "hidden" not in repr(settings)
+
+
+def test_secrets_may_lie_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A secret is read of the file that is named, unless it is given itself."""
+    (tmp_path / "url").write_text("redis://:password@redis\n")
+    (tmp_path / "key").write_text("of the file\n")
+    monkeypatch.setenv("AESTHETIC_REDIS_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("AESTHETIC_TRITON_ADMIN_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("AESTHETIC_TRITON_ADMIN_KEY", "given itself")
+    settings = Settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:password@redis"
+    assert settings.triton_admin_key is not None
+    assert settings.triton_admin_key.get_secret_value() == "given itself"
+
+
+def test_a_secret_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that is not there is an error which names the variable and the file."""
+    monkeypatch.setenv("AESTHETIC_REDIS_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(ValidationError, match=r"AESTHETIC_REDIS_URL_FILE: .*/url: No such file"):
+        Settings()

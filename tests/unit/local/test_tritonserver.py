@@ -212,3 +212,23 @@ def test_a_path_that_bash_would_split_is_given_from_here(
     assert option(project / "models") == "--model-repository=models"
     with pytest.raises(LocalError, match="use a path without spaces"):
         option(project / "my models")
+
+
+def test_in_a_container_all_doors_listen() -> None:
+    """HTTP and the metrics stay on this machine, unless somebody says where they listen."""
+    outside, here = "0.0.0.0", "127.0.0.1"
+
+    def addresses(http_host: str) -> set[str]:
+        command = TritonServer(Path("tritonserver")).command(
+            Path("repository"),
+            host=outside,
+            http_host=http_host,
+            ports=Ports(),
+            admin_key="k",
+            server_id="me",
+        )
+        return {argument for argument in command if "-address=" in argument}
+
+    doors = {f"--http-address={here}", f"--grpc-address={outside}", f"--metrics-address={here}"}
+    assert addresses(here) == doors
+    assert addresses(outside) == {door.replace(here, outside) for door in doors}
