@@ -29,7 +29,7 @@ PYTHON
 server() { extras triton | grep '^nvidia-pytriton'; }
 
 echo "setuptools>=77" | lock build.txt
-extras frontend model-boss | lock frontend/requirements.txt
+extras frontend model-boss otel | lock frontend/requirements.txt
 extras triton model-boss | grep -v '^nvidia-pytriton' | lock triton/requirements.txt
 server | lock triton/server.txt --no-deps
 { extras fetch model-boss; echo "onnxruntime"; echo "numpy<2"; } | lock export/requirements.txt

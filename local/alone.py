@@ -72,6 +72,8 @@ class TritonSettings:
     is_gpu_shared: bool = False
     """Whether a frontend loads the network, once the ledger of GPU memory grants it."""
     patience: Patience = field(default_factory=Patience)
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
 
 
 async def run_triton(settings: TritonSettings) -> None:
@@ -97,6 +99,7 @@ async def run_triton(settings: TritonSettings) -> None:
         admin_key=admin_key,
         server_id=server_id,
         models=(PREPROCESS,) if settings.is_gpu_shared else MODELS,
+        otlp_url=settings.otlp_url,
     )
     shown, hidden = hide(command, admin_key)
     watched = PREPROCESS.name if settings.is_gpu_shared else ENSEMBLE.name
