@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -122,6 +123,13 @@ class Settings(BaseSettings):
     """
     fetch_timeout_s: float = Field(10.0, gt=0)
 
+    otlp_url: str | None = None
+    """Where spans are sent, as OTLP over HTTP: `http://collector:4318/v1/traces`. It needs the
+    extra `otel`; without it nothing is traced.
+    """
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """The share of requests that are traced, of those whose caller does not trace them."""
+
     log_prompts: bool = False
     """Whether the log line of a request has its prompt."""
 
@@ -156,6 +164,19 @@ class Settings(BaseSettings):
                 Ledger(value.get_secret_value())  # which does not connect yet
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _can_be_sent_to(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not re.fullmatch(r"https?://[^\s/]+/\S*", value):
+            raise ValueError(f"{value!r} is not of the form http://host:4318/v1/traces")
+        try:
+            import_module("frontend.otel")
+        except ModuleNotFoundError as error:
+            raise ValueError(f"it needs the extra 'otel': pip install '.[otel]' ({error})") from error
         return value
 
     @field_validator("gpu_ledger")

@@ -38,7 +38,12 @@ def main() -> int:
         if arguments.command in {"triton", "frontend"}:
             asyncio.run(_alone(arguments))
             return 0
-        settings = StackSettings(arguments.repository, arguments.directory, redis_url=redis_url)
+        settings = StackSettings(
+            arguments.repository,
+            arguments.directory,
+            redis_url=redis_url,
+            otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
+        )
         if arguments.command == "demo":
             asyncio.run(demo(settings, arguments.examples))
         else:
@@ -72,9 +77,11 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
         port=arguments.port,
         triton_host=arguments.triton_host,
         triton=Ports(arguments.triton_http_port, arguments.triton_grpc_port, arguments.triton_metrics_port),
+        device=arguments.device,
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
         ledger=_ledger(arguments) if arguments.redis else None,
+        admin_key_file=arguments.admin_key_file,
     )
 
 
@@ -117,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--redis-port", LedgerSettings.port, shown),
     ):
         up.add_argument(option, type=type(default), default=default, help=meaning)
+    key = "file with the key of Triton's administration and shared memory, made if it is not there"
+    up.add_argument("--admin-key-file", type=Path, metavar="FILE", help=key)
+    device = "start only if the model is deployed there (default: wherever it is)"
+    up.add_argument("--device", choices=["cpu", "gpu"], help=device)
     up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
     gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
     up.add_argument("--gpu", metavar="NAME", help=gpu)

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Final
 
 from local import tritonserver
 from local.console import complain, say
+from local.device import check_device
 from local.errors import LocalError
 from local.hidden_arguments import hide
 from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
-from local.private_file import write_private
+from local.private_file import read_or_make_key, write_private
 from local.supervised import Supervised, keep_running
 from local.tritonserver import LOOPBACK, Ports
 from local.watchdog import has_dead_stub, watch
@@ -58,6 +59,8 @@ class StackSettings:
     triton_host: str = LOOPBACK
     """The address of Triton's gRPC, which has no keys; Triton's other ports stay on this machine.
     """
+    device: str | None = None
+    """`cpu` or `gpu`: where the model must be deployed; None takes what is deployed."""
     ready_timeout_s: float = 300.0
     unready_limit_s: float = 60.0
     """How long the service may be unready before the process that fails is restarted."""
@@ -67,6 +70,12 @@ class StackSettings:
     """Settings of a Redis to be started, through which the frontend then shares the GPU."""
     redis_url: str | None = None
     """The URL of a ledger that exists already, if none is started; None means no sharing."""
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
+    admin_key_file: Path | None = None
+    """A file with the key of Triton's administration, made if it is not there; None means a key
+    that nobody is told.
+    """
 
 
 class Stack:
@@ -80,7 +89,9 @@ class Stack:
         self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
         self.triton_grpc_url = f"{_reachable(settings.triton_host)}:{settings.triton.grpc}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
-        self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
+        key_file = settings.admin_key_file
+        # Of who loads and unloads, and of callers who share memory with Triton.
+        self._admin_key = read_or_make_key(key_file) if key_file else secrets.token_urlsafe(24)
         self.ledger: OwnLedger | None = None
         if settings.ledger is not None:
             self.ledger = OwnLedger(
@@ -132,6 +143,7 @@ class Stack:
             LocalError: something is missing or taken, or one of them does not start.
         """
         check_published(self.settings.repository)
+        check_device(self.settings.repository, self.settings.device, is_shared=self._redis_url is not None)
         _check_ports(self.settings)
         # These are left from a stack that was killed: nobody listens on its ports.
         tritonserver.remove_regions(self.server_id)
@@ -187,6 +199,7 @@ class Stack:
             server_id=self.server_id,
             # On a shared GPU the frontend loads the network once the ledger grants the memory.
             models=MODELS if self._redis_url is None else (PREPROCESS,),
+            otlp_url=settings.otlp_url,
         )
         shown, hidden = hide(command, self._admin_key)
         return Supervised(
@@ -230,7 +243,7 @@ class Stack:
 
     def _addresses(self) -> Iterator[str]:
         metrics = f"{LOOPBACK}:{self.settings.triton.metrics}"
-        yield f"REST      {self.url}  (documentation: /docs)"
+        yield f"REST      {self.url}  (in a browser: a playground; documentation: /docs)"
         yield f"Triton    http://{self.triton_url}, gRPC {self.triton_grpc_url}, metrics {metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file

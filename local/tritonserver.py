@@ -69,6 +69,7 @@ class TritonServer:
         admin_key: str,
         server_id: str,
         models: Iterable[ModelSpec] = MODELS,
+        otlp_url: str | None = None,
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
@@ -94,7 +95,15 @@ class TritonServer:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
+        if otlp_url is not None:
+            arguments += [f"--trace-config={setting}" for setting in _tracing(otlp_url)]
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
+
+
+def _tracing(url: str) -> list[str]:
+    """Have Triton go on with the traces of requests that name one, and begin none of its own."""
+    own = (f"url={url}", "resource=service.name=triton")
+    return ["mode=opentelemetry", "rate=0", "level=TIMESTAMPS", *(f"opentelemetry,{each}" for each in own)]
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:
@@ -159,6 +168,7 @@ def _of_wheel(wheel: Path, directory: Path, path: str) -> TritonServer:
         sysconfig.get_config_var("LIBDIR"),
         str(Path(sys.base_prefix) / "lib"),
         str(wheel.parents[1] / "nvidia_pytriton.libs"),
+        *filter(None, [os.environ.get("LD_LIBRARY_PATH")]),  # where the driver of a GPU may be
     ]
     environment = {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
     # Without arguments the stub says so and ends, unless it cannot even be loaded.

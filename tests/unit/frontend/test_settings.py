@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,12 +41,23 @@ def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) 
         {"gpu_priority": "soon"},
         {"gpu_ledger": "no colon"},
         {"model_boss_prefix": "a*"},
+        {"otlp_url": "collector:4318"},
+        {"otlp_url": "http://collector:4318"},
+        {"trace_ratio": 1.5},
     ],
 )
 def test_values_that_cannot_be_meant(wrong: dict[str, object]) -> None:
     """Limits that contradict each other, and values out of range, stop the start."""
     with pytest.raises(ValidationError):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_traces_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector is refused at the start where OpenTelemetry is not installed."""
+    monkeypatch.delitem(sys.modules, "frontend.otel", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ValidationError, match="needs the extra 'otel'"):
+        Settings(otlp_url="http://collector:4318/v1/traces")
 
 
 def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ It needs the extra `triton` (`pip install 'imajin-aesthetic-client[triton]'`):
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from imajin_aesthetic_client.errors import AestheticError, InvalidRequest, error_of
+from imajin_aesthetic_client.errors import (
+    AestheticError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+)
 from imajin_aesthetic_client.exchange import too_late
 from imajin_aesthetic_client.images import ImageLike, file_bytes
 from imajin_aesthetic_client.retries import Retries
@@ -38,19 +47,20 @@ Outcome: TypeAlias = "tuple[int, float | AestheticError]"
 
 BULK_PRIORITY: Final = 2
 """Behind interactive callers."""
-_CODES: Final = {
-    "INVALID_ARGUMENT": ("invalid_request", False),
-    "400": ("invalid_request", False),
-    "NOT_FOUND": ("model_unavailable", False),
-    "404": ("model_unavailable", False),
-    "UNAVAILABLE": ("model_unavailable", True),
-    "502": ("model_unavailable", True),
-    "503": ("model_unavailable", True),
-    "RESOURCE_EXHAUSTED": ("overloaded", True),
-    "429": ("overloaded", True),
-    "DEADLINE_EXCEEDED": ("deadline_exceeded", False),
-    "504": ("deadline_exceeded", False),
+_FAILURES: Final[dict[str, tuple[type[AestheticError], bool]]] = {
+    "INVALID_ARGUMENT": (InvalidRequest, False),
+    "400": (InvalidRequest, False),
+    "NOT_FOUND": (ModelUnavailable, False),
+    "404": (ModelUnavailable, False),
+    "UNAVAILABLE": (ModelUnavailable, True),
+    "502": (ModelUnavailable, True),
+    "503": (ModelUnavailable, True),
+    "RESOURCE_EXHAUSTED": (Overloaded, True),
+    "429": (Overloaded, True),
+    "DEADLINE_EXCEEDED": (DeadlineExceeded, False),
+    "504": (DeadlineExceeded, False),
 }
+"""The error of each status, and whether to ask again."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Scores:
 class _Served:
     max_rows: int
     version: str
+    tells_errors: bool
+    """Whether a row that fails has its reason in the output ERROR, and fails no other."""
 
 
 class RowsFailed(AestheticError):
@@ -94,7 +106,7 @@ class TritonScorer:
         url: `host:port` of Triton, 8001 for gRPC, 8000 for HTTP.
         protocol: which of the two.
         max_in_flight: requests at a time.
-        max_rows: rows of one request; by default as many as the server takes.
+        max_rows: rows of one request at most; never more than the server takes.
         timeout_s: how long one request may take, with its retries.
         retries: how often a request is sent, and how long it waits in between.
         decode_processes: decode the images in so many processes here, and send pixels: for a Triton
@@ -121,7 +133,8 @@ class TritonScorer:
             raise ValueError("max_in_flight, max_rows and timeout_s must be positive")
         self._library = _library(protocol)
         self._url, self._protocol, self._ssl = url, protocol, ssl
-        self._max_rows, self._timeout_s, self._retries = max_rows, timeout_s, retries
+        self._max_in_flight, self._max_rows = max_in_flight, max_rows
+        self._timeout_s, self._retries = timeout_s, retries
         self._headers = headers
         self._door: Door = PixelDoor(decode_processes) if decode_processes else FileDoor()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="triton-scorer")
@@ -159,9 +172,12 @@ class TritonScorer:
             (index, image, prompt) for index, (image, prompt) in enumerate(zip(images, prompts, strict=True))
         ]
         served = self._threads.submit(self._served).result()
-        max_rows = self._max_rows or served.max_rows
+        # Few rows are shared out, too: Triton decodes several requests side by side.
+        max_rows = min(
+            self._max_rows or served.max_rows, served.max_rows, math.ceil(len(rows) / self._max_in_flight)
+        )
         chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
-        for found in self._threads.map(lambda chunk: self._score_rows(chunk, served.version), chunks):
+        for found in self._threads.map(lambda chunk: self._score_rows(chunk, served), chunks):
             for index, outcome in found:
                 if isinstance(outcome, AestheticError):
                     errors[index] = outcome
@@ -184,7 +200,7 @@ class TritonScorer:
     ) -> None:
         self.close()
 
-    def _score_rows(self, rows: list[Row], version: str) -> list[Outcome]:
+    def _score_rows(self, rows: list[Row], served: _Served) -> list[Outcome]:
         outcomes: list[Outcome] = []
         readable: list[Row] = []
         files: list[bytes] = []
@@ -193,36 +209,38 @@ class TritonScorer:
                 files.append(file_bytes(row[1]))
                 readable.append(row)
             except (OSError, TypeError) as error:
-                outcomes.append((row[0], error_of("invalid_request", str(error))))
+                outcomes.append((row[0], InvalidRequest(str(error))))
         prepared: list[Prepared] = []
         for (index, _, prompt), found in zip(readable, self._door.prepare(files), strict=True):
             if isinstance(found, AestheticError):
                 outcomes.append((index, found))
             else:
                 prepared.append((index, found, prompt))
-        return outcomes + self._score_prepared(prepared, version)
+        return outcomes + self._score_prepared(prepared, served)
 
-    def _score_prepared(self, rows: list[Prepared], version: str) -> list[Outcome]:
+    def _score_prepared(self, rows: list[Prepared], served: _Served) -> list[Outcome]:
         """Score rows; where Triton refuses the request for one of them, each half by itself."""
         if not rows:
             return []
         try:
-            rewards = self._with_retries(lambda remaining_s: self._infer(rows, version, remaining_s))
+            rewards, errors = self._with_retries(lambda remaining_s: self._infer(rows, served, remaining_s))
         except InvalidRequest as error:
             if len(rows) == 1:
                 return [(rows[0][0], error)]
             half = len(rows) // 2
-            return self._score_prepared(rows[:half], version) + self._score_prepared(rows[half:], version)
+            return self._score_prepared(rows[:half], served) + self._score_prepared(rows[half:], served)
         except AestheticError as error:
             return [(index, error) for index, _, _ in rows]
-        nothing = error_of("internal", "the network gave no number")
         return [
-            (index, float(reward) if np.isfinite(reward) else nothing)
-            for (index, _, _), reward in zip(rows, rewards, strict=True)
+            (index, _outcome(float(reward), error))
+            for (index, _, _), reward, error in zip(rows, rewards, errors, strict=True)
         ]
 
-    def _infer(self, rows: list[Prepared], version: str, remaining_s: float) -> NDArray[np.float32]:
+    def _infer(
+        self, rows: list[Prepared], served: _Served, remaining_s: float
+    ) -> tuple[NDArray[np.float32], list[bytes]]:
         inputs = []
+        outputs = ["REWARD", *(["ERROR"] if served.tells_errors else [])]
         prepared, prompts = [item for _, item, _ in rows], [prompt for _, _, prompt in rows]
         for name, kind, values in self._door.tensors(prepared, prompts):
             tensor = self._library.InferInput(name, list(values.shape), kind)
@@ -231,18 +249,18 @@ class TritonScorer:
         answer = self._client().infer(
             self._door.model,
             inputs,
-            model_version=version,
-            outputs=[self._library.InferRequestedOutput("REWARD")],
+            model_version=served.version,
+            outputs=[self._library.InferRequestedOutput(name) for name in outputs],
             priority=BULK_PRIORITY,
             headers=self._headers,
             timeout=int(remaining_s * 1_000_000),  # in Triton's queue
             **({"client_timeout": remaining_s} if self._protocol == "grpc" else {}),
         )
-        rewards: NDArray[np.float32] = answer.as_numpy("REWARD")[:, 0]
-        return rewards
+        errors = answer.as_numpy("ERROR")[:, 0].tolist() if served.tells_errors else [b""] * len(rows)
+        return answer.as_numpy("REWARD")[:, 0], errors
 
     def _served(self) -> _Served:
-        """Ask how many rows a request may have, and which network version the ensemble uses."""
+        """Ask how many rows a request may have, and what the ensemble scores with and tells."""
         options = {"as_json": True} if self._protocol == "grpc" else {}
         config = self._with_retries(
             lambda _: self._client().get_model_config(ENSEMBLE, headers=self._headers, **options)
@@ -251,7 +269,12 @@ class TritonScorer:
         steps = {step["model_name"]: step for step in config["ensemble_scheduling"]["step"]}
         version = str(steps[NETWORK].get("model_version", "-1"))
         is_named = self._door.model == NETWORK and version != "-1"
-        return _Served(max(1, int(config["max_batch_size"])), version if is_named else "")
+        outputs = {output["name"] for output in config["output"]}
+        return _Served(
+            max(1, int(config["max_batch_size"])),
+            version if is_named else "",
+            tells_errors=self._door.model == ENSEMBLE and "ERROR" in outputs,
+        )
 
     def _with_retries(self, ask: Callable[[float], Any]) -> Any:  # noqa: ANN401 - whatever it asks for
         """Ask, with the seconds that are left, until an answer comes or no attempt is left."""
@@ -265,7 +288,7 @@ class TritonScorer:
             except TimeoutError:
                 raise too_late() from None
             except OSError as error:  # the HTTP client lets it through
-                failure = error_of("connection_failed", str(error) or type(error).__name__, retryable=True)
+                failure = ConnectionFailed(str(error) or type(error).__name__, retryable=True)
             wait_s = self._retries.wait_s(attempt, None, random.random())  # noqa: S311 - jitter
             is_last = attempt == self._retries.max_attempts or time.monotonic() + wait_s >= ends_at
             if is_last or not failure.retryable:
@@ -284,6 +307,12 @@ class TritonScorer:
         return client
 
 
+def _outcome(reward: float, error: bytes) -> float | AestheticError:
+    if error:
+        return InvalidRequest(error.decode(errors="replace"))
+    return reward if np.isfinite(reward) else Internal("the network gave no number")
+
+
 def _library(protocol: str) -> ModuleType:
     if protocol == "grpc":
         import tritonclient.grpc as library  # noqa: PLC0415 - only the one that is used
@@ -295,6 +324,6 @@ def _library(protocol: str) -> ModuleType:
 
 
 def _failure(status: str, detail: str) -> AestheticError:
-    """Translate what Triton says; gRPC names its codes, HTTP has statuses."""
-    code, retryable = _CODES.get(status.removeprefix("StatusCode."), ("internal", False))
-    return error_of(code, detail, retryable=retryable)
+    """Translate what Triton says: gRPC names its codes, HTTP has statuses."""
+    kind, retryable = _FAILURES.get(status.removeprefix("StatusCode."), (Internal, False))
+    return kind(detail, retryable=retryable)

@@ -37,6 +37,18 @@ async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonC
         yield client
 
 
+async def test_headers_of_the_moment_are_sent_with_an_inference(
+    triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """An inference has the headers that its caller gives at that moment, and none without any."""
+    given: list[dict[str, str] | None] = [{"traceparent": "first"}, None]
+    url, repository = f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)
+    async with TritonClient(url, repository, headers=lambda: given.pop(0)) as client:
+        await _score(client)
+        await _score(client)
+    assert [headers.get("traceparent") for headers in triton.headers] == ["first", None]
+
+
 @asynccontextmanager
 async def _client(port: int, repository: Path, *, open_s: float = 0.2) -> AsyncIterator[TritonClient]:
     async with TritonClient(
@@ -123,6 +135,44 @@ async def test_a_score_that_is_no_number(client: TritonClient, triton: TritonSta
     triton.reward = float("nan")
     with pytest.raises(Rejected):
         await _score(client)
+
+
+async def test_what_is_too_large_for_triton_is_sent_in_parts(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """Triton's refusal says how many rows fit; from then on no request has more."""
+    triton.max_rows = 4
+    assert await _score(client, 6) == [0.5] * 6
+    assert await _score(client, 5) == [0.5] * 5
+    assert [one["inputs"][0]["shape"][0] for one in triton.inferences] == [6, 4, 2, 4, 1]
+
+
+async def test_the_parts_share_one_deadline(client: TritonClient, triton: TritonStandIn) -> None:
+    """A batch in parts ends when its time is over, whichever part is being scored."""
+    triton.max_rows = 1
+    await _score(client, 2)
+    triton.open.clear()
+    with pytest.raises(TimedOut):
+        await _score(client, 2, max_wait_s=0.1)
+
+
+async def test_a_refusal_that_names_no_smaller_batch_is_a_defect(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """A request is not sent again and again if Triton refuses even what it said would fit."""
+    triton.failure = (400, "inference request batch-size must be <= 4 for 'image_reward_network'")
+    with pytest.raises(Rejected):
+        await _score(client, 6)
+    assert len(triton.inferences) == 2
+
+
+async def test_how_many_images_were_scored_is_known(client: TritonClient, tmp_path: Path) -> None:
+    """Triton's own count is read; a Triton that is not there knows nothing."""
+    await _score(client, 3)
+    served = await client.served(Deadline.after(5))
+    assert await client.inferences(served.stable) == 3
+    async with _client(1, tmp_path) as other:
+        assert await other.inferences(served.stable) is None
 
 
 async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> None:
