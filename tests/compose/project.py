@@ -194,7 +194,7 @@ def load(project: Project, *, callers: int = 3, scores: Scores | None = None) ->
 
 
 def _call(project: Project, found: Load, end: threading.Event) -> None:
-    with httpx.Client(timeout=60, trust_env=False) as client:
+    with httpx.Client(timeout=90, trust_env=False) as client:
         for example in cycle(SCORES):
             if end.is_set():
                 return
