@@ -313,8 +313,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", type=Path, metavar="DIR", help="a published fp32 version")
     parser.add_argument("--only", default="", help="choices whose names this pattern finds")
     parser.add_argument("--calibration", type=int, default=16, metavar="ROWS")
-    parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=Path(".cache/bench"), help="as of `make bench`")
     parser.add_argument("--scratch", type=Path, help="for the graphs: up to 10 GB")
     return parser
