@@ -170,7 +170,7 @@ def test_in_the_ensemble_a_bad_row_fails_alone(stack: RunningStack) -> None:
 
 
 def test_health_sends_no_pixel_while_triton_works_for_others(stack: RunningStack) -> None:
-    """While batches at Triton's own door are scored, health adds at most the look that began before.
+    """While Triton scores its own callers' batches, health adds at most the look that began before.
 
     The service stays ready.
     """
