@@ -16,10 +16,12 @@ from export.deploy import Deployer, Manner
 from export.deploy_commands import user
 from export.errors import Busy, ExportError, NoSecondShare, RegistryError, ToolsMissing, Undone
 from export.official import OFFICIAL
+from export.placement import PRECISIONS
 from export.registry import DEFAULT_REPOSITORY, Registry
 from export.running_triton import environment, find
 from export.scoring import score
 from export.second_share import LedgerSettings
+from export.served_config import DEVICES
 from reward import runtimes
 from reward.errors import RewardError
 
@@ -62,7 +64,12 @@ def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "ensure":
             chooser = Chooser(registry, _quiet_deployer(registry), lambda text: print(text, flush=True))
-            chooser.ensure(model=arguments.model, checkpoint=arguments.checkpoint, name=arguments.name)
+            chooser.ensure(
+                model=arguments.model,
+                checkpoint=arguments.checkpoint,
+                name=arguments.name,
+                precision=arguments.precision,
+            )
         case "publish":
             _publish(registry, arguments)
         case "evaluate":
@@ -96,10 +103,12 @@ def _evaluate(registry: Registry, arguments: argparse.Namespace) -> None:
 
 
 def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
-    from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import; `list` needs none
+    # torch takes seconds to import, and `list` needs none
+    from export.publish import Recipe, publish  # noqa: PLC0415
     from reward.network import Dimensions  # noqa: PLC0415
 
     dimensions = Dimensions(**json.loads(arguments.dimensions.read_text())) if arguments.dimensions else None
+    device = arguments.device or PRECISIONS[arguments.precision or "fp32"][0]
     deployer = _quiet_deployer(registry)
     deployer.keep()  # from now on a newer version does not take the place of what is served
     is_first = not registry.versions()
@@ -107,7 +116,8 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         arguments.name,
         dimensions,
-        precision=arguments.precision,
+        precision=arguments.precision or ("fp16" if device == "gpu" else "fp32"),
+        device=device,
         gate_set=arguments.gate_set,
         calibration=arguments.calibration,
         force=arguments.force,
@@ -118,7 +128,7 @@ def _publish(registry: Registry, arguments: argparse.Namespace) -> None:
     print((version.manifest.gates or {})["summary"])
     if arguments.promote or is_first:
         # A version below its gates was published with --force.
-        print(deployer.promote(number, force=True, is_tried=True).says)
+        print(deployer.promote(number, device=device, force=True, is_tried=True).says)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         "--dimensions", type=Path, help="JSON, for a .pt of other size than ImageReward-v1.0"
     )
     publish.add_argument(
-        "--precision", choices=["fp32", "int8"], default="fp32", help="(default: %(default)s)"
+        "--device", choices=DEVICES, help="for which (default: cpu, if the precision has it)"
+    )
+    publish.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="cpu: fp32 or int8; gpu: fp16, bf16 or fp32 (default: the first)",
     )
     publish.add_argument("--gate-set", type=Path, metavar="DIR", help="images and prompts.json to compare on")
     publish.add_argument(
@@ -149,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     ensure.add_argument("--model", default="", help=f"{DEMO}, {OFFICIAL.name}, or a published version's name")
     ensure.add_argument("--checkpoint", type=Path, help="publish this one, unless it is, and serve it")
     ensure.add_argument("--name", default="", help="of the checkpoint's weights")
+    ensure.add_argument(
+        "--precision",
+        choices=["", *PRECISIONS],
+        default="",
+        help="(default: whatever is published, or else fp32)",
+    )
     evaluation = commands.add_parser("evaluate", help="measure a published version's agreement with people")
     evaluation.add_argument(
         "--annotations",

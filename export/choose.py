@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from export.checks import check
 from export.errors import ChoiceError, HubUnreachable, ToolsMissing
 from export.official import OFFICIAL
+from export.placement import PRECISIONS
 from reward import deployment, manifest, preprocess
 from reward.errors import VersionError
 from reward.files import sha256
@@ -55,8 +56,11 @@ class Chooser:
         self._say = say
         self._official = official
         self._demo_directory = demo_directory
+        self._precision = ""
 
-    def ensure(self, *, model: str = "", checkpoint: Path | None = None, name: str = "") -> None:
+    def ensure(
+        self, *, model: str = "", checkpoint: Path | None = None, name: str = "", precision: str = ""
+    ) -> None:
         """Make sure that a version is published and served.
 
         Args:
@@ -65,6 +69,8 @@ class Chooser:
             checkpoint: to be published, unless it is published already.
             name: of the checkpoint's weights; by default the official name if they are the official
                 weights, else the file's.
+            precision: to publish and to serve, on the device that it is for; by default whatever is
+                published, or else fp32.
 
         Raises:
             ChoiceError: the wishes contradict each other, or cannot be met.
@@ -72,6 +78,7 @@ class Chooser:
             FetchError: the official weights were asked for and cannot be had.
             ExportError: it cannot be promoted; see `export.deploy`.
         """
+        self._precision = precision
         self._deployer.keep()
         if model and checkpoint:
             raise ChoiceError("MODEL and CHECKPOINT exclude each other")
@@ -81,8 +88,8 @@ class Chooser:
             self._serve(model)
         elif (served := self._served()) is None:
             self._publish_official_or_install_demo()
-        elif served.preprocessing != preprocess.digest():
-            self._serve(served.name)  # published before a pixel changed: the frontend would refuse it
+        elif served.preprocessing != preprocess.digest() or precision not in ("", served.precision):
+            self._serve(served.name)  # else, after a change of pixels, the frontend would refuse it
         version = self._registry.version()
         self._say(f"model     {version.manifest.name}, version {version.number}")
         if model != DEMO and version.manifest.name == self._demo_name():
@@ -130,25 +137,30 @@ class Chooser:
             )
         from export.publish import Recipe, publish  # noqa: PLC0415 - torch takes seconds to import
 
-        self._promote(publish(self._registry, Recipe(checkpoint, name)))
+        precision = self._precision or "fp32"
+        recipe = Recipe(checkpoint, name, precision=precision, device=PRECISIONS[precision][0])
+        self._promote(publish(self._registry, recipe))
 
     def _serve_by_name(self, name: str) -> None:
         if not self._serve_published(name):
             published = {version.manifest.name for version in self._registry.versions()}
             if name in published:
                 raise ChoiceError(
-                    f"{name!r} was published for another preprocessing: publish its checkpoint again"
+                    f"{name!r} was published for another preprocessing or precision: publish its checkpoint again "
+                    "(make up CHECKPOINT=… PRECISION=…)"
                 )
             known = sorted({DEMO, self._official.name} | published)
             raise ChoiceError(f"no model {name!r} is published; there is {', '.join(known)}")
 
     def _install_demo(self) -> None:
         content = manifest.read(self._demo_directory)
+        if self._precision not in ("", content.precision):
+            raise ChoiceError(f"{content.name} is there in {content.precision} alone, for the CPU")
         if not self._serve_published(content.name, content.checkpoint_sha256):
             self._promote(install(self._registry, self._demo_directory))
 
     def _serve_published(self, name: str, checkpoint_sha256: str | None = None) -> bool:
-        version = self._registry.find(name, checkpoint_sha256)
+        version = self._registry.find(name, checkpoint_sha256, precision=self._precision)
         if version is not None and version.number != deployment.read(self._registry.repository).stable:
             self._promote(version.number)
         return version is not None

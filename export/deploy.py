@@ -26,12 +26,14 @@ from export.errors import (
     CannotWrite,
     ExportError,
     NoSecondShare,
+    Refused,
     RegistryError,
     TritonFailed,
     TritonGone,
     Undone,
 )
 from export.live_switch import LiveSwitch
+from export.placement import place
 from export.second_share import second_share
 from export.served_config import network_settings
 from export.trial import trial
@@ -117,6 +119,7 @@ class Deployer:
         canary: float | None = None,
         shadow: float | None = None,
         device: str | None = None,
+        backend: str | None = None,
         force: bool = False,
         is_tried: bool = False,
     ) -> Outcome:
@@ -126,8 +129,9 @@ class Deployer:
             number: of the version.
             canary: the share of the questions that it answers beside the stable one.
             shadow: the share of the questions that it scores too, without answering.
-            device: `cpu` or `gpu`; None leaves it as it is.
-            force: accept a version that did not pass the gates.
+            device: `cpu` or `gpu`; None takes the one that the stable version was published for.
+            backend: of Triton; None leaves it as it is, where the version can be run by it.
+            force: accept a version that did not pass the gates, and one for a GPU on a CPU.
             is_tried: whether it needs no further trial if no Triton runs.
 
         Raises:
@@ -140,7 +144,8 @@ class Deployer:
         self._registry.version(number)
         with self._store.locked():
             before = self._store.read()
-            target = _target(before, number, canary, shadow, device)
+            target = _target(before, number, canary, shadow)
+            target = place(target, self._registry, device=device, backend=backend, force=force)
             is_same = before is not None and dataclasses.replace(target, history=before.history) == before
             if before is not None and is_same and self._store.is_explicit:
                 return self._tidy(before)
@@ -167,6 +172,7 @@ class Deployer:
                 number = earlier
                 check(self._registry.directory(number), below_gates=True)
             target = dataclasses.replace(before, stable=number, canary=None, shadow=None)
+            target = place(target, self._registry, force=True)
             return self._change(before, target, number, "rollback", is_tried=True)
 
     def keep(self) -> None:
@@ -229,6 +235,11 @@ class Deployer:
         self, triton: RunningTriton, before: Deployment, target: Deployment, number: int
     ) -> Outcome:
         manner, switch = self._manner, self._switch(triton)
+        if (target.device, target.backend) != (before.device, before.backend) and not manner.replace:
+            raise Refused(
+                f"Triton cannot have version {before.stable} ({before.backend} on the {before.device}) beside "
+                f"{number} ({target.backend} on the {target.device}): --replace unloads the old one first"
+            )
         has_room = number not in before.versions and not manner.replace
         expected = self._try(target, number) if has_room else None
         self._on_checked()
@@ -330,24 +341,20 @@ class Deployer:
         )
 
 
-def _target(
-    before: Deployment | None, number: int, canary: float | None, shadow: float | None, device: str | None
-) -> Deployment:
+def _target(before: Deployment | None, number: int, canary: float | None, shadow: float | None) -> Deployment:
     """Return what is to be served.
 
     Raises:
         RegistryError: there is no other version beside which this one could be canary or shadow.
     """
     if canary is None and shadow is None:
-        content = dataclasses.replace(before or Deployment(number), stable=number, canary=None, shadow=None)
-    elif before is None or before.stable == number:
+        return dataclasses.replace(before or Deployment(number), stable=number, canary=None, shadow=None)
+    if before is None or before.stable == number:
         raise RegistryError(f"version {number} is the stable one, or none is: promote another one beside it")
-    elif canary is not None:
-        content = dataclasses.replace(before, canary=Share(number, canary))
-    else:
-        assert shadow is not None
-        content = dataclasses.replace(before, shadow=Share(number, shadow))
-    return content if device is None else dataclasses.replace(content, device=device)
+    if canary is not None:
+        return dataclasses.replace(before, canary=Share(number, canary))
+    assert shadow is not None
+    return dataclasses.replace(before, shadow=Share(number, shadow))
 
 
 def _said(content: Deployment) -> str:

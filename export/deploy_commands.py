@@ -18,7 +18,7 @@ from export.deploy import Deployer, Manner
 from export.errors import TritonFailed
 from export.running_triton import environment, find
 from export.second_share import LedgerSettings
-from export.served_config import DEVICES, network_settings
+from export.served_config import BACKENDS, DEVICES, network_settings
 from export.trial import trial
 from reward import deployment, runtimes
 from reward.errors import VersionError
@@ -43,8 +43,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         beside.add_argument(
             f"--{name}", type=_share, metavar="5%", help=f"let it {what} this share of the questions"
         )
-    promote.add_argument("--device", choices=DEVICES, help="where it runs (default: as before)")
-    promote.add_argument("--force", action="store_true", help="even if it did not pass its gates")
+    promote.add_argument("--device", choices=DEVICES, help="(default: what it was published for)")
+    promote.add_argument("--backend", choices=BACKENDS, help="of Triton (default: as before)")
+    promote.add_argument(
+        "--force", action="store_true", help="even if it did not pass its gates, or is for a GPU and on a CPU"
+    )
     rollback = _command(commands, "rollback", "undo the last promotion, canary or shadow", roll_back)
     for command in (promote, rollback):
         command.add_argument("--why", default="", help="kept in the history")
@@ -95,6 +98,7 @@ def promote_version(registry: Registry, arguments: argparse.Namespace) -> int:
             canary=arguments.canary,
             shadow=arguments.shadow,
             device=arguments.device,
+            backend=arguments.backend,
             force=arguments.force,
         ),
     )

@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, graph_inputs
+from reward.runtimes import GRAPH_FILE_NAME
+from reward.runtimes.onnxruntime import graph_inputs
 
 if TYPE_CHECKING:
     from export.questions import Questions

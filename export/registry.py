@@ -67,12 +67,17 @@ class Registry:
                 continue
         return found
 
-    def find(self, name: str, checkpoint_sha256: str | None = None) -> Version | None:
+    def find(self, name: str, checkpoint_sha256: str | None = None, *, precision: str = "") -> Version | None:
         """Return the newest version of these weights for the present preprocessing, if any."""
         for version in reversed(self.versions()):
             content = version.manifest
             same_weights = checkpoint_sha256 in (None, content.checkpoint_sha256)
-            if same_weights and (content.name, content.preprocessing) == (name, preprocess.digest()):
+            same_precision = precision in ("", content.precision)
+            if (
+                same_weights
+                and same_precision
+                and (content.name, content.preprocessing) == (name, preprocess.digest())
+            ):
                 return version
         return None
 

@@ -14,8 +14,10 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.errors import RegistryError
+from export.native_config import NATIVE_BACKENDS, make_native
 from reward import manifest
 from reward.contract import ENSEMBLE, MAX_BATCH, NETWORK
+from reward.deployment import PYTHON
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from reward.deployment import Deployment
 
 DEVICES: Final = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+BACKENDS: Final = (PYTHON, *NATIVE_BACKENDS)
 
 
 def network_config(repository: Path, deployment: Deployment, loaded: Iterable[int]) -> str:
@@ -70,10 +73,14 @@ def ensemble_config(repository: Path, deployment: Deployment, loaded: Iterable[i
 def _network(repository: Path, deployment: Deployment, loaded: Iterable[int]) -> model_config_pb2.ModelConfig:
     if deployment.device not in DEVICES:
         raise RegistryError(f"no device {deployment.device!r}; there is {', '.join(DEVICES)}")
+    if deployment.backend not in BACKENDS:
+        raise RegistryError(f"no backend {deployment.backend!r}; there is {', '.join(BACKENDS)}")
     config = _tracked(repository, NETWORK)
     config.max_batch_size = _max_rows(repository, deployment, loaded)
     for group in config.instance_group:
         group.kind = model_config_pb2.ModelInstanceGroup.Kind.Value(DEVICES[deployment.device])
+    if deployment.backend != PYTHON:
+        make_native(config, deployment.backend)
     return config
 
 

@@ -14,18 +14,18 @@ import onnx
 import torch
 
 from reward.contract import ATTENTION_MASK, INPUT_IDS, MAX_BATCH, MAX_TOKENS, MIN_TOKENS, PIXELS, REWARD
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
+from reward.runtimes import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reward.network import RewardNetwork
+    from torch import nn
 
 OPSET: Final = 20
 """The first opset with a Gelu operator, so that Gelu stays one node of the graph."""
 
 
-def to_onnx(network: RewardNetwork, directory: Path) -> Path:
+def to_onnx(network: nn.Module, directory: Path) -> Path:
     """Export to `directory`: `network.onnx` and `network.onnx.data`; return the path of the former.
 
     Batch 1..64 and prompt length 2..35 stay dynamic. PIXELS are uint8 and normalised in the graph.

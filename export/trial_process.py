@@ -17,7 +17,9 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from export.trial import questions
+from reward import manifest
 from reward.contract import NETWORK, REWARD
+from reward.deployment import PYTHON
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,20 +38,24 @@ def main(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score(directory: Path, config: dict[str, Any]) -> list[float]:
+    if config["backend"] != PYTHON:
+        from reward.runtimes.onnxruntime import OnnxRuntime  # noqa: PLC0415 - only natively
+
+        native = OnnxRuntime(directory, manifest.read(directory), 0)
+        return [float(reward) for reward in native.score(*questions())[:, 0]]
     spec = importlib.util.spec_from_file_location("model", directory / "model.py")
     if spec is None or spec.loader is None:
         raise ImportError("model.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = module.TritonPythonModel()
-    kind = config["instance_group"][0]["kind"].removeprefix("KIND_")
     model.initialize(
         {
             "model_name": NETWORK.name,
             "model_version": directory.name,
             "model_repository": str(directory.parent),
             "model_instance_name": f"{NETWORK.name}_0_0",
-            "model_instance_kind": kind,
+            "model_instance_kind": "CPU",  # nobody has asked for a second share of a GPU's memory yet
             "model_instance_device_id": "0",
             "model_config": json.dumps(config),
         }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "deployment.json"
+PYTHON: Final = "python"
 RUNNING_FILE_NAME: Final = ".running.json"
 
 
@@ -62,6 +63,8 @@ class Deployment:
     device: str = "cpu"
     history: tuple[Change, ...] = ()
     """The oldest change is the first."""
+    backend: str = PYTHON
+    """Triton's backend: `python` runs a version's own `model.py`."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -128,6 +131,7 @@ def read(repository: Path) -> Deployment:
             canary=_share(content.get("canary")),
             shadow=_share(content.get("shadow")),
             device=str(content.get("device", "cpu")),
+            backend=str(content.get("backend", PYTHON)),
             history=tuple(Change(**entry) for entry in content.get("history", [])),
         )
     except FileNotFoundError:

@@ -11,6 +11,10 @@ function here is the same, with less work:
 - padding is masked, so the prompt may come cut to the longest of its batch;
 - the mask of the cross-attention is all ones and left out.
 
+It can compute in half precision (`RewardNetwork.to_precision`): then what multiplies, the linear
+layers, the patches and the attention, is half; everything that adds up stays in fp32: norms,
+softmax, the sums around the layers, and the head.
+
 Shapes: B images, N = 1 + (224 / patch)^2 image tokens, T prompt tokens, D the width at hand.
 """
 
@@ -71,6 +75,20 @@ class RewardNetwork(nn.Module):
         reward: Tensor = self.head(text[:, 0])
         return reward
 
+    def to_precision(self, dtype: torch.dtype) -> RewardNetwork:
+        """Round the weights of all layers that multiply, which then compute in this precision."""
+        for module in self.modules():
+            if isinstance(module, Linear | nn.Conv2d):
+                module.to(dtype)
+        return self
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in the precision of its weights, whatever its input has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
 
 class ImageEncoder(nn.Module):
     """Vision transformer, pre-norm (upstream: models/BLIP/vit.py)."""
@@ -97,7 +115,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = (pixels.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
-        x = self.patches(x).flatten(2).transpose(1, 2)  # (B, N - 1, D)
+        x = self.patches(x.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N - 1, D)
         x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
         x = x + self.positions
         for layer in self.layers:
@@ -113,11 +131,11 @@ class ImageLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width, eps=1e-6)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp_in = nn.Linear(width, 4 * width)
-        self.mlp_out = nn.Linear(4 * width, width)
+        self.mlp_in = Linear(width, 4 * width)
+        self.mlp_out = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.query_key_value(self.attention_norm(x)).chunk(3, dim=-1)  # each (B, N, D)
@@ -163,8 +181,8 @@ class TextLayer(nn.Module):
         self.self_norm = nn.LayerNorm(width, eps=1e-12)
         self.cross_attention = Attention(width, image_width, heads)
         self.cross_norm = nn.LayerNorm(width, eps=1e-12)
-        self.mlp_in = nn.Linear(width, 4 * width)
-        self.mlp_out = nn.Linear(4 * width, width)
+        self.mlp_in = Linear(width, 4 * width)
+        self.mlp_out = Linear(4 * width, width)
         self.mlp_norm = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor, image: Tensor) -> Tensor:
@@ -181,10 +199,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, source_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         y = attend(self.query(x), self.key(source), self.value(source), heads=self.heads, mask=mask)

@@ -100,16 +100,26 @@ class NetworkModel:
     """`image_reward_network`: one execution of the graph for all requests that Triton batched."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        threads = int(_parameters(args).get("intra_op_num_threads", "0"))
+        parameters = _parameters(args)
         directory = Path(args["model_repository"]) / args["model_version"]
+        is_gpu = args["model_instance_kind"] == "GPU"
         try:
-            self._runtime = runtimes.load(directory, threads=threads)
+            self._runtime = runtimes.load(
+                directory,
+                threads=int(parameters.get("intra_op_num_threads", "0")),
+                device=f"cuda:{args['model_instance_device_id']}" if is_gpu else "cpu",
+                compiled=parameters.get("compiled") == "true",
+            )
         except VersionError as error:
             # Triton tells the reason itself, unless its stub dies of a traceback with a path that
             # is not ASCII.
             sys.stderr.write(f"error: {error}\n")
             sys.stderr.flush()
             raise
+        content = self._runtime.manifest
+        pb_utils.Logger.log_info(
+            f"version {args['model_version']}: {content.precision} by {content.runtime} on {self._runtime.ran_on}"
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         # For each request: its arrays, or the response that refuses it.

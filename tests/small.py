@@ -24,9 +24,9 @@ SMALL: Final = Dimensions(
 )
 
 
-def small_network(seed: int = 0) -> RewardNetwork:
+def small_network(seed: int = 0, dimensions: Dimensions = SMALL) -> RewardNetwork:
     """Build the network from a seed, with weights spread so that images and prompts matter."""
-    network = RewardNetwork(SMALL)
+    network = RewardNetwork(dimensions)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)

@@ -10,7 +10,7 @@ import onnx
 
 from reward import manifest
 from reward.files import sha256
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
+from reward.runtimes import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

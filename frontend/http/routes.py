@@ -53,6 +53,7 @@ async def _services(request: Request) -> Services:  # else FastAPI asks a thread
 Parts = Annotated[Services, Depends(_services)]
 router = APIRouter()
 
+SCORING: Final = ("/score", "/score-batch")
 _SCORING_PROBLEMS: Final = problems(401, 413, 422, 429, 500, 503, 504)
 
 
@@ -115,10 +116,11 @@ async def info(parts: Parts) -> schemas.InfoResponse:
         service_version=version("imajin-aesthetic"),
         model=_model(stable),
         versions=[
-            _version(one, is_loaded=is_loaded) for one, is_loaded in zip(served.versions, loaded, strict=True)
+            _version(one, is_loaded=is_loaded, runtime=served.runtime(one))
+            for one, is_loaded in zip(served.versions, loaded, strict=True)
         ],
         precision=stable.manifest.precision,
-        runtime=stable.manifest.runtime,
+        runtime=served.runtime(stable),
         device=served.device if loaded[0] else None,
         published_at=stable.manifest.created_at,
         triton_version=served.triton_version,
@@ -162,6 +164,8 @@ async def ready(parts: Parts) -> JSONResponse:
         "model": found.model,
         **found.beside,
     }
+    if found.frontend is not None:
+        troubles["frontend"] = found.frontend
     details = dict.fromkeys(troubles, "ok")
     if parts.keeper is not None:
         troubles["gpu"] = found.gpu
@@ -258,7 +262,7 @@ def _model(served: ServedVersion) -> schemas.ModelInfo:
     )
 
 
-def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
+def _version(served: ServedVersion, *, is_loaded: bool, runtime: str) -> schemas.VersionInfo:
     manifest = served.manifest
     gates = manifest.gates or {}
     return schemas.VersionInfo(
@@ -269,7 +273,7 @@ def _version(served: ServedVersion, *, is_loaded: bool) -> schemas.VersionInfo:
         name=manifest.name,
         weights_sha256=manifest.checkpoint_sha256,
         precision=manifest.precision,
-        runtime=manifest.runtime,
+        runtime=runtime,
         published_at=manifest.created_at,
         gates={name: value for name, value in gates.items() if not isinstance(value, dict)} or None,
     )

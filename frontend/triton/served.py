@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from frontend.triton.errors import NotReady
 from reward import deployment, manifest, preprocess
 from reward.contract import NETWORK
+from reward.deployment import PYTHON
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
@@ -57,13 +58,19 @@ class Served:
     troubles: dict[str, str]
     """Why a deployed canary or shadow is left out."""
     device: str
-    """`cpu` or `gpu`."""
+    """`cpu` or `gpu`. A version that cannot run there is not loaded: none goes elsewhere."""
+    backend: str
+    """Triton's backend; `python` leaves it to a version what computes its scores."""
     triton_version: str
 
     @property
     def versions(self) -> list[ServedVersion]:
         """Return all of them, the stable one first."""
         return [one for one in (self.stable, self.canary, self.shadow) if one is not None]
+
+    def runtime(self, version: ServedVersion) -> str:
+        """Return what computes a version's scores."""
+        return version.manifest.runtime if self.backend == PYTHON else f"triton-{self.backend}"
 
     def find(self, version: str) -> ServedVersion | None:
         """Return the version of this name; return None if it is not served."""
@@ -98,6 +105,7 @@ def read_served(repository: Path, triton_version: str) -> Served:
         shadow=beside.get(Role.SHADOW),
         troubles=troubles,
         device=deployed.device,
+        backend=deployed.backend,
         triton_version=triton_version,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -11,13 +11,12 @@ import onnxruntime
 from reward.contract import ATTENTION_MASK, INPUT_IDS, MAX_TOKENS, PIXELS
 from reward.cpus import available_cpus
 from reward.errors import VersionError
+from reward.runtimes import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reward.manifest import Manifest
-
-GRAPH_FILE_NAME: Final = "network.onnx"
 
 
 class OnnxRuntime:
@@ -31,6 +30,7 @@ class OnnxRuntime:
 
     def __init__(self, directory: Path, manifest: Manifest, threads: int) -> None:
         self.manifest = manifest
+        self.ran_on = "CPU"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cpus()
         options.inter_op_num_threads = 1

@@ -34,6 +34,8 @@ class Job:
     """(prompt index, image index), scored one by one as `ImageReward.score` does."""
     ranks: list[tuple[int, list[int]]] = field(default_factory=list)
     """(prompt index, image indices), through `ImageReward.inference_rank`."""
+    device: str = "cpu"
+    """As torch names it."""
 
 
 def ask(job: Job, directory: Path) -> dict[str, NDArray[Any]]:
@@ -44,9 +46,10 @@ def ask(job: Job, directory: Path) -> dict[str, NDArray[Any]]:
         )
     (directory / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
     script = Path(__file__).with_name("upstream.py")
+    more = filter(None, [os.environ.get("PYTHONPATH")])  # where a torch outside of this Python is
     subprocess.run(
         [sys.executable, str(script), str(directory)],
-        env={**os.environ, "PYTHONPATH": str(UPSTREAM)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(UPSTREAM), *more])},
         check=True,
         stdout=subprocess.DEVNULL,
     )

@@ -70,12 +70,12 @@ def main(directory: Path) -> None:
         config = directory / "med_config.json"
         config.write_text(MED_CONFIG)
         assert hashlib.sha256(MED_CONFIG.encode()).hexdigest() == MED_CONFIG_SHA256
-        model = reward_class(med_config=str(config), device="cpu")
+        model = reward_class(med_config=str(config), device=job["device"])
         if job["seed"] is not None:
             fill(model, job["seed"])
             torch.save(model.state_dict(), job["checkpoint"])
         model.load_state_dict(torch.load(job["checkpoint"], map_location="cpu"), strict=False)
-        model.eval()
+        model.to(job["device"]).eval()
         tokenizer = model.blip.tokenizer
     tokens = tokenizer(
         job["prompts"], padding="max_length", truncation=True, max_length=35, return_tensors="np"

@@ -13,7 +13,8 @@ import pytest
 from export.quantize import quantize
 from export.questions import drawn
 from reward import manifest
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, OnnxRuntime
+from reward.runtimes import GRAPH_FILE_NAME
+from reward.runtimes.onnxruntime import OnnxRuntime
 from tests.small import SMALL
 
 if TYPE_CHECKING:

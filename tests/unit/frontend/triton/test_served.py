@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from frontend.triton.errors import NotReady
 from frontend.triton.served import Role, read_served
+from reward import deployment
 from tests.unit.frontend.triton.stand_in import deploy, publish_manifest
 
 if TYPE_CHECKING:
@@ -66,3 +68,14 @@ def test_a_stable_version_that_cannot_be_used(repository: Path, stable: int, rea
     deploy(repository, stable)
     with pytest.raises(NotReady, match=reason):
         read_served(repository, "")
+
+
+def test_what_computes_the_scores_is_told(repository: Path) -> None:
+    """It is the version's own runtime, unless Triton runs its graph by a backend of its own."""
+    deploy(repository, 3)
+    served = read_served(repository, "")
+    assert served.runtime(served.stable) == served.stable.manifest.runtime
+    text = json.dumps({"stable": 3, "device": "gpu", "backend": "tensorrt"})
+    deployment.path(repository).write_text(text)
+    served = read_served(repository, "")
+    assert (served.device, served.runtime(served.stable)) == ("gpu", "triton-tensorrt")

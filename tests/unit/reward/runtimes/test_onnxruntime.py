@@ -15,7 +15,8 @@ from export.questions import drawn
 from reward import manifest, preprocess, runtimes
 from reward.cpus import available_cpus
 from reward.errors import VersionError
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME, multiplies_bytes_exactly
+from reward.runtimes import GRAPH_FILE_NAME
+from reward.runtimes.onnxruntime import multiplies_bytes_exactly
 from reward.tokenizer import tokenise
 from tests.small import small_network
 from tests.spoilt import agree, claim_preprocessing, score_nan
@@ -64,7 +65,7 @@ def test_a_damaged_version_is_refused(version: Path, tmp_path: Path) -> None:
     weights = bytearray((version / "network.onnx.data").read_bytes())
     weights[len(weights) // 2] ^= 1
     (damaged / "network.onnx.data").write_bytes(weights)
-    with pytest.raises(VersionError, match=r"network\.onnx\.data: damaged"):
+    with pytest.raises(VersionError, match=r"network\.onnx\.data: not the file"):
         runtimes.load(damaged)
     (damaged / "network.onnx.data").unlink()
     with pytest.raises(VersionError, match=r"network\.onnx\.data: cannot be read"):
@@ -100,7 +101,7 @@ def test_another_preprocessing_is_refused(version: Path, tmp_path: Path) -> None
     claim_preprocessing(foreign, "0123456789abcdef")
     with pytest.raises(
         VersionError,
-        match=rf"1: published for the preprocessing 0123456789abcdef, .* {preprocess.digest()} here",
+        match=rf"1: made for the preprocessing 0123456789abcdef, .* {preprocess.digest()} here",
     ):
         runtimes.load(foreign)
 

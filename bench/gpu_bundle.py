@@ -1,0 +1,148 @@
+"""Pack what `bench.gpu` needs on a machine with a GPU, Python 3.12 and torch, but no network.
+
+    python -m bench.gpu_bundle .gpu --python python3.12 && …carry the checkout with .gpu there…
+    bash .gpu/run.sh --out figures.json
+
+Packed are the tritonserver of the `nvidia-pytriton` wheel with one stub, a Python whose shared
+library that stub loads, the frontend's packages, and the upstream package. torch, NumPy and
+scikit-image are the machine's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tests.repository import CHECKOUT
+
+_VERSION: Final = "3.12"
+
+_OF_THE_MACHINE: Final = ("numpy", "PIL", "pillow", "torch")
+"""What its torch was built for; the beginnings of names in site-packages."""
+
+_UPSTREAM_OF_THE_MACHINE: Final = (
+    "torchvision",
+    "pillow",
+    "certifi",
+    "charset-normalizer",
+    "idna",
+    "urllib3",
+    "requests",
+)
+
+_RUN: Final = """#!/usr/bin/env bash
+# Unpack beside the checkout's own files, and measure; made by bench/gpu_bundle.py.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd) && cd "$here/.."
+root=${BENCH_ROOT:-/tmp/bench-gpu-root} && mkdir -p "$root"
+for part in "$here"/*.tar.xz; do tar -xJf "$part" -C "$root"; done
+torch=$(python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
+if [ -d "$root/upstream" ]; then ln -sfn "$root/upstream" .upstream; fi
+export PYTHONPATH="$PWD:$root/site:$torch" PYTHONHOME="$root/python" PYTHONDONTWRITEBYTECODE=1
+export PATH="$root/python/bin:$PATH" LD_LIBRARY_PATH="$root/python/lib:${LD_LIBRARY_PATH:-}"
+exec "$root/python/bin/python3" -m bench.gpu "$@"
+"""
+
+
+def main() -> None:
+    """Pack into a directory."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--python", default=f"python{_VERSION}", help="with its shared library")
+    parser.add_argument("--no-upstream", action="store_true")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        _python(arguments.python, root / "python")
+        _site(arguments.python, root / "site")
+        _triton(root / "site")
+        names = ["python", "site"]
+        if not arguments.no_upstream:
+            _upstream(arguments.python, root / "upstream")
+            names.append("upstream")
+        for name in names:
+            target = arguments.directory.resolve() / f"{name}.tar.xz"
+            subprocess.run(
+                ["tar", "-cJf", target, "-C", root, name], check=True, env={**os.environ, "XZ_OPT": "-9e -T2"}
+            )
+            print(f"{target.stat().st_size / 2**20:6.1f} MiB {target}")
+    (arguments.directory / "run.sh").write_text(_RUN)
+
+
+def _python(python: str, target: Path) -> None:
+    code = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_config_var('INSTSONAME'))"
+    prefix, library = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    unused = shutil.ignore_patterns(
+        "test",
+        "tests",
+        "idlelib",
+        "tkinter",
+        "ensurepip",
+        "site-packages",
+        "config-*",
+        "__pycache__",
+        "turtledemo",
+        "lib2to3",
+    )
+    shutil.copytree(Path(prefix) / f"lib/python{_VERSION}", target / f"lib/python{_VERSION}", ignore=unused)
+    (target / "bin").mkdir()
+    for source, name in ((f"bin/python{_VERSION}", "bin/python3"), (f"lib/{library}", f"lib/{library}")):
+        shutil.copy(Path(prefix) / source, target / name)
+    subprocess.run(
+        ["strip", "--strip-unneeded", target / "bin/python3", target / "lib" / library], check=True
+    )
+
+
+def _site(python: str, target: Path) -> None:
+    wanted = [
+        f"{CHECKOUT}[frontend,model-boss]",
+        "httpx",
+        "protobuf",
+        "tritonclient[grpc]",
+        "filelock",
+    ]
+    _install(python, target, "--constraint", CHECKOUT / "constraints.txt", *wanted)
+    for entry in target.iterdir():
+        if entry.name.startswith(_OF_THE_MACHINE) or entry.name == "bin":
+            shutil.rmtree(entry)
+    for entry in target.rglob("__pycache__"):
+        shutil.rmtree(entry)
+
+
+def _triton(site: Path) -> None:
+    packages = Path(sysconfig.get_path("purelib"))
+    wheel, kept = packages / "pytriton" / "tritonserver", site / "pytriton" / "tritonserver"
+    for part in ("bin", "backends", f"python_backend_stubs/{_VERSION}"):
+        shutil.copytree(wheel / part, kept / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (kept.parent / "__init__.py").touch()
+    # The stub for 3.13 alone needs the Python that lies among the libraries.
+    libraries = shutil.ignore_patterns("libpython*")
+    shutil.copytree(packages / "nvidia_pytriton.libs", site / "nvidia_pytriton.libs", ignore=libraries)
+
+
+def _upstream(python: str, target: Path) -> None:
+    lines = (CHECKOUT / "tests/parity/upstream.txt").read_text().splitlines()
+    names = [line for line in lines if line and not line.startswith(("#", *_UPSTREAM_OF_THE_MACHINE))]
+    _install(python, target, "--no-deps", *names)
+
+
+def _install(python: str, target: Path, *arguments: str | Path) -> None:
+    uv = shutil.which("uv") or CHECKOUT / ".tools/bin/uv"
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", python, "--target", target, *arguments], check=True
+    )
+
+
+if __name__ == "__main__":
+    main()
