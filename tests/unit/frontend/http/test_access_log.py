@@ -56,7 +56,9 @@ async def test_both_names_of_a_path_are_counted_as_one(caplog: pytest.LogCapture
 
     caplog.set_level(logging.INFO)
     metrics = Metrics()
-    transport = httpx.ASGITransport(VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics, traces=Traces())))
+    transport = httpx.ASGITransport(
+        VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics, traces=Traces()))
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/info", "/v1/info"):
             assert (await client.get(path)).text == "/info"
