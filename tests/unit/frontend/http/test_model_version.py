@@ -119,9 +119,7 @@ async def test_what_is_said_of_versions(client: httpx.AsyncClient) -> None:
             assert f'aesthetic_{name}{{version="{version}"}} 1.0' in text
 
 
-async def test_the_device_is_that_of_a_loaded_model(
-    client: httpx.AsyncClient, triton: TritonStandIn
-) -> None:
+async def test_the_device_is_that_of_a_loaded_model(client: httpx.AsyncClient, triton: TritonStandIn) -> None:
     """`/info` names the device only while the stable version is loaded: before, it is on none."""
     assert (await client.get("/info")).json()["device"] == "gpu"
     triton.unloaded = {"4"}
