@@ -81,8 +81,8 @@ fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.dev .upstream/.installed ## measure; see docs/performance.md
-	$(BIN)/python -m bench.full_size
+bench: $(VENV)/.bench .upstream/.installed ## measure; BENCH="--help" says how; see docs/performance.md
+	$(BIN)/python -m bench $(BENCH)
 
 clean: ## remove everything that was installed or built, but no published version
 	rm -rf $(VENV) .tools .upstream .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info clients/typescript/node_modules
@@ -102,6 +102,10 @@ $(VENV)/.export: $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.export
 	@$(INSTALL) dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@$(INSTALL) bench
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -139,10 +139,11 @@ class DeploymentStore:
 
     def _render(self, content: Deployment, loaded: Iterable[int]) -> dict[str, str]:
         values = dataclasses.asdict(content)
+        loaded = set(loaded)
         return {
             deployment.FILE_NAME: json.dumps(values, indent=1, ensure_ascii=False) + "\n",
             "network.pbtxt": network_config(self._repository, content, loaded),
-            "ensemble.pbtxt": ensemble_config(self._repository, content),
+            "ensemble.pbtxt": ensemble_config(self._repository, content, loaded),
         }
 
     def _install(self, generations: Path, draft: Path, texts: dict[str, str]) -> int:

@@ -139,6 +139,9 @@ class LiveSwitch:
         self.drop(content)
 
     def _load(self, versions: list[int]) -> None:
+        # First the ensemble: it may not take more rows than the network, which may take fewer from
+        # now on. Triton loads the network with it.
+        self._triton.load(ENSEMBLE)
         self._triton.load(NETWORK)
         missing = set(versions) - self._triton.loaded()
         if missing:

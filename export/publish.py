@@ -117,7 +117,9 @@ def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True
         if recipe.device == "gpu":
             report |= _gpu_report(report, loaded, directory, written)
         vram_mb = _used_mb() - before_mb if gpu else None
-        manifest.write(dataclasses.replace(written, gates=report, vram_mb=vram_mb), directory)
+        pace_s = report.pop("seconds_per_image")
+        measured = dataclasses.replace(written, gates=report, vram_mb=vram_mb, seconds_per_image=pace_s)
+        manifest.write(measured, directory)
         step("published")
 
 

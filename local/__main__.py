@@ -52,6 +52,7 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
         ready_timeout_s=arguments.ready_timeout_s,
         unready_limit_s=arguments.unready_limit_s,
         ledger=_ledger(arguments) if arguments.redis else None,
+        admin_key_file=arguments.admin_key_file,
     )
 
 
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         up.add_argument(option, type=type(default), default=default, help=meaning)
     device = "start only if the model is deployed there (default: wherever it is)"
     up.add_argument("--device", choices=["cpu", "gpu"], help=device)
+    key = "file with the key of Triton's administration and shared memory, made if it is not there"
+    up.add_argument("--admin-key-file", type=Path, metavar="FILE", help=key)
     up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
     gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
     up.add_argument("--gpu", metavar="NAME", help=gpu)

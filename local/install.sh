@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what a make target needs: local/install.sh serve | export | dev | browser | upstream | pillow
+# Install what a make target needs: local/install.sh serve | export | dev | bench | browser | upstream | pillow
 #
 # .venv    the environment, made with a Python of this machine if one will do, else with one of uv's
 # .tools   uv itself, its cache, and that Python; nothing is written outside the project's folder
@@ -26,6 +26,7 @@ main() {
     serve) install --editable '.[fetch,frontend,model-boss,redis-server,triton]' ;;
     export) install_torch; install --editable '.[export]' ;;
     dev) install --editable '.[dev]' ;;
+    bench) install --editable '.[bench]' ;;
     browser) install --editable '.[browser]' ;;
     # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it
     # is entered.
@@ -33,7 +34,7 @@ main() {
     # The two generations of Pillow that resize differently; tests/unit/reward/test_pillow.py
     # compares them.
     pillow) for version in 12.3.0 13.0.0; do install_apart ".cache/pillow/$version" "pillow==$version"; done ;;
-    *) fail "usage: local/install.sh serve | export | dev | browser | upstream | pillow" ;;
+    *) fail "usage: local/install.sh serve | export | dev | bench | browser | upstream | pillow" ;;
   esac
 }
 

@@ -26,7 +26,7 @@ from local.errors import LocalError
 from local.hidden_arguments import hide
 from local.http_call import http_call
 from local.ledger import LedgerSettings, OwnLedger
-from local.private_file import write_private
+from local.private_file import read_or_make_key, write_private
 from local.supervised import Supervised, keep_running
 from local.tritonserver import LOOPBACK, Ports
 from local.watchdog import has_dead_stub, watch
@@ -70,6 +70,10 @@ class StackSettings:
     """Settings of a Redis to be started, through which the frontend then shares the GPU."""
     redis_url: str | None = None
     """The URL of a ledger that exists already, if none is started; None means no sharing."""
+    admin_key_file: Path | None = None
+    """A file with the key of Triton's administration, made if it is not there; None means a key
+    that nobody is told.
+    """
 
 
 class Stack:
@@ -83,7 +87,9 @@ class Stack:
         self.triton_url = f"{LOOPBACK}:{settings.triton.http}"
         self.triton_grpc_url = f"{_reachable(settings.triton_host)}:{settings.triton.grpc}"
         self.server_id = f"imajin-aesthetic@{socket.gethostname()}:{settings.triton.http}"
-        self._admin_key = secrets.token_urlsafe(24)  # of who loads and unloads
+        key_file = settings.admin_key_file
+        # Of who loads and unloads, and of callers who share memory with Triton.
+        self._admin_key = read_or_make_key(key_file) if key_file else secrets.token_urlsafe(24)
         self.ledger: OwnLedger | None = None
         if settings.ledger is not None:
             self.ledger = OwnLedger(

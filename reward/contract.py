@@ -51,6 +51,9 @@ PIXELS: Final = TensorSpec("PIXELS", "UINT8", (3, IMAGE_SIZE, IMAGE_SIZE))
 INPUT_IDS: Final = TensorSpec("INPUT_IDS", "INT64", (MAX_TOKENS,))
 ATTENTION_MASK: Final = TensorSpec("ATTENTION_MASK", "INT64", (MAX_TOKENS,))
 REWARD: Final = TensorSpec("REWARD", "FP32", (1,))
+"""NaN in a row that could not be scored."""
+ERROR: Final = TensorSpec("ERROR", "BYTES", (1,))
+"""Why a row could not be scored; empty where it was."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
 
 
-ENSEMBLE: Final = ModelSpec("image_reward", (IMAGE, PROMPT), (REWARD,))
-PREPROCESS: Final = ModelSpec("image_reward_preprocess", (IMAGE, PROMPT), (PIXELS, INPUT_IDS, ATTENTION_MASK))
+ENSEMBLE: Final = ModelSpec("image_reward", (IMAGE, PROMPT), (REWARD, ERROR))
+PREPROCESS: Final = ModelSpec(
+    "image_reward_preprocess", (IMAGE, PROMPT), (PIXELS, INPUT_IDS, ATTENTION_MASK, ERROR)
+)
 NETWORK: Final = ModelSpec("image_reward_network", (PIXELS, INPUT_IDS, ATTENTION_MASK), (REWARD,))
 MODELS: Final = (ENSEMBLE, PREPROCESS, NETWORK)
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from reward.contract import MAX_BATCH
 from reward.errors import VersionError
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "manifest.json"
 UNMEASURED_MB: Final = 2048
+
+_MAX_CPU_EXECUTION_S: Final = 5.0
+"""On a CPU an execution cannot be interrupted, and everybody else waits until it ends."""
+_MIN_CPU_ROWS: Final = 4  # so many rows a promotion asks for
+_UNMEASURED_CPU_ROWS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,21 @@ class Manifest:
     """How the version was measured before it was published, and whether it `passed`; None if it was
     not.
     """
+    seconds_per_image: float | None = None
+    """The measured time of one image in a batch of 8, on the machine that published; None if it was
+    not measured.
+    """
+
+    @property
+    def max_cpu_rows(self) -> int:
+        """Return how many rows one execution on a CPU may have, so that it takes a few seconds.
+
+        It is a power of two, so that nearly equal measurements give the same configuration.
+        """
+        if self.seconds_per_image is None:
+            return _UNMEASURED_CPU_ROWS
+        fits = int(_MAX_CPU_EXECUTION_S / max(self.seconds_per_image, 1e-9))
+        return min(MAX_BATCH, max(_MIN_CPU_ROWS, 1 << max(0, fits.bit_length() - 1)))
 
     @property
     def claimed_mb(self) -> int:

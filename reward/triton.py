@@ -13,17 +13,20 @@ import json
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import LifoQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from reward import contract, runtimes
+from reward.cpus import available_cpus
 from reward.decoding import DecodeLimits, DecodeWorker
 from reward.errors import InvalidImage, InvalidInput, InvalidPrompt, InvalidTensor, VersionError
-from reward.tokenizer import tokenise
+from reward.tokenizer import Tokens, tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = tuple["NDArray[Any]", ...]
+_Row = tuple["NDArray[np.uint8]", Tokens]
 
 _DTYPES: Final = {"BYTES": "object"}  # every other type has NumPy's name, in capitals
 
@@ -40,38 +44,56 @@ _MAX_REQUEST_S: Final = 60.0
 
 
 class PreprocessModel:
-    """`image_reward_preprocess`: encoded images and prompts -> the network's tensors.
+    """`image_reward_preprocess`: encoded images and prompts -> the network's tensors, and errors.
 
-    Each instance decodes images in a child process. So an image that crashes the decoder fails only
-    its own request, and Triton need not restart this process.
+    Each instance decodes the rows of a request side by side, in child processes. So an image that
+    crashes the decoder fails only its own row, and Triton need not restart this process.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._worker = DecodeWorker(_limits(_parameters(args)))
-        self._worker.start()
+        parameters = _parameters(args)
+        count = int(parameters.get("workers", "0")) or available_cpus()
+        self._workers = [DecodeWorker(_limits(parameters)) for _ in range(count)]
+        self._workers[-1].start()  # the others start when there is work for them
+        self._idle: LifoQueue[DecodeWorker] = LifoQueue()  # so that the last one to work is the next
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [_attempt(partial(self._answer, request)) for request in requests]
 
     def finalize(self) -> None:
-        self._worker.close()
+        for worker in self._workers:
+            worker.close()
+        self._threads.shutdown()
 
     def _answer(self, request: Any) -> Any:
-        images, prompts = _inputs(contract.PREPROCESS, request)
-        tokens = tokenise([_decode_prompt(index, text) for index, text in enumerate(prompts.ravel())])
+        images, prompts = (array.ravel() for array in _inputs(contract.PREPROCESS, request))
         allowed_s = min(_MAX_REQUEST_S, request.timeout() / 1e6 or _MAX_REQUEST_S)  # 0 is none set
         until = time.monotonic() + allowed_s
-        pixels = [self._pixels(index, data, until) for index, data in enumerate(images.ravel())]
-        return _response(contract.PREPROCESS, np.stack(pixels), tokens.input_ids, tokens.attention_mask)
+        rows = list(self._threads.map(partial(self._prepare, until=until), images, prompts))
+        if len(rows) == 1 and isinstance(rows[0], InvalidInput):
+            where = f"{contract.IMAGE.name}[0]: " if isinstance(rows[0], InvalidImage) else ""
+            raise InvalidInput(f"{where}{rows[0]}") from rows[0]
+        return _rows_response(rows)
 
-    def _pixels(self, index: int, data: bytes, until: float) -> NDArray[np.uint8]:
-        left_s = until - time.monotonic()
-        if left_s <= 0:
-            raise InvalidInput(f"the request's time was over before {contract.IMAGE.name}[{index}]")
+    def _prepare(self, image: bytes, prompt: bytes, until: float) -> _Row | InvalidInput:
         try:
-            return self._worker.decode(data, timeout_s=left_s).pixels
-        except InvalidImage as error:
-            raise type(error)(f"{contract.IMAGE.name}[{index}]: {error}") from error
+            tokens = tokenise([_decode_prompt(prompt)])
+            return self._pixels(image, until), tokens
+        except InvalidInput as error:
+            return error
+
+    def _pixels(self, image: bytes, until: float) -> NDArray[np.uint8]:
+        worker = self._idle.get()  # there are as many as threads
+        try:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise InvalidInput("the request's time was over before this image's turn")
+            return worker.decode(image, timeout_s=left_s).pixels
+        finally:
+            self._idle.put(worker)
 
 
 class NetworkModel:
@@ -114,14 +136,28 @@ class NetworkModel:
         """Answer all requests from one execution; if it fails, execute each one alone."""
         if not batches:
             return []
-        pixels, input_ids, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         try:
-            rewards = self._runtime.score(pixels, input_ids, mask)
+            rewards = self._rewards(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
         except Exception:  # noqa: BLE001 - the outermost frame on Triton's side
             failure = _internal_error()
             return [failure] if len(batches) == 1 else [self._score([batch])[0] for batch in batches]
         ends = np.cumsum([len(arrays[0]) for arrays in batches])[:-1]
-        return [_attempt(partial(_reward_response, part)) for part in np.split(rewards, ends)]
+        parts = zip(np.split(rewards, ends), batches, strict=True)
+        return [_attempt(partial(_reward_response, part, mask)) for part, (_, _, mask) in parts]
+
+    def _rewards(
+        self, pixels: NDArray[np.uint8], input_ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Score the rows that have tokens: (B, 1), NaN for the others."""
+        has_tokens = mask.any(axis=-1)
+        if has_tokens.all():
+            return self._runtime.score(pixels, input_ids, mask)
+        rewards = np.full((len(pixels), 1), np.nan, np.float32)
+        if has_tokens.any():
+            rewards[has_tokens] = self._runtime.score(
+                pixels[has_tokens], input_ids[has_tokens], mask[has_tokens]
+            )
+        return rewards
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
@@ -173,27 +209,44 @@ def _input(spec: contract.TensorSpec, request: Any) -> NDArray[Any]:
 
 
 def _check_tokens(input_ids: NDArray[Any], attention_mask: NDArray[Any], *, vocabulary_size: int) -> None:
-    """Refuse tokens that would fail the whole batch or turn its scores into NaN.
+    """Refuse tokens that would fail the whole batch, and a request of one row without any.
+
+    Among others, a row without tokens is one that preprocessing refused, and scores NaN.
 
     Raises:
         InvalidTensor: a token id is outside the vocabulary, or a mask has values other than 0 and 1
-            or no 1 at all.
+            or, alone, no 1 at all.
     """
     if input_ids.min() < 0 or input_ids.max() >= vocabulary_size:
         raise InvalidTensor(f"{contract.INPUT_IDS.name} must lie in 0 .. {vocabulary_size - 1}")
-    if not np.isin(attention_mask, (0, 1)).all() or not attention_mask.any(axis=-1).all():
-        raise InvalidTensor(f"{contract.ATTENTION_MASK.name} must be 0 or 1, and 1 somewhere in every row")
+    is_empty = len(attention_mask) == 1 and not attention_mask.any()
+    if is_empty or not np.isin(attention_mask, (0, 1)).all():
+        raise InvalidTensor(f"{contract.ATTENTION_MASK.name} must be 0 or 1, and 1 somewhere")
 
 
-def _decode_prompt(index: int, text: bytes) -> str:
+def _decode_prompt(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise InvalidPrompt(f"{contract.PROMPT.name}[{index}] is not UTF-8") from error
+        raise InvalidPrompt("the prompt is not UTF-8") from error
 
 
-def _reward_response(rewards: NDArray[np.float32]) -> Any:
-    if not np.isfinite(rewards).all():
+def _rows_response(rows: list[_Row | InvalidInput]) -> Any:
+    """Put rows together; one that failed has zeros in its tensors, and its error beside them."""
+    pixels = np.zeros((len(rows), *contract.PIXELS.shape), np.uint8)
+    input_ids, mask = np.zeros((2, len(rows), contract.MAX_TOKENS), np.int64)
+    errors = np.full((len(rows), 1), b"", object)
+    for index, row in enumerate(rows):
+        if isinstance(row, InvalidInput):
+            errors[index] = str(row).encode()
+        else:
+            pixels[index], tokens = row
+            input_ids[index], mask[index] = tokens.input_ids[0], tokens.attention_mask[0]
+    return _response(contract.PREPROCESS, pixels, input_ids, mask, errors)
+
+
+def _reward_response(rewards: NDArray[np.float32], mask: NDArray[np.int64]) -> Any:
+    if not np.isfinite(rewards[mask.any(axis=-1)]).all():
         raise ArithmeticError("the network gave a reward that is not finite")
     return _response(contract.NETWORK, rewards)
 

@@ -14,6 +14,7 @@ from frontend.triton.errors import (
     QueueFull,
     Rejected,
     TimedOut,
+    TooManyRows,
     TritonError,
     Unreachable,
 )
@@ -30,6 +31,7 @@ T = TypeVar("T")
 _NOT_LOADED: Final = re.compile(
     r"unknown model|not ready|not at ready state|not found|no available versions", re.IGNORECASE
 )
+_TOO_MANY_ROWS: Final = re.compile(r"batch-size must be <= (\d+)")
 
 
 async def call(ask: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
@@ -67,11 +69,12 @@ def _translate(error: InferenceServerException) -> TritonError:
         return TimedOut("the deadline passed while the request waited for the model", internal=internal)
     if "maximum queue size" in message:
         return QueueFull("the model's queue is full", internal=internal)
-    if "internal error" in message:
-        return Rejected("the model could not be asked", internal=internal)
-    if _NOT_LOADED.search(message):
+    if (found := _TOO_MANY_ROWS.search(message)) is not None:
+        return TooManyRows("the model could not be asked", max_rows=int(found[1]), internal=internal)
+    is_defect = "internal error" in message
+    if _NOT_LOADED.search(message) and not is_defect:
         return NotLoaded("the model is not ready", internal=internal)
-    if status.startswith("4") and "unavailable" not in message.lower():
+    if is_defect or (status.startswith("4") and "unavailable" not in message.lower()):
         return Rejected("the model could not be asked", internal=internal)
     # It is shutting down, or its Python process died. Both pass by themselves.
     return NotReady("the model is not ready", internal=internal)

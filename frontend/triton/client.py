@@ -24,12 +24,13 @@ from frontend.triton.errors import (
     NotReady,
     Rejected,
     TimedOut,
+    TooManyRows,
     TritonError,
     Unavailable,
     Unreachable,
 )
 from frontend.triton.served import Role, Served, ServedVersion, read_served
-from reward.contract import NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward.contract import MAX_BATCH, NETWORK, PRIORITY_INTERACTIVE, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +53,8 @@ class _Record:
     circuit: Circuit
     failed_at_s: float = -math.inf
     succeeded_at_s: float = -math.inf
+    max_rows: int = MAX_BATCH
+    """Triton says by a refusal that it takes fewer."""
 
 
 class TritonClient:
@@ -148,6 +151,19 @@ class TritonClient:
         except (TritonError, DeadlineExceeded):
             return False
 
+    async def inferences(self, version: ServedVersion) -> int | None:
+        """Ask how many images a version has scored, for anybody, since it was loaded.
+
+        Triton answers at once, whatever is being executed; None means that it does not know.
+        """
+        try:
+            async with InferenceServerClient(self._url, conn_timeout=None) as client:
+                ask = partial(client.get_inference_statistics, NETWORK.name, version.version)
+                answer = await calls.call(ask, Deadline.after(_ASK_TIMEOUT_S))
+            return int(answer["model_stats"][0]["inference_count"])
+        except (TritonError, LookupError):
+            return None
+
     async def score(
         self,
         pixels: NDArray[np.uint8],
@@ -160,7 +176,9 @@ class TritonClient:
         request_id: str = "",
         priority: int = PRIORITY_INTERACTIVE,
     ) -> list[float]:
-        """Score a batch in one request: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
+        """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
+
+        It is one request, or as few in turn as Triton's largest batch allows.
 
         Raises:
             QueueFull: Triton holds as many requests as it may.
@@ -168,35 +186,51 @@ class TritonClient:
             Unavailable: Triton is down, or the version is not ready.
             Rejected: Triton refuses the tensors, or the model gives no finite score.
         """
+        record = self._records[version.version]
+        options = {"model_version": version.version, "request_id": request_id, "priority": priority}
+        until = Deadline(min(deadline.at_s, time.monotonic() + max_wait_s))
+        has_time = max_wait_s >= _HANGS_S and until.at_s < deadline.at_s
+        rewards: list[float] = []
+        while len(rewards) < len(pixels):
+            rows = slice(len(rewards), len(rewards) + record.max_rows)
+            arrays = pixels[rows], input_ids[rows], attention_mask[rows]
+            try:
+                with record.circuit.attempt(), self._recorded(version):
+                    rewards += await self._infer(arrays, options, until, has_time=has_time)
+            except TooManyRows as error:
+                if error.max_rows >= len(arrays[0]):
+                    raise
+                record.max_rows = error.max_rows
+        return rewards
+
+    async def _infer(
+        self, arrays: tuple[NDArray[Any], ...], options: dict[str, Any], deadline: Deadline, *, has_time: bool
+    ) -> list[float]:
+        """Send one request; with `has_time`, a version that does not answer in time is failing."""
         inputs = []
-        arrays: tuple[NDArray[Any], ...] = (pixels, input_ids, attention_mask)
         for spec, array in zip(NETWORK.inputs, arrays, strict=True):
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array, binary_data=True)
             inputs.append(tensor)
-        wait_s = min(deadline.remaining_s(), max_wait_s)
         infer = partial(
             self._connection().infer,
             NETWORK.name,
             inputs,
-            model_version=version.version,
             outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
-            request_id=request_id,
-            priority=priority,
             # Triton's own limit on the wait in its queue. A request that is late there is not
             # executed.
-            timeout=math.ceil(wait_s * 1e6),
+            timeout=math.ceil(deadline.remaining_s() * 1e6),
+            **options,
         )
-        with self._records[version.version].circuit.attempt(), self._recorded(version):
-            try:
-                result = await calls.call(infer, Deadline.after(wait_s))
-            except TimedOut as error:
-                if max_wait_s < _HANGS_S or wait_s < max_wait_s:
-                    raise
-                raise NotReady("the version does not answer", internal=error.internal) from error
-            rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
-            if not np.isfinite(rewards).all():
-                raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
+        try:
+            result = await calls.call(infer, deadline)
+        except TimedOut as error:
+            if not has_time:
+                raise
+            raise NotReady("the version does not answer", internal=error.internal) from error
+        rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
+        if not np.isfinite(rewards).all():
+            raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
         return rewards
 
     async def _ask_in_time(self) -> Served:

@@ -8,6 +8,7 @@ TritonError
 ├── QueueFull        Triton holds as many requests as it may
 ├── TimedOut         the request's deadline passed there or on the way
 └── Rejected         Triton says it was asked wrongly, or its answer is unusable: our defect
+    └── TooManyRows  one request has more rows than one execution takes there
 """
 
 from __future__ import annotations
@@ -49,3 +50,11 @@ class TimedOut(TritonError):
 
 class Rejected(TritonError):
     """The request or its answer is not what was agreed on."""
+
+
+class TooManyRows(Rejected):
+    """The request must be sent in parts."""
+
+    def __init__(self, detail: str, *, max_rows: int, internal: str = "") -> None:
+        super().__init__(detail, internal=internal)
+        self.max_rows = max_rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from reward.contract import ATTENTION_MASK, INPUT_IDS, MAX_TOKENS, PIXELS
+from reward.cpus import available_cpus
 from reward.errors import VersionError
 from reward.runtimes import GRAPH_FILE_NAME
 
@@ -83,15 +83,3 @@ def multiplies_bytes_exactly(cpuinfo: str | None = None) -> bool:
         except OSError:
             return False
     return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(cpuinfo.split())
-
-
-def available_cpus() -> int:
-    """Count the CPUs of this process's affinity mask, within the cgroup's quota."""
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cpus
-    if quota == "max":
-        return cpus
-    return max(1, min(cpus, int(quota) // int(period)))

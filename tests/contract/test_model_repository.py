@@ -61,7 +61,10 @@ def test_there_are_no_other_models() -> None:
 
 
 def test_the_ensemble_connects_every_tensor() -> None:
-    """Each step maps each tensor of its model to the tensor of the same name."""
+    """Each step maps each tensor of its model to the tensor of the same name.
+
+    So what preprocessing says of a row in ERROR reaches the caller.
+    """
     steps = _config(ENSEMBLE).ensemble_scheduling.step
     assert [step.model_name for step in steps] == [PREPROCESS.name, NETWORK.name]
     for step, model in zip(steps, (PREPROCESS, NETWORK), strict=True):

@@ -19,7 +19,9 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     At the end SIGTERM ends it, and nothing may be left behind.
     """
-    running = RunningStack(published_repository, tmp_path_factory.mktemp("stack"))
+    directory = tmp_path_factory.mktemp("stack")
+    key_file = f"--admin-key-file={directory / 'admin.key'}"
+    running = RunningStack(published_repository, directory, arguments=[key_file])
     running.start()
     try:
         yield running

@@ -16,7 +16,7 @@ import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
 from local.ports import free_ports
-from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
+from reward.contract import ENSEMBLE, ERROR, IMAGE, NETWORK, PROMPT, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,12 +150,18 @@ class RunningStack:
 
     def score_bytes(self, images: list[bytes], prompts: list[str]) -> NDArray[np.float32]:
         """Score through the ensemble `image_reward`."""
+        return self.ask_ensemble(images, prompts)[0]
+
+    def ask_ensemble(self, images: list[bytes], prompts: list[str]) -> tuple[NDArray[np.float32], list[str]]:
+        """Score through the ensemble `image_reward`; return rewards, and errors beside them."""
         inputs = []
         for spec, values in ((IMAGE, images), (PROMPT, [prompt.encode() for prompt in prompts])):
             tensor = InferInput(spec.name, [len(values), 1], spec.dtype)
             tensor.set_data_from_numpy(np.array(values, dtype=object).reshape(-1, 1))
             inputs.append(tensor)
-        return self._infer(ENSEMBLE.name, inputs)
+        answer = self._infer(ENSEMBLE.name, inputs)
+        errors = [text.decode() for text in answer.as_numpy(ERROR.name)[:, 0]]
+        return answer.as_numpy(REWARD.name)[:, 0], errors
 
     def score_pixels(self, arrays: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
         """Score through `image_reward_network`."""
@@ -164,12 +170,12 @@ class RunningStack:
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)
-        return self._infer(NETWORK.name, inputs)
-
-    def _infer(self, model: str, inputs: list[InferInput]) -> NDArray[np.float32]:
-        with InferenceServerClient(self.triton_url, network_timeout=60) as client:
-            rewards: NDArray[np.float32] = client.infer(model, inputs).as_numpy(REWARD.name)
+        rewards: NDArray[np.float32] = self._infer(NETWORK.name, inputs).as_numpy(REWARD.name)
         return rewards[:, 0]
+
+    def _infer(self, model: str, inputs: list[InferInput]) -> Any:
+        with InferenceServerClient(self.triton_url, network_timeout=60) as client:
+            return client.infer(model, inputs)
 
 
 def _children(parent: int) -> list[int]:

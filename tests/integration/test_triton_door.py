@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
+from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from reward.contract import PREPROCESS
+from reward.contract import ENSEMBLE, IMAGE, PREPROCESS, PROMPT
 from reward.decoding import MAX_BYTES
 from reward.preprocess import FORMATS
 from tests.decoder_traps import CRASH, set_traps
 from tests.integration.stack import RunningStack, processes
 from tests.pictures import photograph
+from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,27 +98,45 @@ def test_both_doors_refuse_the_same_in_the_same_words(trapped: RunningStack, dat
     assert why in str(triton)
 
 
-def test_a_crashed_decoder_fails_its_request_alone(trapped: RunningStack) -> None:
-    """A crashed decoder fails only its own request, and no process of Triton is restarted."""
+def test_a_crashed_decoder_fails_its_row_alone(trapped: RunningStack) -> None:
+    """A crashed decoder fails only its own row, and no process of Triton is restarted."""
     before = _stubs(trapped), trapped.triton_pid()
     good = photograph("coffee")
     expected = float(trapped.score_bytes([good], ["a cup"])[0])
 
-    def attempt(data: bytes) -> float | str:
-        try:
-            return float(trapped.score_bytes([good, data], ["a cup", "a cup"])[1])
-        except InferenceServerException as error:
-            return f"{error.status()} {error.message()}"
+    def attempt(data: bytes) -> tuple[list[float], list[str]]:
+        rewards, errors = trapped.ask_ensemble([good, data], ["a cup", "a cup"])
+        return rewards.tolist(), errors
 
     with ThreadPoolExecutor(6) as threads:
         answers = list(threads.map(attempt, [good, CRASH, good] * 8))
-    assert all(
-        "400" in str(answer) and "IMAGE[1]: the decoder failed" in str(answer) for answer in answers[1::3]
-    )
-    assert all(answer == pytest.approx(expected, abs=1e-5) for answer in [*answers[::3], *answers[2::3]])
+    for index, (rewards, errors) in enumerate(answers):
+        is_crash = index % 3 == 1
+        assert errors == ["", "the decoder failed on the image" if is_crash else ""]
+        scores = [expected, float("nan") if is_crash else expected]
+        assert rewards == pytest.approx(scores, abs=1e-5, nan_ok=True)
     assert (_stubs(trapped), trapped.triton_pid()) == before
 
 
 def _stubs(stack: RunningStack) -> set[int]:
     mark = f"{stack.repository}/{PREPROCESS.name}/"
     return {pid for pid, line in processes() if mark in line and "backend_stub" in line}
+
+
+def test_the_file_for_perf_analyzer_is_what_triton_takes(trapped: RunningStack) -> None:
+    """Each entry of bench/perf_analyzer.json has a reward, sent as perf_analyzer sends it.
+
+    Its `b64` is a tensor's raw bytes: of a text or a file, its length in four bytes comes first.
+    """
+    entries = json.loads((CHECKOUT / "bench" / "perf_analyzer.json").read_text())["data"]
+    assert len(entries) == 4
+    for entry in entries:
+        assert entry.keys() == {spec.name for spec in ENSEMBLE.inputs}
+        image, prompt = InferInput(IMAGE.name, [1, 1], "BYTES"), InferInput(PROMPT.name, [1, 1], "BYTES")
+        raw = base64.b64decode(entry[IMAGE.name]["b64"], validate=True)
+        image.set_data_from_numpy(np.array([[raw[4:]]], dtype=object))
+        assert image._get_binary_data() == raw
+        prompt.set_data_from_numpy(np.array([entry[PROMPT.name]], dtype=object))
+        with InferenceServerClient(trapped.triton_url, network_timeout=60) as client:
+            answer = client.infer(ENSEMBLE.name, [image, prompt])
+        assert np.isfinite(answer.as_numpy("REWARD")).all()

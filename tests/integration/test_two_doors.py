@@ -148,13 +148,43 @@ def test_a_bad_request_spares_those_it_is_batched_with(stack: RunningStack) -> N
         assert "ATTENTION_MASK must be 0 or 1" in str(also_refused)
 
 
-def test_the_ensemble_names_the_bad_image(stack: RunningStack) -> None:
-    """A caller of the ensemble learns, as 400, which image of its batch cannot be decoded."""
+def test_in_the_ensemble_a_bad_row_fails_alone(stack: RunningStack) -> None:
+    """A row that cannot be scored has NaN and its reason; the others have their own scores.
+
+    A request of that row alone is refused as 400, with the same reason.
+    """
     from tritonclient.utils import InferenceServerException
 
-    with pytest.raises(InferenceServerException, match=r"IMAGE\[1\]: not an image") as caught:
-        stack.score_bytes([photograph("coffee"), b"text"], ["a", "b"])
+    good = photograph("coffee")
+    rewards, errors = stack.ask_ensemble([good, b"text", good], ["a", "b", "c"])
+    alone = stack.score_bytes([good], ["a"]), stack.score_bytes([good], ["c"])
+    np.testing.assert_allclose(rewards[[0, 2]], np.concatenate(alone), rtol=0, atol=1e-5)
+    assert np.isnan(rewards[1])
+    assert errors == ["", "not an image in one of the formats JPEG, PNG, WEBP, GIF, AVIF", ""]
+    rewards, errors = stack.ask_ensemble([b"text", b""], ["a", "b"])
+    assert np.isnan(rewards).all()
+    assert errors[1] == "the image is empty (0 bytes)"
+    with pytest.raises(InferenceServerException, match=r"IMAGE\[0\]: not an image") as caught:
+        stack.score_bytes([b"text"], ["b"])
     assert caught.value.status() == "400"
+
+
+def test_health_sends_no_pixel_while_triton_works_for_others(stack: RunningStack) -> None:
+    """While Triton scores its own callers' batches, health adds at most the look that began before.
+
+    The service stays ready.
+    """
+    tokens = tokenise([PROMPT] * 64)
+    full = (np.zeros((64, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask)
+    before = stack.statistics()["requests"]
+    sent = 0
+    until_s = time.monotonic() + 4  # four looks, if nothing else keeps the machine busy
+    while time.monotonic() < until_s:
+        stack.score_pixels(full)
+        sent += 1
+    assert stack.statistics()["requests"] - before - sent <= 1
+    with stack.client() as client:
+        assert client.get("/health/ready").status_code == 200
 
 
 def _quiet_health(stack: RunningStack) -> None:

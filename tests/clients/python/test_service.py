@@ -134,6 +134,7 @@ def test_many_images_through_triton(
         ten = scorer.score(PICTURES, PROMPT)
     assert sorted(scores.errors) == [7, 40]
     assert isinstance(scores.errors[40], InvalidRequest)
+    assert scores.errors[40].detail.startswith(("not an image", "the image is empty"))  # from ERROR
     assert failed.value.scores.errors.keys() == scores.errors.keys()
     assert ten.shape == (10,)
     ranking = client.score_batch(prompt=PROMPT, candidates=PICTURES)

@@ -138,7 +138,7 @@ def test_a_network_that_answers_alike_to_everything_is_refused() -> None:
     assert report["summary"].endswith("PUBLISHED BY FORCE")
 
 
-GOOD = Measured(100, 0.3, 0.01, 0.001, 0.0, 0.999, 0.98, 1.0)
+GOOD = Measured(100, 0.3, 0.01, 0.001, 0.0, 0.999, 0.98, 1.0, 0.3)
 
 
 def test_each_limit_is_held_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from dataclasses import dataclass, field
 from importlib import reload
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
-from reward.decoding import DecodeLimits
+from reward.decoding import DecodeLimits, DecodeWorker
 from reward.errors import InvalidTensor
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
@@ -140,8 +141,8 @@ _MASK = tokenise(["a cat"]).attention_mask
         ({"ATTENTION_MASK": np.repeat(_MASK, 2, axis=0)}, "all inputs must have one number of rows, 1 to 64"),
         ({"INPUT_IDS": _IDS + 30_524}, "INPUT_IDS must lie in 0 .. 30523"),
         ({"INPUT_IDS": _IDS - 200}, "INPUT_IDS must lie in 0 .. 30523"),
-        ({"ATTENTION_MASK": _MASK * 2}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere in every row"),
-        ({"ATTENTION_MASK": _MASK * 0}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere in every row"),
+        ({"ATTENTION_MASK": _MASK * 2}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere"),
+        ({"ATTENTION_MASK": _MASK * 0}, "ATTENTION_MASK must be 0 or 1, and 1 somewhere"),
     ],
 )
 def test_a_request_out_of_contract_is_refused_alone(
@@ -191,26 +192,42 @@ def test_a_tensor_that_cannot_be_read_fails_only_its_request(network: Any, monke
     assert _answers(network.execute([_request(1, 2), _request(3)])) == [f"500: {INTERNAL}", [3]]
 
 
+def test_a_row_without_tokens_scores_nan_and_is_not_executed(network: Any) -> None:
+    """Preprocessing marks a row that it refused by a mask of zeros; its neighbours are scored.
+
+    A request in which no row has tokens is answered without an execution.
+    """
+    mask = tokenise(["a cat"] * 3).attention_mask
+    mask[1] = 0
+    answers = _answers(
+        network.execute([_request(1, 9, 2, ATTENTION_MASK=mask), _request(3, 4, ATTENTION_MASK=mask[:2] * 0)])
+    )
+    np.testing.assert_array_equal(np.array(answers[0], np.float32), [1, np.nan, 2])
+    assert np.isnan(np.array(answers[1], np.float32)).all()
+    assert network._runtime.batches == [2]
+
+
 def test_files_become_the_networks_tensors(preprocess: Any) -> None:
-    """Pixels, ids and masks are those of the library, row by row."""
+    """Pixels, ids and masks are those of the library, row by row, and no row has an error."""
     data = [photograph("coffee"), photograph("chelsea", "WEBP")]
     (response,) = preprocess.execute([_files((data[0], b"a cup"), (data[1], "日本".encode()))])
-    pixels, ids, mask = (tensor.array for tensor in response.output_tensors)
+    pixels, ids, mask, errors = (tensor.array for tensor in response.output_tensors)
     tokens = tokenise(["a cup", "日本"])
     np.testing.assert_array_equal(pixels, np.stack([prepare(each).pixels for each in data]))
     np.testing.assert_array_equal(ids, tokens.input_ids)
     np.testing.assert_array_equal(mask, tokens.attention_mask)
+    assert errors.tolist() == [[b""], [b""]]
 
 
 def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> None:
-    """Each fault of a request has an error of its own.
+    """Each fault of a request of one row has an error of its own.
 
     The faults are no image, a prompt not in UTF-8, a crashed decoder, and missing tensors.
     """
     good = photograph("coffee")
     responses = preprocess.execute(
         [
-            _files((good, b"a"), (b"text", b"b")),
+            _files((b"text", b"b")),
             _files((good, b"\xff")),
             _files((CRASH, b"a")),
             Request({"IMAGE": np.array([[good]], object)}),
@@ -221,14 +238,57 @@ def test_what_is_wrong_with_a_file_is_told_to_its_sender(preprocess: Any) -> Non
     *failed, answered = responses
     formats = "JPEG, PNG, WEBP, GIF, AVIF"
     assert _answers(failed) == [
-        f"400: IMAGE[1]: not an image in one of the formats {formats}",
-        "400: PROMPT[0] is not UTF-8",
+        f"400: IMAGE[0]: not an image in one of the formats {formats}",
+        "400: the prompt is not UTF-8",
         "400: IMAGE[0]: the decoder failed on the image",
         "400: PROMPT is missing",
         "400: all inputs must have one number of rows, 1 to 64",
     ]
     assert answered.error is None
     assert answered.output_tensors[0].array.shape == (1, 3, 224, 224)
+
+
+def test_among_others_a_bad_row_fails_alone(preprocess: Any) -> None:
+    """In a request of several rows, each bad one has its own words in ERROR, and no tokens."""
+    good = photograph("coffee")
+    pairs = [
+        (good, b"a"),
+        (b"text", b"b"),
+        (CRASH, b"c"),
+        (good, b"\xff"),
+        (good, b"x" * 10_001),
+        (good, b"d"),
+    ]
+    (response,) = preprocess.execute([_files(*pairs)])
+    pixels, ids, mask, errors = (tensor.array for tensor in response.output_tensors)
+    assert [error.decode() for error in errors.ravel()] == [
+        "",
+        "not an image in one of the formats JPEG, PNG, WEBP, GIF, AVIF",
+        "the decoder failed on the image",
+        "the prompt is not UTF-8",
+        "the prompt has 10001 characters; 10000 are allowed (and 35 tokens are read)",
+        "",
+    ]
+    assert mask.any(axis=-1).tolist() == [True, False, False, False, False, True]
+    np.testing.assert_array_equal(pixels[5], prepare(good).pixels)
+    assert not ids[1:5].any()
+
+
+def test_rows_are_decoded_side_by_side(triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are as many decoders as CPUs, or as configured, and all work on one request at once."""
+    model = triton.PreprocessModel()
+    model.initialize({"model_config": json.dumps({"parameters": {"workers": {"string_value": "3"}}})})
+    together = threading.Barrier(3)
+
+    def decode(_: DecodeWorker, content: bytes, **options: Any) -> Any:
+        del options
+        together.wait(timeout=60)  # passes only if three are at work
+        return prepare(content)
+
+    monkeypatch.setattr(DecodeWorker, "decode", decode)
+    (response,) = model.execute([_files(*[(photograph("coffee"), b"a")] * 3)])
+    model.finalize()
+    assert response.error is None
 
 
 def test_a_senders_own_timeout_bounds_his_request(preprocess: Any) -> None:
@@ -238,7 +298,7 @@ def test_a_senders_own_timeout_bounds_his_request(preprocess: Any) -> None:
     first, second, third = preprocess.execute([slow, late, good])
     (why,) = _answers([first])
     assert str(why).startswith("400: IMAGE[0]: decoding the image took longer than 0.")
-    assert _answers([second]) == ["400: the request's time was over before IMAGE[0]"]
+    assert _answers([second]) == ["400: the request's time was over before this image's turn"]
     assert third.error is None
 
 

@@ -67,6 +67,8 @@ class Scores:
 class _Served:
     max_rows: int
     version: str
+    tells_errors: bool
+    """Whether a row that fails has its reason in the output ERROR, and fails no other."""
 
 
 class RowsFailed(AestheticError):
@@ -161,7 +163,7 @@ class TritonScorer:
         served = self._threads.submit(self._served).result()
         max_rows = self._max_rows or served.max_rows
         chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
-        for found in self._threads.map(lambda chunk: self._score_rows(chunk, served.version), chunks):
+        for found in self._threads.map(lambda chunk: self._score_rows(chunk, served), chunks):
             for index, outcome in found:
                 if isinstance(outcome, AestheticError):
                     errors[index] = outcome
@@ -184,7 +186,7 @@ class TritonScorer:
     ) -> None:
         self.close()
 
-    def _score_rows(self, rows: list[Row], version: str) -> list[Outcome]:
+    def _score_rows(self, rows: list[Row], served: _Served) -> list[Outcome]:
         outcomes: list[Outcome] = []
         readable: list[Row] = []
         files: list[bytes] = []
@@ -200,29 +202,31 @@ class TritonScorer:
                 outcomes.append((index, found))
             else:
                 prepared.append((index, found, prompt))
-        return outcomes + self._score_prepared(prepared, version)
+        return outcomes + self._score_prepared(prepared, served)
 
-    def _score_prepared(self, rows: list[Prepared], version: str) -> list[Outcome]:
+    def _score_prepared(self, rows: list[Prepared], served: _Served) -> list[Outcome]:
         """Score rows; where Triton refuses the request for one of them, each half by itself."""
         if not rows:
             return []
         try:
-            rewards = self._with_retries(lambda remaining_s: self._infer(rows, version, remaining_s))
+            rewards, errors = self._with_retries(lambda remaining_s: self._infer(rows, served, remaining_s))
         except InvalidRequest as error:
             if len(rows) == 1:
                 return [(rows[0][0], error)]
             half = len(rows) // 2
-            return self._score_prepared(rows[:half], version) + self._score_prepared(rows[half:], version)
+            return self._score_prepared(rows[:half], served) + self._score_prepared(rows[half:], served)
         except AestheticError as error:
             return [(index, error) for index, _, _ in rows]
-        nothing = error_of("internal", "the network gave no number")
         return [
-            (index, float(reward) if np.isfinite(reward) else nothing)
-            for (index, _, _), reward in zip(rows, rewards, strict=True)
+            (index, _outcome(float(reward), error))
+            for (index, _, _), reward, error in zip(rows, rewards, errors, strict=True)
         ]
 
-    def _infer(self, rows: list[Prepared], version: str, remaining_s: float) -> NDArray[np.float32]:
+    def _infer(
+        self, rows: list[Prepared], served: _Served, remaining_s: float
+    ) -> tuple[NDArray[np.float32], list[bytes]]:
         inputs = []
+        outputs = ["REWARD", *(["ERROR"] if served.tells_errors else [])]
         prepared, prompts = [item for _, item, _ in rows], [prompt for _, _, prompt in rows]
         for name, kind, values in self._door.tensors(prepared, prompts):
             tensor = self._library.InferInput(name, list(values.shape), kind)
@@ -231,18 +235,18 @@ class TritonScorer:
         answer = self._client().infer(
             self._door.model,
             inputs,
-            model_version=version,
-            outputs=[self._library.InferRequestedOutput("REWARD")],
+            model_version=served.version,
+            outputs=[self._library.InferRequestedOutput(name) for name in outputs],
             priority=BULK_PRIORITY,
             headers=self._headers,
             timeout=int(remaining_s * 1_000_000),  # in Triton's queue
             **({"client_timeout": remaining_s} if self._protocol == "grpc" else {}),
         )
-        rewards: NDArray[np.float32] = answer.as_numpy("REWARD")[:, 0]
-        return rewards
+        errors = answer.as_numpy("ERROR")[:, 0].tolist() if served.tells_errors else [b""] * len(rows)
+        return answer.as_numpy("REWARD")[:, 0], errors
 
     def _served(self) -> _Served:
-        """Ask how many rows a request may have, and which network version the ensemble uses."""
+        """Ask how many rows a request may have, and what the ensemble scores with and tells."""
         options = {"as_json": True} if self._protocol == "grpc" else {}
         config = self._with_retries(
             lambda _: self._client().get_model_config(ENSEMBLE, headers=self._headers, **options)
@@ -251,7 +255,12 @@ class TritonScorer:
         steps = {step["model_name"]: step for step in config["ensemble_scheduling"]["step"]}
         version = str(steps[NETWORK].get("model_version", "-1"))
         is_named = self._door.model == NETWORK and version != "-1"
-        return _Served(max(1, int(config["max_batch_size"])), version if is_named else "")
+        outputs = {output["name"] for output in config["output"]}
+        return _Served(
+            max(1, int(config["max_batch_size"])),
+            version if is_named else "",
+            tells_errors=self._door.model == ENSEMBLE and "ERROR" in outputs,
+        )
 
     def _with_retries(self, ask: Callable[[float], Any]) -> Any:  # noqa: ANN401 - whatever it asks for
         """Ask, with the seconds that are left, until an answer comes or no attempt is left."""
@@ -282,6 +291,12 @@ class TritonScorer:
             with self._lock:
                 self._clients.append(client)
         return client
+
+
+def _outcome(reward: float, error: bytes) -> float | AestheticError:
+    if error:
+        return error_of("invalid_request", error.decode(errors="replace"))
+    return reward if np.isfinite(reward) else error_of("internal", "the network gave no number")
 
 
 def _library(protocol: str) -> ModuleType:

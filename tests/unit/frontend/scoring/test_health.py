@@ -178,6 +178,34 @@ async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn
     assert (await _found(_monitor(client, timeout_s=0.2))).model is not None
 
 
+async def test_nothing_is_asked_of_a_model_that_works_for_others(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """While Triton's own callers are answered, no pixel waits behind their executions.
+
+    The look's own pixel does not count as one of theirs.
+    """
+    monitor = _monitor(client)
+    assert (await _found(monitor)).ready
+    client.start_afresh()  # it forgets that it has just scored
+    triton.scored["3"] += 64
+    triton.failure = DEAD  # for whoever asks
+    assert (await _found(monitor)).ready
+    assert len(triton.inferences) == 1
+    assert not (await _found(monitor)).ready
+
+
+async def test_an_execution_that_ends_meanwhile_is_life(client: TritonClient, triton: TritonStandIn) -> None:
+    """A pixel that is late behind others' images is no failure if those were scored meanwhile."""
+    triton.held.add("")
+    monitor = _monitor(client, timeout_s=0.5)
+    late = asyncio.create_task(_found(monitor))
+    await _until(lambda: bool(triton.inferences))
+    triton.scored["3"] += 8
+    assert (await late).ready
+    assert not (await _found(monitor)).ready
+
+
 async def test_a_request_that_was_just_scored_is_as_good_as_a_look(
     client: TritonClient, triton: TritonStandIn
 ) -> None:

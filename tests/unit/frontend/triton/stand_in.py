@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,8 +44,17 @@ class TritonStandIn:
     """Version -> status and text with which it fails."""
     held_versions: set[str] = field(default_factory=set)
     """The versions that never answer."""
+    max_rows: int = 64
+    """The largest batch; a larger one is refused in Triton's words."""
+    scored: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Version -> how many images it says that it has scored."""
     unloaded: set[str] = field(default_factory=set)
     """The versions that are not ready."""
+
+    async def statistics(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"model_stats": [{"inference_count": self.scored[request.path.split("/")[-2]]}]}
+        )
 
     async def metadata(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -68,6 +78,10 @@ class TritonStandIn:
         if failure is not None:
             return _failed(failure)
         count = header["inputs"][0]["shape"][0]
+        if count > self.max_rows:
+            words = f"inference request batch-size must be <= {self.max_rows} for '{NETWORK.name}'"
+            return _failed((400, f"[request id: <id_unknown>] {words}"))
+        self.scored[version] += count
         data = np.full((count, 1), self.rewards.get(version, self.reward), np.float32).tobytes()
         output = {"name": "REWARD", "datatype": "FP32", "shape": [count, 1]}
         answer = json.dumps({"outputs": [{**output, "parameters": {"binary_data_size": len(data)}}]}).encode()
@@ -85,6 +99,7 @@ async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
     triton.open.set()
     app = web.Application(client_max_size=2**24)
     app.router.add_get("/v2", triton.metadata)
+    app.router.add_get("/v2/models/{tail:.*}/stats", triton.statistics)
     app.router.add_get("/v2/models/{tail:.*}", triton.metadata)
     app.router.add_post("/v2/models/{tail:.*}", triton.infer)
     app.router.add_post("/v2/repository/{tail:.*}", triton.metadata)
@@ -99,7 +114,13 @@ async def standing_in(port: int = 0) -> AsyncIterator[TritonStandIn]:
         await runner.cleanup()
 
 
-def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str | None = None) -> Path:
+def publish_manifest(
+    repository: Path,
+    *,
+    version: int = 3,
+    preprocessing: str | None = None,
+    seconds_per_image: float | None = None,
+) -> Path:
     """Write the manifest of a version; without a deployment, the newest one is served."""
     directory = repository / NETWORK.name / str(version)
     directory.mkdir(parents=True)
@@ -115,6 +136,7 @@ def publish_manifest(repository: Path, *, version: int = 3, preprocessing: str |
             files={},
             tools={},
             created_at="2026-01-01T00:00:00Z",
+            seconds_per_image=seconds_per_image,
         ),
         directory,
     )

@@ -125,6 +125,44 @@ async def test_a_score_that_is_no_number(client: TritonClient, triton: TritonSta
         await _score(client)
 
 
+async def test_what_is_too_large_for_triton_is_sent_in_parts(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """Triton's refusal says how many rows fit; from then on no request has more."""
+    triton.max_rows = 4
+    assert await _score(client, 6) == [0.5] * 6
+    assert await _score(client, 5) == [0.5] * 5
+    assert [one["inputs"][0]["shape"][0] for one in triton.inferences] == [6, 4, 2, 4, 1]
+
+
+async def test_the_parts_share_one_deadline(client: TritonClient, triton: TritonStandIn) -> None:
+    """A batch in parts ends when its time is over, whichever part is being scored."""
+    triton.max_rows = 1
+    await _score(client, 2)
+    triton.open.clear()
+    with pytest.raises(TimedOut):
+        await _score(client, 2, max_wait_s=0.1)
+
+
+async def test_a_refusal_that_names_no_smaller_batch_is_a_defect(
+    client: TritonClient, triton: TritonStandIn
+) -> None:
+    """A request is not sent again and again if Triton refuses even what it said would fit."""
+    triton.failure = (400, "inference request batch-size must be <= 4 for 'image_reward_network'")
+    with pytest.raises(Rejected):
+        await _score(client, 6)
+    assert len(triton.inferences) == 2
+
+
+async def test_how_many_images_were_scored_is_known(client: TritonClient, tmp_path: Path) -> None:
+    """Triton's own count is read; a Triton that is not there knows nothing."""
+    await _score(client, 3)
+    served = await client.served(Deadline.after(5))
+    assert await client.inferences(served.stable) == 3
+    async with _client(1, tmp_path) as other:
+        assert await other.inferences(served.stable) is None
+
+
 async def test_a_dead_triton_is_left_alone_and_found_again(tmp_path: Path) -> None:
     """After five failures hardly any call reaches Triton.
 

@@ -13,9 +13,10 @@ import torch
 from export.quantize import quantize
 from export.questions import drawn
 from reward import manifest, preprocess, runtimes
+from reward.cpus import available_cpus
 from reward.errors import VersionError
 from reward.runtimes import GRAPH_FILE_NAME
-from reward.runtimes.onnxruntime import available_cpus, multiplies_bytes_exactly
+from reward.runtimes.onnxruntime import multiplies_bytes_exactly
 from reward.tokenizer import tokenise
 from tests.small import small_network
 from tests.spoilt import agree, claim_preprocessing, score_nan

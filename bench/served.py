@@ -1,0 +1,105 @@
+"""What is measured: a repository at full size or with the demonstration model, and its stack."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+from tritonclient.http import InferenceServerClient
+
+from export.choose import DEMO_DIRECTORY, install
+from export.deploy import Deployer, Manner
+from export.publish import Recipe, publish
+from export.registry import Registry
+from reward.contract import ADMIN_HEADER
+from tests.integration.stack import RunningStack
+from tests.parity.reference import Job, ask
+from tests.repository import copy_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROMPT: Final = "a painting of an ocean with clouds and birds, day time, low depth field effect"
+PLAIN: Final = "plain"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A published model."""
+
+    name: str
+    registry: Registry
+    directory: Path
+    checkpoint: Path | None
+    """What upstream can read; None for the demonstration model."""
+
+    @property
+    def max_rows(self) -> int:
+        """Return how many rows one request may have."""
+        return self.registry.version().manifest.max_cpu_rows
+
+
+def demonstration(directory: Path) -> Subject:
+    """Install the demonstration model, anew."""
+    repository = directory / "demo" / "model_repository"
+    shutil.rmtree(repository, ignore_errors=True)
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    registry = Registry(copy_repository(repository))
+    _serve(registry, install(registry, DEMO_DIRECTORY))
+    return Subject("the demonstration model", registry, directory / "demo", None)
+
+
+def full_size(directory: Path, precision: str) -> Subject:
+    """Publish a network of full size with random weights (seed 0), unless an earlier run did."""
+    checkpoint, repository = directory / "random.pt", directory / "model_repository"
+    if not checkpoint.exists():
+        ask(Job([PROMPT], [], checkpoint=str(checkpoint), seed=0), directory)
+    if not repository.exists():
+        copy_repository(repository)
+    registry = Registry(repository)
+    wanted = [one.number for one in registry.versions() if one.manifest.precision == precision]
+    recipe = Recipe(checkpoint, "random weights, seed 0", precision=precision)  # type: ignore[arg-type]
+    _serve(registry, wanted[-1] if wanted else publish(registry, recipe))
+    return Subject(f"full size, {precision}, random weights", registry, directory, checkpoint)
+
+
+@contextmanager
+def running(subject: Subject, *, plain: bool = False) -> Iterator[RunningStack]:
+    """Have the stack running; with `plain` a plain Python model beside ours in the same Triton."""
+    key_file = subject.directory / "admin.key"
+    repository = subject.registry.repository
+    shutil.rmtree(repository / PLAIN, ignore_errors=True)
+    if plain:
+        _write_plain(subject)
+    stack = RunningStack(repository, subject.directory, arguments=[f"--admin-key-file={key_file}"])
+    stack.start()
+    try:
+        if plain:
+            headers = {ADMIN_HEADER: key_file.read_text().strip()}
+            with InferenceServerClient(stack.triton_url, network_timeout=600) as client:
+                client.load_model(PLAIN, headers=headers)
+        yield stack
+    finally:
+        stack.stop()
+        shutil.rmtree(repository / PLAIN, ignore_errors=True)
+
+
+def _serve(registry: Registry, number: int) -> None:
+    Deployer(registry, None, Manner(who="bench")).promote(number, force=True, is_tried=True)
+
+
+def _write_plain(subject: Subject) -> None:
+    target = subject.registry.repository / PLAIN
+    shutil.copytree(Path(__file__).with_name("plain_model"), target)
+    path = target / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    dimensions = subject.registry.version().manifest.dimensions
+    config.parameters["dimensions"].string_value = json.dumps(dimensions)
+    config.max_batch_size = subject.max_rows
+    path.write_text(text_format.MessageToString(config))
