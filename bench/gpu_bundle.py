@@ -4,9 +4,9 @@
     bash .gpu/run.sh --out figures.json
 
 Packed are the tritonserver of the `nvidia-pytriton` wheel with one stub, a Python whose shared
-library that stub loads, the frontend's packages, and the upstream package. torch, NumPy, onnx,
-onnxruntime, safetensors, scikit-image and tqdm are the machine's own, for the same Python as here
-`--python` names.
+library that stub loads, the frontend's packages, and the upstream package. torch and what
+`_OF_THE_MACHINE` names are the machine's own, and onnx, onnxruntime, safetensors, scikit-image and
+tqdm, for a Python of the version that `--python` has.
 """
 
 from __future__ import annotations
@@ -22,8 +22,22 @@ from typing import Final
 
 from tests.repository import CHECKOUT
 
-_OF_THE_MACHINE: Final = ("numpy", "PIL", "pillow", "torch")
-"""What its torch was built for; the beginnings of names in site-packages."""
+_OF_THE_MACHINE: Final = (
+    *(
+        "numpy",
+        "PIL",
+        "pillow",
+        "ml_dtypes",
+        "aiohttp",
+        "grpc",
+        "yaml",
+        "hf_xet",
+        "huggingface_hub",
+        "multidict",
+    ),
+    *("bin", "reward", "export", "demo", "frontend", "local", "model_boss"),  # of the checkout
+)
+"""What is there already, by the beginnings of names in site-packages."""
 
 _UPSTREAM_OF_THE_MACHINE: Final = (
     "torchvision",
@@ -100,10 +114,10 @@ def _python(python: str, target: Path) -> str:
 
 
 def _site(python: str, target: Path) -> None:
-    wanted = (f"{CHECKOUT}[frontend,fetch,model-boss]", "filelock", "httpx")
+    wanted = (f"{CHECKOUT}[frontend,model-boss]", "filelock", "httpx", "protobuf", "tritonclient[grpc]")
     _install(python, target, "--constraint", CHECKOUT / "constraints.txt", *wanted)
     for entry in target.iterdir():
-        if entry.name.startswith(_OF_THE_MACHINE) or entry.name == "bin":
+        if entry.name.startswith(_OF_THE_MACHINE) and entry.is_dir():
             shutil.rmtree(entry)
     for entry in target.rglob("__pycache__"):
         shutil.rmtree(entry)

@@ -64,7 +64,7 @@ def full_size(directory: Path, precision: str) -> Subject:
         copy_repository(repository)
     registry = Registry(repository)
     wanted = [one.number for one in registry.versions() if one.manifest.precision == precision]
-    recipe = Recipe(checkpoint, "random weights, seed 0", precision=precision)  # type: ignore[arg-type]
+    recipe = Recipe(checkpoint, "random weights, seed 0", precision=precision)
     _serve(registry, wanted[-1] if wanted else publish(registry, recipe))
     return Subject(f"full size, {precision}, random weights", registry, directory, checkpoint)
 
