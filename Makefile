@@ -3,6 +3,7 @@
 #            PRECISION=fp32|int8 on a CPU, fp16|bf16 on a GPU
 #            PORT=8006  HOST=127.0.0.1  PYTHON=python3.11  TORCH_INDEX=url
 #            TRITON_HOST=127.0.0.1, of Triton's gRPC door, which has no keys (SECURITY.md)
+#            TRITON_PORT=8000  TRITON_GRPC_PORT=8001  TRITON_METRICS_PORT=8002
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -12,14 +13,17 @@ PYTHON ?=
 HOST ?= 127.0.0.1
 TRITON_HOST ?= 127.0.0.1
 PORT ?= 8006
+TRITON_PORT ?= 8000
+TRITON_GRPC_PORT ?= 8001
+TRITON_METRICS_PORT ?= 8002
 PRECISION ?=
 # From the command line only: some environments hold a NAME that means the machine (WSL's does).
 ifeq ($(origin NAME),environment)
 NAME :=
 endif
-SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository
+SOURCES := reward export demo frontend local model_boss clients examples tests bench model_repository deploy
 
-.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh fuzz check fix bench clean
+.PHONY: help up demo publish checkpoint-is-named install-test test test-slow test-clients test-hostile test-fresh test-monitoring test-compose fuzz check fix bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -32,7 +36,8 @@ up: $(VENV)/.serve ## start Triton and the REST door; MODEL= or CHECKPOINT= say 
 	@$(ENSURE); status=$$?; \
 	if [ $$status -eq 3 ]; then echo "installing them …" && $(INSTALL_EXPORT) && $(ENSURE); \
 	else exit $$status; fi
-	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT)
+	@$(BIN)/python -m local up --host $(HOST) --triton-host $(TRITON_HOST) --port $(PORT) \
+	  --triton-http-port $(TRITON_PORT) --triton-grpc-port $(TRITON_GRPC_PORT) --triton-metrics-port $(TRITON_METRICS_PORT)
 
 DEMO := .cache/demo
 demo: $(VENV)/.serve ## rank the example pictures with the demonstration model, through REST
@@ -58,12 +63,20 @@ test-slow: install-test ## run the long tests
 test-hostile: install-test ## attack the service, process by process and request by request, for minutes
 	$(BIN)/python -m pytest -s -m hostile tests/hostile
 
-test-clients: install-test clients/typescript/node_modules/.installed $(VENV)/.browser ## run the tests of the clients, examples and playground; takes Node 18 or later, or brings one, and a Chromium
+test-clients: install-test clients/typescript/node_modules/.installed $(VENV)/.browser $(VENV)/.examples ## run the tests of the clients, examples and playground; takes Node 18 or later, or brings one, and a Chromium
 	$(BIN)/python -m pytest -m clients tests/clients
 
 test-fresh: $(VENV)/.dev ## run these commands in containers of minimal Debian; needs Docker; ONLY=name chooses one
 	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-fresh needs one" >&2; exit 1; }
 	$(BIN)/python -m pytest -m fresh -s tests/fresh -k "$(ONLY)"
+
+test-monitoring: install-test ## scrape the service with a real Prometheus, and run every panel's query; needs prometheus on PATH
+	@command -v prometheus >/dev/null || { echo "error: no prometheus on PATH: make test-monitoring needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m monitoring tests/monitoring
+
+test-compose: $(VENV)/.dev ## build the images, run docker-compose.yml and break it; needs Docker; ONLY=name chooses one
+	@docker info >/dev/null 2>&1 || { echo "error: no Docker daemon answers: make test-compose needs one" >&2; exit 1; }
+	$(BIN)/python -m pytest -m compose -s -v tests/compose -k "$(ONLY)"
 
 fuzz: $(VENV)/.dev ## decode 200,000 broken images
 	AESTHETIC_FUZZ_IMAGES=200000 AESTHETIC_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest --timeout 3600 tests/integration/frontend/test_decode_fuzz.py
@@ -73,9 +86,16 @@ check: $(VENV)/.dev ## lint, types, formatting, import rules, declared dependenc
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mypy examples
+	$(BIN)/mypy examples deploy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	$(BIN)/hadolint --config deploy/.hadolint.yaml deploy/*/Dockerfile
 	$(BIN)/deptry reward export demo frontend local model_boss
 	cd clients/python && ../../$(BIN)/deptry src
+	@if command -v promtool >/dev/null; then $(PROMTOOL); \
+	else echo "no promtool (Debian's package prometheus has it): the alert rules were not checked"; fi
+
+PROMTOOL = set -e; cd deploy/monitoring; promtool check config --syntax-only prometheus.yml; \
+	promtool check rules alerts.yml; promtool test rules alerts.test.yml drift.test.yml
 
 fix: $(VENV)/.dev ## mend what can be mended by machine
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -102,6 +122,10 @@ $(VENV)/.export: $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.export
 	@$(INSTALL) dev
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.dev
+	@$(INSTALL) examples
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
-from skimage import data
 
+from bench.growth import write_pictures
+from bench.served import PROMPT
 from export import questions
 from export.deployment_store import DeploymentStore
 from reward import checkpoint, runtimes
@@ -41,7 +41,6 @@ from reward.network import Dimensions
 from reward.runtimes.torch_cuda import BATCH_SIZES, WEIGHTS_FILE_NAME
 from tests.gpu_version import write_gpu_version
 from tests.integration.stack import RunningStack
-from tests.pictures import PHOTOGRAPHS
 from tests.repository import copy_repository
 from tests.small import SMALL, small_network
 
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
 """Version 1 is what the others are compared with."""
-PROMPT: Final = "a painting of an ocean with clouds and birds, day time, low depth field effect"
 CALLERS: Final = 16
 LOAD: Final = 0.7
 
@@ -120,7 +118,7 @@ def measure(plan: Plan, directory: Path, arguments: Sequence[str]) -> dict[str, 
             [*command, f"--alone={version}", *more], capture_output=True, text=True, check=False
         )
         figures["alone"][name] = json.loads(done.stdout) if done.returncode == 0 else done.stderr[-2000:]
-    images = _write_images(directory)
+    images = write_pictures(directory, 1024, 8)
     say("Triton and REST")
     figures["served"] = _attempt(lambda: served(plan, repository, directory, images))
     if plan.is_upstream_asked:
@@ -260,15 +258,6 @@ def _attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any] | str:
         return work()
     except Exception as error:  # noqa: BLE001
         return f"{type(error).__name__}: {error}"
-
-
-def _write_images(directory: Path) -> list[Path]:
-    """Write photographs of 1024 x 1024 pixels."""
-    paths = [directory / f"{name}.jpg" for name in PHOTOGRAPHS]
-    for path in paths:
-        photograph = Image.fromarray(getattr(data, path.stem)()).convert("RGB")
-        photograph.resize((1024, 1024)).save(path, quality=90)
-    return paths
 
 
 def _pairs(count: int) -> Inputs:

@@ -21,6 +21,7 @@ from tests.pictures import PHOTOGRAPHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bench.served import Subject
     from bench.ways import Way
@@ -46,6 +47,14 @@ def pictures(size: int, count: int) -> list[bytes]:
         image.save(file, "JPEG", quality=90)
         files.append(file.getvalue())
     return files
+
+
+def write_pictures(directory: Path, size: int, count: int) -> list[Path]:
+    """Write such files, and return their paths."""
+    paths = [directory / f"{number}.jpg" for number in range(count)]
+    for path, file in zip(paths, pictures(size, count), strict=True):
+        path.write_bytes(file)
+    return paths
 
 
 def with_batch(subject: Subject, stack: RunningStack, *, rounds: int) -> Table:

@@ -114,12 +114,13 @@ def write_version(directory: Path, recipe: Recipe, *, show_progress: bool = True
         loaded = runtimes.load(directory, device=gpu or "cpu")
         step("graph: compare with torch")
         report = gates.check(network, loaded, asked, force=recipe.force, progress=bar.update)
+        pace_s = report.pop("seconds_per_image")
         if recipe.device == "gpu":
             report |= _gpu_report(report, loaded, directory, written)
+            pace_s = None  # it is of no CPU that serves
         vram_mb = _used_mb() - before_mb if gpu else None
-        pace_s = report.pop("seconds_per_image")
-        measured = dataclasses.replace(written, gates=report, vram_mb=vram_mb, seconds_per_image=pace_s)
-        manifest.write(measured, directory)
+        written = dataclasses.replace(written, gates=report, seconds_per_image=pace_s, vram_mb=vram_mb)
+        manifest.write(written, directory)
         step("published")
 
 

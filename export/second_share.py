@@ -16,6 +16,7 @@ import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import NoSecondShare
@@ -25,7 +26,6 @@ from reward.contract import LEASE_OWNER, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class LedgerSettings:
         environment = {name: value for name, value in environment.items() if value}  # as the frontend does
         if "AESTHETIC_GPU_LEDGER" in environment:
             raise NoSecondShare("another coordinator gives the GPU's memory out: use --replace")
-        url = environment.get("AESTHETIC_REDIS_URL")
-        if not url:
+        if "AESTHETIC_REDIS_URL" not in environment and "AESTHETIC_REDIS_URL_FILE" not in environment:
             return None
         try:
+            url = environment.get("AESTHETIC_REDIS_URL")
+            if url is None:
+                url = Path(environment["AESTHETIC_REDIS_URL_FILE"]).read_text().strip()
             return cls(
                 url=url,
                 gpu=environment.get("AESTHETIC_GPU", first_gpu()),
@@ -66,7 +68,7 @@ class LedgerSettings:
                 ),
                 each_mb=int(environment["AESTHETIC_VRAM_MB"]) if "AESTHETIC_VRAM_MB" in environment else None,
             )
-        except (ValueError, ModelBossError) as error:
+        except (OSError, ValueError, ModelBossError) as error:
             raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import getpass
 import secrets
 import signal
 import sys
@@ -50,7 +51,14 @@ def run() -> int:
         print(f"error: AESTHETIC_API_KEYS_FILE: {error}", file=sys.stderr)
         return 1
     try:
-        serve.serve(app, host=settings.host, port=settings.port, grace_s=settings.shutdown_grace_s)
+        serve.serve(
+            app,
+            host=settings.host,
+            port=settings.port,
+            grace_s=settings.shutdown_grace_s,
+            delay_s=settings.shutdown_delay_s,
+            on_ending=lambda: app.state.services.monitor.say_it_ends(),  # noqa: PLW0108 - not opened yet
+        )
     except OSError as error:
         print(f"error: {settings.host}:{settings.port}: {error}", file=sys.stderr)
         return 1
@@ -58,11 +66,14 @@ def run() -> int:
 
 
 def hash_key(name: str) -> int:
-    """Write the line of the key on standard input; at a terminal, of a new key."""
+    """Write the line of a key, which a terminal is asked for, or which standard input holds."""
     if sys.stdin.isatty():
-        key = secrets.token_urlsafe(32)
-        print(f"key, shown only now: {key}", file=sys.stderr)
+        key = getpass.getpass("key, or nothing but Enter for a new one: ", sys.stderr).strip()
+        if not key:
+            key = secrets.token_urlsafe(32)
+            print(f"new key, shown only now: {key}", file=sys.stderr)
     else:
+        print("the key is read from standard input", file=sys.stderr)
         key = sys.stdin.readline().strip()
     if len(key) < 16:
         print("error: a key has 16 characters or more", file=sys.stderr)

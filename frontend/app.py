@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -22,9 +24,9 @@ from frontend.http.docs import add_docs
 from frontend.http.keys import KeyRing
 from frontend.http.openapi import complete_openapi
 from frontend.http.playground import add_playground
-from frontend.http.problem import on_http_exception
+from frontend.http.problem import CODES, on_http_exception
 from frontend.http.request_limits import RequestLimitsMiddleware
-from frontend.http.routes import Services, router
+from frontend.http.routes import SCORING, Services, router
 from frontend.http.schemas import Limits
 from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.images import addresses
@@ -32,13 +34,14 @@ from frontend.images.decode import DecodePool
 from frontend.images.fetch import Fetcher, FetchPolicy
 from frontend.images.room import FetchRoom
 from frontend.images.sources import ImageLoader
-from frontend.metrics import Metrics
+from frontend.metrics import Metrics, Share
 from frontend.scoring.admission import Admission
 from frontend.scoring.cache import ScoreCache
-from frontend.scoring.health import HealthMonitor
+from frontend.scoring.health import PARTS, HealthMonitor
 from frontend.scoring.pipeline import Pipeline
 from frontend.scoring.scorer import Scorer
 from frontend.scoring.shadow import Shadow
+from frontend.traces import Traces
 from frontend.triton.client import TritonClient
 from frontend.triton.model_control import ModelControl
 from model_boss import GpuLedger, Ledger, LedgerOptions, Nvml, OnOutage
@@ -59,7 +62,11 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         KeysInvalid: the file of API keys cannot be read.
     """
-    metrics = Metrics()
+    traces = _open_traces(settings)
+    metrics = Metrics(traces)
+    for code in CODES:  # a counter that begins with its first error has not increased by it
+        for endpoint in SCORING:
+            metrics.errors.labels(endpoint, code)
     limits = BodyLimits(
         max_body_bytes=settings.max_body_bytes, max_buffered_bytes=settings.max_buffered_bytes
     )
@@ -67,7 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _open(settings, metrics, limits, stack)
+            stack.push_async_callback(asyncio.to_thread, traces.close)
+            app.state.services = await _open(settings, metrics, traces, limits, stack)
             yield
 
     app = FastAPI(
@@ -97,13 +105,22 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=_CORS_HEADERS,
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(AccessLogMiddleware, metrics=metrics)
+    app.add_middleware(AccessLogMiddleware, metrics=metrics, traces=traces)
     app.add_middleware(VersionPrefixMiddleware)
     complete_openapi(app)
     return app
 
 
-async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack: AsyncExitStack) -> Services:
+def _open_traces(settings: Settings) -> Traces:
+    if settings.otlp_url is None:
+        return Traces()
+    opened: Traces = import_module("frontend.otel").open_traces(settings.otlp_url, settings.trace_ratio)
+    return opened
+
+
+async def _open(
+    settings: Settings, metrics: Metrics, traces: Traces, limits: BodyLimits, stack: AsyncExitStack
+) -> Services:
     policy = FetchPolicy(
         mode=settings.fetch,
         allow=addresses.parse_allow(settings.fetch_allow),
@@ -124,12 +141,11 @@ async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack:
             on_worker_lost=metrics.decode_workers_lost.inc,
         )
     )
-    client = await stack.enter_async_context(TritonClient(settings.triton_url, settings.model_repository))
+    client = await stack.enter_async_context(
+        TritonClient(settings.triton_url, settings.model_repository, headers=traces.headers)
+    )
     keeper = await _open_keeper(settings, metrics, client, stack)
     admission = Admission(settings.max_concurrency, settings.max_queue)
-    metrics.in_work.set_function(lambda: admission.in_work)
-    metrics.queued.set_function(lambda: admission.queued)
-    metrics.circuit_open.set_function(lambda: client.is_cut_off)
     room = FetchRoom(limits, settings.max_buffered_bytes // 2)
     loader = ImageLoader(fetcher, room, pool, metrics)
     scorer = Scorer(client, ScoreCache(settings.max_cache_bytes), metrics, keeper)
@@ -138,6 +154,18 @@ async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack:
     monitor = await stack.enter_async_context(
         HealthMonitor(pool, client, keeper, timeout_s=min(settings.request_timeout_s, _PROBE_TIMEOUT_S))
     )
+    metrics.in_work.set_function(lambda: admission.in_work)
+    metrics.max_in_work.set(settings.max_concurrency)
+    metrics.queued.set_function(lambda: admission.queued)
+    metrics.max_queued.set(settings.max_queue)
+    metrics.buffered_bytes.set_function(lambda: limits.buffered_bytes)
+    metrics.max_buffered_bytes.set(settings.max_buffered_bytes)
+    metrics.decode_workers.set(settings.decode_workers)
+    metrics.decode_workers_busy.set_function(lambda: pool.busy)
+    metrics.circuit_open.set_function(lambda: client.is_cut_off)
+    for part in PARTS:
+        metrics.part_failing.labels(part).set_function(partial(monitor.is_failing, part))
+    metrics.watch_shares(lambda: _shares(client))
     return Services(
         limits=Limits.model_validate(settings),
         pipeline=pipeline,
@@ -147,6 +175,11 @@ async def _open(settings: Settings, metrics: Metrics, limits: BodyLimits, stack:
         keeper=keeper,
         log_prompts=settings.log_prompts,
     )
+
+
+def _shares(client: TritonClient) -> list[Share]:
+    served = client.last_served
+    return [Share(one.version, one.role, one.share) for one in served.versions] if served else []
 
 
 async def _open_keeper(

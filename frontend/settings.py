@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -49,6 +50,10 @@ class Settings(BaseSettings):
     """Comma-separated origins whose pages may call this service, or `*`; empty: none."""
     shutdown_grace_s: float = Field(20.0, ge=0)
     """How long running requests may take after SIGTERM; closing takes at most 15 s more."""
+    shutdown_delay_s: float = Field(0.0, ge=0)
+    """How long after SIGTERM requests are taken still, while `/health/ready` says 503: as long as a
+    proxy takes to notice.
+    """
 
     triton_url: str = "127.0.0.1:8000"
     """`host:port` of Triton's HTTP API."""
@@ -57,10 +62,14 @@ class Settings(BaseSettings):
 
     triton_admin_key: SecretStr | None = None
     """Value of the header `triton-admin-key`, if Triton's administration needs it."""
+    triton_admin_key_file: Path | None = None
+    """A file that holds it."""
 
     redis_url: SecretStr | None = None
     """The URL of model-boss's ledger; without it the GPU is not shared, and the model stays loaded.
     """
+    redis_url_file: Path | None = None
+    """A file that holds it."""
     gpu: str = Field(default_factory=first_gpu)
     """The ledger's name for the GPU: the device's UUID, or `host:index`."""
     gpu_ledger: str | None = None
@@ -114,12 +123,30 @@ class Settings(BaseSettings):
     """
     fetch_timeout_s: float = Field(10.0, gt=0)
 
+    otlp_url: str | None = None
+    """Where spans are sent, as OTLP over HTTP: `http://collector:4318/v1/traces`. It needs the
+    extra `otel`; without it nothing is traced.
+    """
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """The share of requests that are traced, of those whose caller does not trace them."""
+
     log_prompts: bool = False
     """Whether the log line of a request has its prompt."""
 
     def origins(self) -> list[str]:
         """Return `cors_origins` one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("triton_admin_key", "redis_url"):
+            if (file := values.get(f"{name}_file")) and not values.get(name):
+                try:
+                    values[name] = Path(file).read_text().strip()
+                except OSError as error:
+                    raise ValueError(f"AESTHETIC_{name.upper()}_FILE: {file}: {error.strerror}") from error
+        return values
 
     @field_validator("cors_origins")
     @classmethod
@@ -137,6 +164,19 @@ class Settings(BaseSettings):
                 Ledger(value.get_secret_value())  # which does not connect yet
         except InvalidUrl as error:
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _can_be_sent_to(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not re.fullmatch(r"https?://[^\s/]+/\S*", value):
+            raise ValueError(f"{value!r} is not of the form http://host:4318/v1/traces")
+        try:
+            import_module("frontend.otel")
+        except ModuleNotFoundError as error:
+            raise ValueError(f"it needs the extra 'otel': pip install '.[otel]' ({error})") from error
         return value
 
     @field_validator("gpu_ledger")

@@ -9,7 +9,9 @@ import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from local.alone import Patience, TritonSettings, run_frontend, run_triton
 from local.console import complain, have_all_descriptors
 from local.demo import demo
 from local.errors import LocalError
@@ -17,6 +19,9 @@ from local.ledger import TOTAL_MB, LedgerSettings
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
 from model_boss import InvalidClaim, LedgerOptions, first_gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 def main() -> int:
@@ -30,7 +35,15 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection is an open file
     try:
-        settings = StackSettings(arguments.repository, arguments.directory, redis_url=redis_url)
+        if arguments.command in {"triton", "frontend"}:
+            asyncio.run(_alone(arguments))
+            return 0
+        settings = StackSettings(
+            arguments.repository,
+            arguments.directory,
+            redis_url=redis_url,
+            otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
+        )
         if arguments.command == "demo":
             asyncio.run(demo(settings, arguments.examples))
         else:
@@ -39,6 +52,22 @@ def main() -> int:
         complain(f"error: {error}")
         return 1
     return 0
+
+
+def _alone(arguments: argparse.Namespace) -> Coroutine[None, None, None]:
+    patience = Patience(arguments.ready_timeout_s, arguments.unready_limit_s)
+    if arguments.command == "frontend":
+        return run_frontend(patience)
+    settings = TritonSettings(
+        arguments.repository,
+        arguments.directory,
+        arguments.admin_key_file,
+        host=arguments.host,
+        server_id=arguments.id,
+        is_gpu_shared=arguments.shared_gpu,
+        patience=patience,
+    )
+    return run_triton(settings)
 
 
 def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSettings:
@@ -73,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start Triton and the frontend, until Ctrl-C")
     examples = commands.add_parser("demo", help="rank the example pictures through REST, and end")
     shown = "(default: %(default)s)"
+    _add_alone(commands, shown)
     examples.add_argument("--examples", type=Path, default=Path("examples"), help=shown)
     for command in (up, examples):
         command.add_argument("--repository", type=Path, default=Path("model_repository"), help=shown)
@@ -94,10 +124,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--redis-port", LedgerSettings.port, shown),
     ):
         up.add_argument(option, type=type(default), default=default, help=meaning)
-    device = "start only if the model is deployed there (default: wherever it is)"
-    up.add_argument("--device", choices=["cpu", "gpu"], help=device)
     key = "file with the key of Triton's administration and shared memory, made if it is not there"
     up.add_argument("--admin-key-file", type=Path, metavar="FILE", help=key)
+    device = "start only if the model is deployed there (default: wherever it is)"
+    up.add_argument("--device", choices=["cpu", "gpu"], help=device)
     up.add_argument("--redis", action="store_true", help="start a Redis, too, for services to share the GPU")
     gpu = "with --redis: the ledger's name for the GPU (default: AESTHETIC_GPU, or HOSTNAME:0)"
     up.add_argument("--gpu", metavar="NAME", help=gpu)
@@ -107,6 +137,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--gpu-total-mb", type=int, metavar="N", help=total_mb)
     return parser
+
+
+def _add_alone(commands: argparse._SubParsersAction[argparse.ArgumentParser], shown: str) -> None:
+    triton = commands.add_parser("triton", help="run Triton alone, in a container (docs/deploy.md)")
+    triton.add_argument("--repository", type=Path, default=Path("model_repository"), help=shown)
+    triton.add_argument(
+        "--directory", type=Path, default=Path(".cache/triton"), help=f"for its files {shown}"
+    )
+    triton.add_argument("--admin-key-file", type=Path, required=True, help="holds the administration key")
+    triton.add_argument("--host", default=TritonSettings.host, help=f"address of all its doors {shown}")
+    triton.add_argument("--id", default="", help="of its lease on a shared GPU (default: of HOSTNAME)")
+    triton.add_argument(
+        "--shared-gpu", action="store_true", help="leave the loading of the network to the frontends"
+    )
+    frontend = commands.add_parser("frontend", help="run the frontend alone, in a container")
+    for command in (triton, frontend):
+        ready = f"how long it may take to work {shown}"
+        command.add_argument("--ready-timeout-s", type=float, default=Patience.start_s, help=ready)
+        unready = f"after so long without working, it is ended {shown}"
+        command.add_argument("--unready-limit-s", type=float, default=Patience.unready_s, help=unready)
 
 
 if __name__ == "__main__":

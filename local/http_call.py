@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import http.client
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def http_call(url: str, body: str | None = None, *, timeout_s: float) -> tuple[int, bytes]:
-    """Get, or post JSON; return status and body, or 0 and nothing if no whole answer came."""
+
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+def http_call(
+    url: str,
+    body: str | bytes | None = None,
+    *,
+    timeout_s: float,
+    headers: Mapping[str, str] = MappingProxyType(_JSON),
+) -> tuple[int, bytes]:
+    """Get, or post `body`; return status and body, or 0 and nothing if no whole answer came.
+
+    `headers` are those of a post.
+    """
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=timeout_s)
     try:
-        method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": "application/json"})
-        connection.request(method, address.path, body, headers)
+        method = "GET" if body is None else "POST"
+        connection.request(method, address.path, body, {} if body is None else dict(headers))
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):

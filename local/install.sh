@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what a make target needs: local/install.sh serve | export | dev | bench | browser | upstream | pillow
+# Install what a make target needs: local/install.sh serve | export | dev | bench | browser | examples | upstream | pillow
 #
 # .venv    the environment, made with a Python of this machine if one will do, else with one of uv's
 # .tools   uv itself, its cache, and that Python; nothing is written outside the project's folder
@@ -25,16 +25,17 @@ main() {
   case $1 in
     serve) install --editable '.[fetch,frontend,model-boss,redis-server,triton]' ;;
     export) install_torch; install --editable '.[export]' ;;
-    dev) install --editable '.[dev]' ;;
+    dev) install --editable '.[dev,otel]' ;;
     bench) install --editable '.[bench]' ;;
     browser) install --editable '.[browser]' ;;
+    examples) install --editable '.[examples]' ;;
     # The upstream package and its own pins, apart from ours; tests/parity/upstream.py says how it
     # is entered.
     upstream) rm -rf .upstream; install_apart .upstream --requirement tests/parity/upstream.txt ;;
     # The two generations of Pillow that resize differently; tests/unit/reward/test_pillow.py
     # compares them.
     pillow) for version in 12.3.0 13.0.0; do install_apart ".cache/pillow/$version" "pillow==$version"; done ;;
-    *) fail "usage: local/install.sh serve | export | dev | bench | browser | upstream | pillow" ;;
+    *) fail "usage: local/install.sh serve | export | dev | bench | browser | examples | upstream | pillow" ;;
   esac
 }
 

@@ -70,6 +70,8 @@ class StackSettings:
     """Settings of a Redis to be started, through which the frontend then shares the GPU."""
     redis_url: str | None = None
     """The URL of a ledger that exists already, if none is started; None means no sharing."""
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
     admin_key_file: Path | None = None
     """A file with the key of Triton's administration, made if it is not there; None means a key
     that nobody is told.
@@ -140,7 +142,7 @@ class Stack:
         Raises:
             LocalError: something is missing or taken, or one of them does not start.
         """
-        _check_published(self.settings.repository)
+        check_published(self.settings.repository)
         check_device(self.settings.repository, self.settings.device, is_shared=self._redis_url is not None)
         _check_ports(self.settings)
         # These are left from a stack that was killed: nobody listens on its ports.
@@ -197,6 +199,7 @@ class Stack:
             server_id=self.server_id,
             # On a shared GPU the frontend loads the network once the ledger grants the memory.
             models=MODELS if self._redis_url is None else (PREPROCESS,),
+            otlp_url=settings.otlp_url,
         )
         shown, hidden = hide(command, self._admin_key)
         return Supervised(
@@ -240,7 +243,7 @@ class Stack:
 
     def _addresses(self) -> Iterator[str]:
         metrics = f"{LOOPBACK}:{self.settings.triton.metrics}"
-        yield f"REST      {self.url}  (documentation: /docs)"
+        yield f"REST      {self.url}  (in a browser: a playground; documentation: /docs)"
         yield f"Triton    http://{self.triton_url}, gRPC {self.triton_grpc_url}, metrics {metrics}"
         if self.ledger is not None:
             file = self.ledger.url_file
@@ -274,7 +277,12 @@ def compile_models(repository: Path) -> None:
     compileall.compile_dir(repository / NETWORK.name, quiet=2)
 
 
-def _check_published(repository: Path) -> None:
+def check_published(repository: Path) -> None:
+    """Refuse to go on without a published version.
+
+    Raises:
+        LocalError: there is none, or what is said to be served is not there.
+    """
     try:
         found = deployment.published(repository)
     except VersionError as error:

@@ -64,15 +64,18 @@ class TritonServer:
         repository: Path,
         *,
         host: str,
+        http_host: str = LOOPBACK,
         ports: Ports,
         admin_key: str,
         server_id: str,
         models: Iterable[ModelSpec] = MODELS,
+        otlp_url: str | None = None,
     ) -> list[str]:
         """Compose the command line that serves `repository`, with `models` loaded at the start.
 
-        Only gRPC listens on `host`, because a request over HTTP can crash 2.51. Whoever sends
-        `admin_key` may load and unload. The lease of GPU memory has the id `server_id`.
+        gRPC listens on `host`, HTTP and the metrics on `http_host`. Let no stranger reach the
+        latter: a request over HTTP can crash 2.51. Whoever sends `admin_key` may load and unload.
+        The lease of GPU memory has the id `server_id`.
         """
         options = {
             "id": server_id,
@@ -87,12 +90,20 @@ class TritonServer:
             "grpc-restricted-protocol": f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}",
         }
         for door, port in asdict(ports).items():
-            options |= {f"{door}-address": host if door == "grpc" else LOOPBACK, f"{door}-port": port}
+            options |= {f"{door}-address": host if door == "grpc" else http_host, f"{door}-port": port}
         if self.backends is not None:
             options["backend-directory"] = _for_a_shell(self.backends)
         arguments = [f"--{name}={value}" for name, value in options.items()]
         arguments.append("--disable-auto-complete-config")
+        if otlp_url is not None:
+            arguments += [f"--trace-config={setting}" for setting in _tracing(otlp_url)]
         return [str(self.binary), *arguments, *(f"--load-model={model.name}" for model in models)]
+
+
+def _tracing(url: str) -> list[str]:
+    """Have Triton go on with the traces of requests that name one, and begin none of its own."""
+    own = (f"url={url}", "resource=service.name=triton")
+    return ["mode=opentelemetry", "rate=0", "level=TIMESTAMPS", *(f"opentelemetry,{each}" for each in own)]
 
 
 def find(directory: Path, *, package: str = "pytriton") -> TritonServer:

@@ -33,7 +33,7 @@ _OLDEST_NEWS_S: Final = 15.0
 """
 
 _OF_TRITON: Final = frozenset({"triton", "model"})
-_OF_FRONTEND: Final = frozenset({"decode", "frontend"})
+OF_FRONTEND: Final = frozenset({"decode", "frontend"})
 
 # The stub (the kernel keeps 15 characters of its name), or the shell that could not start it.
 _STUBS: Final = ("triton_python_backend_stub"[:15], "bash")
@@ -60,11 +60,11 @@ async def watch(
             report("a Python stub of Triton's died: Triton is ended")
             triton.kill()
         since_s, looked_s = looked_s, time.monotonic()
-        failing = _failing_parts(*await asyncio.to_thread(http_call, health_url, timeout_s=_TIMEOUT_S))
+        failing = failing_parts(*await asyncio.to_thread(http_call, health_url, timeout_s=_TIMEOUT_S))
         if not failing:
             unready_s = 0.0
             worked_s = max(worked_s, looked_s - _OLDEST_NEWS_S)
-        culprit = triton if failing & _OF_TRITON else frontend if failing & _OF_FRONTEND else None
+        culprit = triton if failing & _OF_TRITON else frontend if failing & OF_FRONTEND else None
         if culprit is None or culprit.pid is None:
             continue
         if culprit.started_s > worked_s and looked_s - culprit.started_s < start_limit_s:
@@ -103,7 +103,7 @@ def dead_stubs(triton: int | None) -> set[int]:
     return found
 
 
-def _failing_parts(status: int, body: bytes) -> frozenset[str]:
+def failing_parts(status: int, body: bytes) -> frozenset[str]:
     """Read which parts keep the service from being ready; without an answer it is the frontend."""
     if status == 200:
         return frozenset()

@@ -16,16 +16,21 @@ _REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 
 
 def sha256(path: Path) -> str:
-    """Digest a file, in hexadecimal.
+    """Digest a file, in hexadecimal, and remember that of a large one.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            status = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if status.st_size >= _REMEMBERED_BYTES:
+        present = {name: entry for name, entry in _remembered().items() if Path(name).exists()}
+        _remember(present | {str(path.resolve()): [*_identity(status), digest]})
+    return digest
 
 
 def remembered_sha256(path: Path) -> str:
@@ -37,21 +42,16 @@ def remembered_sha256(path: Path) -> str:
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
+    with suppress(OSError):  # `sha256` says why
         status = path.stat()
-    except OSError:
-        return sha256(path)  # which says why
-    if status.st_size < _REMEMBERED_BYTES:
-        return sha256(path)
-    name = str(path.resolve())
-    identity = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    known = _remembered()
-    if name in known and known[name][:-1] == identity:
-        return str(known[name][-1])
-    digest = sha256(path)
-    present = {name: entry for name, entry in known.items() if Path(name).exists()}
-    _remember(present | {name: [*identity, digest]})
-    return digest
+        known = _remembered().get(str(path.resolve())) if status.st_size >= _REMEMBERED_BYTES else None
+        if known and known[:-1] == _identity(status):
+            return str(known[-1])
+    return sha256(path)
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _memory() -> Path:

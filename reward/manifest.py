@@ -10,10 +10,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from reward import preprocess
 from reward.contract import MAX_BATCH
-from reward.errors import VersionError
+from reward.errors import CheckpointError, VersionError
+from reward.files import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FILE_NAME: Final = "manifest.json"
@@ -87,7 +90,39 @@ def read(directory: Path) -> Manifest:
         names = {field.name for field in dataclasses.fields(Manifest)}
         return Manifest(**{name: value for name, value in content.items() if name in names})
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise VersionError(f"{path}: missing or not a manifest") from error
+        raise VersionError(
+            f"{path}: missing or not a manifest: was it deleted by hand? publish its checkpoint again"
+        ) from error
+
+
+def read_checked(directory: Path, digest: Callable[[Path], str] = sha256) -> Manifest:
+    """Read the manifest and compare it with the files beside it and with this installation.
+
+    A damaged weight would not fail but score wrongly, and so would pixels prepared otherwise.
+
+    Args:
+        directory: of the version.
+        digest: of a file: `sha256` reads it, `remembered_sha256` only if it is new.
+
+    Raises:
+        VersionError: no manifest, another preprocessing, or a file that is missing or another.
+    """
+    content = read(directory)
+    if content.preprocessing != preprocess.digest():
+        raise VersionError(
+            f"{directory}: made for the preprocessing {content.preprocessing}, and images are prepared by "
+            f"{preprocess.digest()} here: publish its checkpoint again"
+        )
+    for name, expected in content.files.items():
+        try:
+            found = digest(directory / name)
+        except CheckpointError as error:
+            raise VersionError(f"{error}: publish its checkpoint again") from error
+        if found != expected:
+            raise VersionError(
+                f"{directory / name}: not the file that the manifest names: publish its checkpoint again"
+            )
+    return content
 
 
 def write(manifest: Manifest, directory: Path) -> None:

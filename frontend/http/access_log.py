@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from frontend.metrics import Metrics
+    from frontend.traces import Traces
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ENDPOINTS: Final = frozenset(
@@ -41,9 +42,12 @@ class AccessLogMiddleware:
     line.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces) -> None:
         self._app = app
         self._metrics = metrics
+        self._was_well: dict[str, bool] = {}
+        """What each probe found last, from the first time on that it found all well."""
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,19 +69,29 @@ class AccessLogMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_on)
-        finally:
-            self._record(scope, status, time.perf_counter() - started, request_id, notes)
+        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
+        with self._traces.request(endpoint, scope["headers"], notes) as finish:
+            try:
+                await self._app(scope, receive, send_on)
+            finally:
+                finish(status, notes)
+                self._record(scope, endpoint, status, time.perf_counter() - started, request_id, notes)
 
     def _record(
-        self, scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, object]
+        self,
+        scope: Scope,
+        endpoint: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        notes: dict[str, object],
     ) -> None:
-        endpoint = scope["path"] if scope["path"] in _ENDPOINTS else "other"
         self._metrics.requests.labels(endpoint, str(status)).inc()
+        if "error" in notes:
+            self._metrics.errors.labels(endpoint, str(notes["error"])).inc()
         self._metrics.request_seconds.labels(endpoint).observe(seconds)
-        if endpoint in _PROBES and status == HTTPStatus.OK:
-            return  # every few seconds from every supervisor: the log is for what people asked
+        if endpoint in _PROBES and not self._is_news(endpoint, status == HTTPStatus.OK):
+            return
         log_request(
             request_id=request_id,
             method=scope["method"],
@@ -86,6 +100,16 @@ class AccessLogMiddleware:
             duration_ms=round(seconds * 1000, 1),
             **notes,
         )
+
+    def _is_news(self, probe: str, is_well: bool) -> bool:
+        """Whether a probe, which supervisors send every few seconds, finds what it did not before.
+
+        That a service is not ready at its start is no news.
+        """
+        was_well = self._was_well.get(probe)
+        if is_well or was_well is not None:
+            self._was_well[probe] = is_well
+        return was_well is not None and was_well != is_well
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,14 +1,15 @@
 """How many connections there are at one moment, and how long a client may keep one waiting.
 
 A connection costs an open file, and a process may have only so many. If there are too many, one
-that waits for its client must go: of the address that has most of them, the one that has waited
-longest. So connections without a request shut nobody out. If each has a request in work, a new one
-is told so; `/health` is answered even then.
+that waits for its client must go: of the address that has most of them, the slowest of the oldest.
+So clients that send and read nothing, or little, shut nobody out. If each connection has a request
+in work, a new one is told so; `/health` is answered even then.
 """
 
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
 CROWDED: Final = "crowded"
 """In the state of a request: its connection is one too many, and only health may be asked for."""
+GONE: Final = "gone"
+"""In the state of a request: a future that is done when its client is gone."""
 
 _PATIENCE_S: Final = 15.0
 _MAX_EXTRA: Final = 64
+_OLDEST: Final = 64
+"""Of so many the slowest must go."""
 _MAX_READ_BYTES: Final = 2**14
 _MAX_HEAD_BYTES: Final = 2**14
 _FREE_PARTS: Final = 256
@@ -45,7 +50,6 @@ class Connections:
         self._max_extra = max_extra
         self._count = 0
         self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
-        self._busy: dict[Connection, None] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -53,39 +57,34 @@ class Connections:
     def enter(self, connection: Connection) -> bool:
         """Count a new connection; return False if there is no place for it, not even by force."""
         is_within = self._count < self._max_open or self._make_room()
-        self.turn(connection, is_busy=False)
+        self._count += 1
+        self.turn(connection, waits=True)
         return is_within
 
     def has_room_for_extra(self) -> bool:
         """Tell whether a connection that found no place may ask for health."""
         return self._count <= self._max_open + self._max_extra
 
-    def turn(self, connection: Connection, *, is_busy: bool) -> None:
-        """Note that a connection has a request now, or waits for the next one."""
-        self.leave(connection)
-        self._count += 1
-        same = self._busy if is_busy else self._waiting.setdefault(connection.address, {})
-        same[connection] = None
+    def turn(self, connection: Connection, *, waits: bool) -> None:
+        """Note whether a connection waits for its client from now on."""
+        waiting = self._waiting.setdefault(connection.address, {})
+        waiting.pop(connection, None)
+        if waits:
+            waiting[connection] = None
+        elif not waiting:
+            del self._waiting[connection.address]
 
     def leave(self, connection: Connection) -> None:
         """Count a connection no longer."""
-        waiting = self._waiting.get(connection.address, {})
-        for those in (waiting, self._busy):
-            if connection in those:
-                del those[connection]
-                self._count -= 1
-        if not waiting:
-            self._waiting.pop(connection.address, None)
+        self._count -= 1
+        self.turn(connection, waits=False)
 
     def _make_room(self) -> bool:
-        if self._waiting:
-            most = max(self._waiting.values(), key=len)
-            going = next(iter(most))
-        elif arriving := [each for each in self._busy if each.is_arriving()]:
-            going = min(arriving, key=Connection.bytes_per_s)
-        else:
+        if not self._waiting:
             return False
-        self.leave(going)
+        most = max(self._waiting.values(), key=len)
+        going = min(islice(most, _OLDEST), key=Connection.bytes_per_s)
+        self.turn(going, waits=False)
         going.transport.abort()
         return True
 
@@ -101,11 +100,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self.conn = _Parser(h11.SERVER, _MAX_HEAD_BYTES)
         self._all = connections
         self._end: asyncio.TimerHandle | None = None
+        self._gone = self.loop.create_future()
         self._received_bytes = 0
         self._since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, GONE: self._gone}
         if not self._all.enter(self):
             self.app_state = {**self.app_state, CROWDED: True}
             self.timeout_keep_alive = 0
@@ -117,6 +118,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._all.leave(self)
         self._goes_on()
         super().connection_lost(exc)
+        if self._is_busy():
+            self.cycle.body.clear()
+        self._gone.set_result(None)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         del sizehint
@@ -131,19 +135,23 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().handle_events()
         if self.cycle is not before:
             self._goes_on()
-            self._turn(is_busy=True)
+            self._turn()
+        elif self._is_busy() and not self.cycle.more_body:
+            self._turn()
 
     def on_response_complete(self) -> None:
-        self._turn(is_busy=False)
+        self._turn()
         self._must_go_on()
         super().on_response_complete()  # which begins with the next request if it is there already
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._turn()
         self._must_go_on()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._turn()
         if self._is_busy():
             self._goes_on()
 
@@ -161,22 +169,19 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         """The client's address, without its port."""
         return "" if self.client is None else self.client[0]
 
-    def is_arriving(self) -> bool:
-        """Tell whether the client has still to send of its request."""
-        return self._is_busy() and self.cycle.more_body
-
     def bytes_per_s(self) -> float:
-        """Return how fast the client has sent since its request began."""
+        """Return how fast the client has sent since its request began, or the last one ended."""
         return self._received_bytes / max(self.loop.time() - self._since_s, 1e-3)
 
     def _is_busy(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
-    def _turn(self, *, is_busy: bool) -> None:
+    def _turn(self) -> None:
         if self.transport.is_closing():
             return
-        self._all.turn(self, is_busy=is_busy)
+        waits = not self._is_busy() or self.cycle.more_body or self.flow.write_paused
+        self._all.turn(self, waits=waits)
         self._received_bytes = 0
         self._since_s = self.loop.time()
 

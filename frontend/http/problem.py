@@ -63,6 +63,7 @@ KINDS: Final[dict[type[ServiceError], Kind]] = {
     triton.QueueFull: _OVERLOADED,
     triton.TimedOut: _DEADLINE,
 }
+CODES: Final = sorted({row.code for row in KINDS.values()})
 
 
 def kind(error: ServiceError) -> Kind:
@@ -70,9 +71,12 @@ def kind(error: ServiceError) -> Kind:
     return next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
 
 
-def problem(error: ServiceError, request_id: str) -> JSONResponse:
-    """Write an error's public side; its internal side stays here."""
+def problem(error: ServiceError, request_id: str, notes: dict[str, object]) -> JSONResponse:
+    """Write an error's public side, and note its code and its internal side for the log line."""
     status, code, title, retryable = _shared(error) if isinstance(error, http.AllFailed) else kind(error)
+    notes["error"] = code
+    if error.internal is not None:
+        notes["internal"] = error.internal
     content = Problem(
         type=TYPE_PREFIX + code,
         title=title,
@@ -119,7 +123,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
             translated = http.InvalidRequest(str(error.detail))
         case _:
             translated = ServiceError("an internal error occurred", internal=str(error.detail))
-    response = problem(translated, request.state.request_id)
+    response = problem(translated, request.state.request_id, request.state.notes)
     response.headers.update(error.headers or {})  # Allow, for 405
     return response
 

@@ -14,9 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from frontend.errors import ServiceError
 from frontend.http.body_limits import Body, BodyLimits
-from frontend.http.connections import CROWDED
+from frontend.http.connections import CROWDED, GONE
 from frontend.http.errors import InvalidRequest, Unauthorized
 from frontend.http.problem import problem
+from frontend.images.turns import Turns
 from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
@@ -37,15 +38,38 @@ class RequestLimitsMiddleware:
         self._app = app
         self._limits = limits
         self._keys = keys
-        self._door = asyncio.Lock()
+        self._door = Turns(1, max_each=1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        async with self._door:  # 64 that arrive in one round of the event loop begin one by one
+        if await self._may_begin(scope):
+            await _Exchange(scope, receive, send, self._limits, self._keys).run(self._app)
+
+    async def _may_begin(self, scope: Scope) -> bool:
+        """Wait for a turn to begin; return False if the client is gone meanwhile.
+
+        Requests that arrive in one round of the event loop begin one by one, and addresses take
+        turns.
+        """
+        who = (scope.get("client") or [""])[0]
+        turn = asyncio.ensure_future(self._door.take(who))
+        gone: asyncio.Future[None] | None = scope["state"].get(GONE)
+        if gone is not None:
+            gone.add_done_callback(lambda _: turn.cancel())
+        try:
+            await turn
             await asyncio.sleep(0)
-        await _Exchange(scope, receive, send, self._limits, self._keys).run(self._app)
+        except asyncio.CancelledError:
+            if gone is not None and gone.done() and turn.cancelled():
+                return False
+            raise
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._door.give_back(who)
+            turn.cancel()
+        return True
 
 
 class _Exchange:
@@ -143,10 +167,8 @@ class _Exchange:
             pass
 
     async def _fail(self, error: ServiceError) -> None:
-        if error.internal is not None:
-            self._notes["internal"] = error.internal
+        response = problem(error, self._scope["state"]["request_id"], self._notes)
         if not self._answering:
-            response = problem(error, self._scope["state"]["request_id"])
             if self._is_last:
                 response.headers["Connection"] = "close"
             await response(self._scope, self._receive, self.send)

@@ -53,6 +53,7 @@ async def _services(request: Request) -> Services:  # else FastAPI asks a thread
 Parts = Annotated[Services, Depends(_services)]
 router = APIRouter()
 
+SCORING: Final = ("/score", "/score-batch")
 _SCORING_PROBLEMS: Final = problems(401, 413, 422, 429, 500, 503, 504)
 
 
@@ -163,6 +164,8 @@ async def ready(parts: Parts) -> JSONResponse:
         "model": found.model,
         **found.beside,
     }
+    if found.frontend is not None:
+        troubles["frontend"] = found.frontend
     details = dict.fromkeys(troubles, "ok")
     if parts.keeper is not None:
         troubles["gpu"] = found.gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 import socket
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,9 @@ import uvicorn
 from frontend.http.connections import Connection, Connections
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
     from starlette.types import ASGIApp
 
 _MAX_CONNECTIONS: Final = 4096
@@ -23,8 +27,18 @@ _OTHER_FILES: Final = 256
 _ACCEPTED_AT_ONCE: Final = 16
 
 
-def serve(app: ASGIApp, *, host: str, port: int, grace_s: float) -> None:
+def serve(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    grace_s: float,
+    delay_s: float = 0.0,
+    on_ending: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGINT or SIGTERM; running requests are finished within `grace_s`.
+
+    After SIGTERM `on_ending` is called, and requests are taken for `delay_s` more.
 
     Raises:
         OSError: nobody can listen at this address.
@@ -40,7 +54,27 @@ def serve(app: ASGIApp, *, host: str, port: int, grace_s: float) -> None:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
-    uvicorn.Server(config).run(sockets=_listeners(host, port))
+    _Server(config, delay_s, on_ending).run(sockets=_listeners(host, port))
+
+
+class _Server(uvicorn.Server):
+    """A server that says that it ends, for a proxy to hear, before it does."""
+
+    def __init__(self, config: uvicorn.Config, delay_s: float, on_ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._delay_s = delay_s
+        self._on_ending = on_ending
+        self._is_ending = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End after a while; at once on SIGINT, or on a second signal."""
+        if sig != signal.SIGTERM or self._is_ending or not self.started or not self._delay_s:
+            super().handle_exit(sig, frame)
+            return
+        self._is_ending = True
+        self._on_ending()
+        # uvicorn wakes its loop ten times a second, so the timer is seen.
+        asyncio.get_running_loop().call_later(self._delay_s, super().handle_exit, sig, frame)
 
 
 def _raise_file_limit() -> int:

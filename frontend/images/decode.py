@@ -52,6 +52,11 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._left = False
 
+    @property
+    def busy(self) -> int:
+        """Return how many workers are at work."""
+        return self._turns.taken
+
     async def __aenter__(self) -> Self:
         try:
             await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in self._workers))

@@ -77,7 +77,7 @@ class ImageLoader:
     ) -> list[bytearray | ServiceError]:
         if not urls:
             return []
-        with self._metrics.stage("fetch"):
+        with self._metrics.stage("fetch", urls=len(urls)):
             timeout_s = deadline.remaining_s()
             return await _all(lambda url: self._fetcher.fetch(url, timeout_s=timeout_s, take=take), urls)
 

@@ -19,12 +19,17 @@ class Turns:
     """
 
     def __init__(self, places: int, *, max_each: int, max_waiting: float = math.inf) -> None:
-        self._free = places
+        self._free = self.places = places
         self._max_each = max_each
         self._max_waiting = max_waiting
         self._held: Counter[object] = Counter()
         self._used_s: defaultdict[object, float] = defaultdict(float)  # by those who hold places, or wait
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  # who waits longest for a turn is first
+
+    @property
+    def taken(self) -> int:
+        """Return how many places are held."""
+        return self.places - self._free
 
     async def take(self, who: object) -> None:
         """Wait for a place; a caller who is cancelled meanwhile costs nobody a turn.

@@ -37,18 +37,17 @@ class Admission:
         self.queued = 0
 
     @asynccontextmanager
-    async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[float]:
-        """Hold `images` places for the duration of the block; yield the seconds that it waited.
+    async def admit(self, images: int, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold `images` places for the duration of the block.
 
         Raises:
             Overloaded: the queue is full; says when to come back.
             DeadlineExceeded: the deadline passed in the queue.
         """
-        arrived = time.monotonic()
         await self._enter(images, deadline)
         started = time.monotonic()
         try:
-            yield started - arrived
+            yield
         finally:
             # The time in which one image's place becomes free again, at the present load.
             image_s = (time.monotonic() - started) / images

@@ -41,6 +41,7 @@ _PAUSE_S: Final = 1.0
 _PAUSE_FACTOR: Final = 10.0
 """A slow probe is repeated less often, so that probing takes at most a tenth of the machine."""
 _IN_USE_S: Final = 5.0
+PARTS: Final = ("decode", "triton", "model", "gpu", "canary", "shadow")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Health:
     triton: str | None = None
     model: str | None = None
     gpu: str | None = None
+    frontend: str | None = None
     beside: Mapping[str, str | None] = field(default_factory=dict)
     """What is wrong with the canary and the shadow, if any; requests are scored without them, too.
     """
@@ -58,7 +60,8 @@ class Health:
     @property
     def ready(self) -> bool:
         """Tell whether a request would be scored."""
-        return self.decode is None and self.triton is None and self.model is None and self.gpu is None
+        parts = (self.decode, self.triton, self.model, self.gpu, self.frontend)
+        return all(trouble is None for trouble in parts)
 
 
 def pause_s(health: Health, took_s: float) -> float:
@@ -79,6 +82,7 @@ class HealthMonitor(Background):
         self._keeper = keeper
         self._timeout_s = timeout_s
         self._request_failed = asyncio.Event()
+        self._ending: str | None = None
         self._scored: dict[str, int] = {}  # version -> its images so far, as of the last look
         image = io.BytesIO()
         Image.new("RGB", (1, 1), (128, 128, 128)).save(image, "PNG")
@@ -89,10 +93,19 @@ class HealthMonitor(Background):
         self._client.on_failure = self._request_failed.set
         return await super().__aenter__()
 
+    def is_failing(self, part: str) -> bool:
+        """Tell whether the last look found a part failing."""
+        return {**vars(self.health), **self.health.beside}.get(part) is not None
+
     async def look(self) -> None:
         """Look at every part, and publish what was found."""
         decode, health = await asyncio.gather(self._decoder_trouble(), self._ask_triton())
-        self.health = replace(health, decode=decode)
+        self.health = replace(health, decode=decode, frontend=self._ending)
+
+    def say_it_ends(self) -> None:
+        """Be not ready from now on: this process ends soon."""
+        self._ending = "it is about to end"
+        self.health = replace(self.health, frontend=self._ending)
 
     async def _watch(self) -> None:
         while True:

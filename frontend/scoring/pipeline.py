@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -94,9 +95,10 @@ class Pipeline:
             self._client.check(named or served.stable)
         async with (
             self._loader.fetched(sources, deadline) as fetched,  # a slow host takes nobody's place
-            self._admission.admit(len(sources), deadline) as waited_s,
+            AsyncExitStack() as places,
         ):
-            self._metrics.stage_seconds.labels("queue").observe(waited_s)
+            with self._metrics.stage("queue", images=len(sources)):
+                await places.enter_async_context(self._admission.admit(len(sources), deadline))
             tokens = await self._tokenise(prompt)
             images = await self._loader.decoded(fetched, deadline)
             questions = [Question(image, tokens) for image in images if not isinstance(image, ServiceError)]

@@ -100,7 +100,10 @@ class Scorer:
         metrics.cache.labels("miss").inc(len(questions))
         metrics.batch_images.labels(name).observe(len(questions))
         try:
-            with metrics.stage("infer"), metrics.infer_seconds.labels(name).time():
+            with (
+                metrics.stage("infer", version=name, images=len(questions)),
+                metrics.infer_seconds.labels(name).time(),
+            ):
                 rewards = await self._client.score(
                     np.stack([question.image.pixels for _, question in questions]),
                     np.concatenate([question.tokens.input_ids for _, question in questions]),

@@ -60,13 +60,24 @@ class _Record:
 class TritonClient:
     """A pool of connections to one Triton server; use as an async context manager."""
 
-    def __init__(self, url: str, repository: Path, *, new_circuit: Callable[[], Circuit] = Circuit) -> None:
+    def __init__(
+        self,
+        url: str,
+        repository: Path,
+        *,
+        new_circuit: Callable[[], Circuit] = Circuit,
+        headers: Callable[[], dict[str, str] | None] = lambda: None,
+    ) -> None:
+        """Prepare; `headers` are asked for with each inference, and sent with it."""
         self._url = url
         self._repository = repository
         self._new_circuit = new_circuit
+        self._headers = headers
         self._client: InferenceServerClient | None = None
         self._served: tuple[float, Served] | None = None
         self._asking: asyncio.Task[Served] | None = None
+        self.last_served: Served | None = None
+        """What was served when it was last read, for those who do not need it of this moment."""
         self.on_failure: Callable[[], None] = lambda: None
         """Called whenever Triton or the stable version is found unavailable."""
         self.start_afresh()
@@ -139,7 +150,7 @@ class TritonClient:
             NotReady: no version is served that this frontend can use.
         """
         found = read_served(self._repository, served.triton_version)
-        self._served = (time.monotonic(), found)
+        self._remember(found)
         return found
 
     async def is_loaded(self, version: ServedVersion, deadline: Deadline) -> bool:
@@ -187,7 +198,12 @@ class TritonClient:
             Rejected: Triton refuses the tensors, or the model gives no finite score.
         """
         record = self._records[version.version]
-        options = {"model_version": version.version, "request_id": request_id, "priority": priority}
+        options = {
+            "model_version": version.version,
+            "request_id": request_id,
+            "headers": self._headers(),
+            "priority": priority,
+        }
         until = Deadline(min(deadline.at_s, time.monotonic() + max_wait_s))
         has_time = max_wait_s >= _HANGS_S and until.at_s < deadline.at_s
         rewards: list[float] = []
@@ -247,10 +263,13 @@ class TritonClient:
         except Unavailable:
             self.on_failure()
             raise
-        self._served = (time.monotonic(), served)
+        self._remember(served)
         for version in self._records.keys() - {one.version for one in served.versions}:
             del self._records[version]
         return served
+
+    def _remember(self, served: Served) -> None:
+        self._served, self.last_served = (time.monotonic(), served), served
 
     @contextmanager
     def _recorded(self, version: ServedVersion) -> Iterator[None]:

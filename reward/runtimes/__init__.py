@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from reward import manifest, preprocess
+from reward import manifest
 from reward.contract import PIXELS
-from reward.errors import CheckpointError, VersionError
+from reward.errors import VersionError
 from reward.files import remembered_sha256
 from reward.tokenizer import tokenise
 
@@ -66,15 +66,9 @@ def load(directory: Path, *, threads: int = 0, device: str = "cpu", compiled: bo
         VersionError: missing, damaged, not loadable, published for another preprocessing, device or
             runtime than is there, or giving scores that are not numbers.
     """
-    version = manifest.read(directory)
+    version = manifest.read_checked(directory, remembered_sha256)
     if version.runtime not in {ONNXRUNTIME, TORCH_CUDA}:
         raise VersionError(f"{directory}: made for the runtime {version.runtime!r}, which this release lacks")
-    if version.preprocessing != preprocess.digest():
-        raise VersionError(
-            f"{directory}: published for the preprocessing {version.preprocessing}, and images are "
-            f"prepared by {preprocess.digest()} here: publish its checkpoint again"
-        )
-    _check_files(directory, version)
     runtime = _load(directory, version, threads=threads, device=device, compiled=compiled)
     _check_score(directory, runtime)
     return runtime
@@ -95,17 +89,6 @@ def _load(directory: Path, version: Manifest, *, threads: int, device: str, comp
     except ImportError as error:
         raise VersionError(f"{directory}: needs torch: install the extra 'gpu' ({error})") from error
     return TorchRuntime(directory, version, device, compiled=compiled)
-
-
-def _check_files(directory: Path, version: Manifest) -> None:
-    """Compare every file with its digest: a damaged weight would not fail but score wrongly."""
-    for name, digest in version.files.items():
-        try:
-            actual = remembered_sha256(directory / name)
-        except CheckpointError as error:
-            raise VersionError(str(error)) from error
-        if actual != digest:
-            raise VersionError(f"{directory / name}: damaged, its sha256 is not the manifest's")
 
 
 def _check_score(directory: Path, runtime: Runtime) -> None:

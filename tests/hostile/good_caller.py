@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import collections
 import io
 import json
 import os
@@ -37,8 +36,16 @@ QUESTION: Final = json.dumps(
 class Service:
     """The frontend over a stand-in for Triton, on a port of its own."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, process: int, log: Path) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        aside: asyncio.subprocess.Process,
+        port: int,
+        process: int,
+        log: Path,
+    ) -> None:
         self._session = session
+        self._aside = aside
         self._url = f"http://127.0.0.1:{port}"
         self._process = process
         self.port = port
@@ -59,9 +66,11 @@ class Service:
         async with self._session.get(self._url + "/health/live") as response:
             return response.status
 
-    async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    async def ask(
+        self, path: str, body: bytes, *, content_type: str = "application/json"
+    ) -> tuple[int, dict[str, Any]]:
         """Return the status and the answer to one request; the status is 0 without an answer."""
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": content_type}
         try:
             async with self._session.post(
                 self._url + path, data=io.BytesIO(body), headers=headers
@@ -72,54 +81,40 @@ class Service:
 
     @asynccontextmanager
     async def with_good_caller(self, attack: str) -> AsyncIterator[None]:
-        """Ask again and again until the block ends.
+        """Have the good caller ask again and again until the block ends.
 
         Raises:
-            AssertionError: the good caller got another score than before.
+            AssertionError: it got another score than before, or none at all.
         """
-        expected = await self.ask("/score", QUESTION)
-        assert expected[0] == 200
         before_mib = self.forget_memory()
-        waits_s: list[float] = []
-        answers: collections.Counter[int] = collections.Counter()
-
-        async def ask_on() -> None:
-            while True:
-                begun = time.monotonic()
-                status, answer = await self.ask("/score", QUESTION)
-                waits_s.append(time.monotonic() - begun)
-                answers[status] += 1
-                assert status != 200 or all(answer[name] == expected[1][name] for name in _CERTAIN)
-                await asyncio.sleep(_PAUSE_S)
-
-        caller = asyncio.create_task(ask_on())
+        await _tell(self._aside, f"{self.port}")
         try:
             yield
-            await asyncio.sleep(_PAUSE_S)
         finally:
-            caller.cancel()
-            with suppress(asyncio.CancelledError):
-                await caller
-        assert answers[200]
+            found = json.loads(await _tell(self._aside, "end"))
         print(  # noqa: T201 - for docs/reliability.md
-            f"\n{attack}: good caller {dict(answers)}, worst {max(waits_s, default=0):.2f} s, "
+            f"\n{attack}: good caller {found['answers']}, worst {found['worst_s']:.2f} s, "
             f"memory +{self.memory_mib() - before_mib:.0f} of {before_mib:.0f} MiB, "
             f"log {self.log.stat().st_size / 1e3:.0f} kB"
         )
+        assert found["wrong"] == []
+        assert found["answers"].get("200")
 
 
 @asynccontextmanager
 async def service(directory: Path, *, max_files: int = 4096, **settings: Any) -> AsyncIterator[Service]:
     """Start the frontend in a process of its own, with these settings, and so many open files.
 
-    It has no cache, so that every caller's image is decoded.
+    It has no cache, so that every caller's image is decoded. The good caller and the stand-in for
+    Triton have a process of their own, so that they do not wait for the attackers, who share one
+    with the test.
     """
     (port,) = free_ports(1)
-    async with standing_in() as triton:
+    async with _running(sys.executable, "-m", "tests.hostile.good_caller") as aside:
         values = {
             "host": "127.0.0.1",
             "port": port,
-            "triton_url": f"127.0.0.1:{triton.port}",
+            "triton_url": f"127.0.0.1:{await _tell(aside, '')}",
             "model_repository": publish_manifest(directory),
             "max_cache_bytes": 0,
             "decode_workers": 2,
@@ -127,20 +122,83 @@ async def service(directory: Path, *, max_files: int = 4096, **settings: Any) ->
         }
         log = directory / "frontend.log"
         script = f'ulimit -n {max_files} && exec "$@" 2>"{log}"'
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", script, "bash", sys.executable, "-m", "frontend"),
-            env=os.environ | {f"AESTHETIC_{name.upper()}": str(value) for name, value in values.items()},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
+        variables = {f"AESTHETIC_{name.upper()}": str(value) for name, value in values.items()}
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        try:
-            async with aiohttp.ClientSession(connector=connector) as session:
-                attacked = Service(session, port, process.pid, log)
-                while (await attacked.ask("/score", QUESTION))[0] != 200:
-                    assert process.returncode is None
-                    await asyncio.sleep(0.1)
-                yield attacked
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+        async with (
+            _running("bash", "-c", script, "bash", sys.executable, "-m", "frontend", **variables) as process,
+            aiohttp.ClientSession(connector=connector) as session,
+        ):
+            attacked = Service(session, aside, port, process.pid, log)
+            while (await attacked.ask("/score", QUESTION))[0] != 200:
+                assert process.returncode is None
+                await asyncio.sleep(0.1)
+            yield attacked
+
+
+@asynccontextmanager
+async def _running(*command: str, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    environment = os.environ | variables
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=pipe, stdout=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def _tell(aside: asyncio.subprocess.Process, line: str) -> str:
+    """Tell the good caller's process something and return what it says."""
+    assert aside.stdin is not None
+    assert aside.stdout is not None
+    aside.stdin.write(line.encode() + b"\n")
+    return (await aside.stdout.readline()).decode()
+
+
+async def _stand_aside() -> None:
+    """Stand in for Triton; ask between a line with the frontend's port and the next line."""
+    async with standing_in() as triton:
+        await _heard()
+        _say(triton.port)
+        while port := (await _heard()).strip():
+            found: dict[str, Any] = {"worst_s": 0.0, "answers": {}, "wrong": []}
+            asking = asyncio.create_task(_ask_on(f"http://127.0.0.1:{port}/score", found))
+            _say("asking")
+            await _heard()
+            await asyncio.sleep(_PAUSE_S)
+            asking.cancel()
+            await asyncio.wait({asking})
+            _say(json.dumps(found))
+
+
+async def _heard() -> str:
+    return await asyncio.to_thread(sys.stdin.readline)
+
+
+def _say(line: object) -> None:
+    print(line, flush=True)  # noqa: T201 - to the process that started this one
+
+
+async def _ask_on(url: str, found: dict[str, Any]) -> None:
+    expected: dict[str, Any] | None = None
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        while True:
+            begun_s = time.monotonic()
+            status, answer = 0, {}
+            try:
+                with suppress(aiohttp.ClientError):
+                    async with session.post(url, data=QUESTION, headers=headers) as response:
+                        status, answer = response.status, await response.json()
+            finally:  # also if it still waits when the attack ends
+                found["worst_s"] = max(found["worst_s"], time.monotonic() - begun_s)
+            found["answers"][str(status)] = found["answers"].get(str(status), 0) + 1
+            if status == 200:
+                expected = expected or answer
+                found["wrong"] += [answer[name] for name in _CERTAIN if answer[name] != expected[name]]
+            await asyncio.sleep(_PAUSE_S)
+
+
+if __name__ == "__main__":
+    asyncio.run(_stand_aside())

@@ -110,7 +110,7 @@ async def test_whatever_is_killed_or_stopped_comes_back(published_repository: Pa
         async with good_caller(stack) as answers:
             for _ in range(ROUNDS):
                 await _hurt(stack, chance)
-                await _works_again(answers)
+                await works_again(answers)
         print(f"\n{ROUNDS} rounds of seed {SEED}: {answers}")  # noqa: T201 - for docs/reliability.md
         assert answers.wrong == []
         await _settles_at(stack, counts)
@@ -149,7 +149,7 @@ async def test_a_full_disk(published_repository: Path, tmp_path: Path) -> None:
                 if name != "the supervisor":
                     os.kill(await _found(stack, name), signal.SIGKILL)
                     await asyncio.sleep(1)
-                    await _works_again(answers)
+                    await works_again(answers)
         print(f"\non a full disk: {answers}")  # noqa: T201 - for docs/reliability.md
         assert answers.wrong == []
     finally:
@@ -182,7 +182,7 @@ async def _found(stack: RunningStack, name: str) -> int:
             await asyncio.sleep(0.2)
 
 
-async def _works_again(answers: Answers) -> None:
+async def works_again(answers: Answers) -> None:
     """Wait for three more right answers, and until all processes are there."""
     wanted = answers.statuses["200"] + 3
     async with asyncio.timeout(BACK_S):

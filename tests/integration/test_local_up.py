@@ -157,7 +157,7 @@ def test_triton_that_cannot_load_the_model(published_repository: Path, tmp_path:
     if str(CHECKOUT).isascii():  # else the stub dies of its own traceback, and the model's words are told
         assert "Triton ended" in errors[0]
         assert "failed to load 'image_reward_network' version 1" in errors[0]
-    assert "damaged, its sha256 is not the manifest's" in errors[0]
+    assert "not the file that the manifest names" in errors[0]
     assert "triton.log" in errors[0]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         (
             lambda version: claim_preprocessing(version, "0123456789abcdef"),
             (
-                "published for the preprocessing 0123456789abcdef, and images are prepared by "
+                "made for the preprocessing 0123456789abcdef, and images are prepared by "
                 f"{preprocess.digest()} here: publish its checkpoint again"
             ),
         ),

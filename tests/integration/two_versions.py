@@ -11,22 +11,19 @@ from export.live_switch import LiveSwitch
 from export.publish import Recipe, publish
 from export.registry import Registry
 from export.running_triton import RunningTriton
-from local import tritonserver
-from local.ports import free_ports
 from local.stack import compile_models
 from reward import runtimes
 from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
-from tests.integration.gpu.shared_gpu import Frontend, Process
+from tests.integration.servers import ADMIN_KEY, Frontend, Triton
 from tests.pictures import PHOTOGRAPHS, photograph
 from tests.small import save_small_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ADMIN_KEY: Final = "the-tests-own-key"
 PROMPTS: Final = ("a photo", "a drawing of the sea")
 BODIES: Final[list[dict[str, Any]]] = [
     {"prompt": prompt, "image_base64": base64.b64encode(photograph(name)).decode()}
@@ -58,38 +55,18 @@ class Versions:
 
     def __init__(self, repository: Path, directory: Path, **settings: object) -> None:
         self.repository = repository
-        self.directory = directory
-        self._ports = tritonserver.Ports(*free_ports(3))
-        url = f"127.0.0.1:{self._ports.http}"
-        self._triton = Process(directory / "triton.log")
-        self._server_id = f"versions-of-the-test@{url}"
+        self._triton = Triton(repository, directory)
         self._store = DeploymentStore(repository)
-        triton = RunningTriton(url, ADMIN_KEY)
+        triton = RunningTriton(self._triton.url, ADMIN_KEY)
         self._switch = LiveSwitch(triton, self._store, repository, say=lambda _: None, step=lambda _: None)
         self._deployed = Deployment(1)
-        chosen = {
-            "HOST": "127.0.0.1",
-            "TRITON_URL": url,
-            "MODEL_REPOSITORY": repository,
-            "DECODE_WORKERS": 1,
-            **{name.upper(): value for name, value in settings.items()},
-        }
-        environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items()}
-        self.frontend = Frontend(directory, environment)
+        self.frontend = Frontend(repository, directory, self._triton.url, **settings)
         self.expected = {version: expected_scores(repository, version) for version in (1, 2)}
 
     async def __aenter__(self) -> Self:
         self._store.write(self._deployed)
-        server = tritonserver.find(self.directory)
-        command = server.command(
-            self.repository,
-            host="127.0.0.1",
-            ports=self._ports,
-            admin_key=ADMIN_KEY,
-            server_id=self._server_id,
-        )
         compile_models(self.repository)
-        self._triton.start(command, server.environment)
+        await asyncio.to_thread(self._triton.start_and_wait)
         await self.frontend.start_and_wait()
         await self.frontend.health(200)
         return self
@@ -98,7 +75,6 @@ class Versions:
         self.frontend.stop()
         await self.frontend.client.aclose()
         self._triton.stop()
-        tritonserver.remove_regions(self._server_id)
 
     async def serve(
         self, stable: int, *, canary: tuple[int, float] | None = None, shadow: tuple[int, float] | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import html.parser
 import json
 import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,26 @@ def test_more_pictures_than_one_request_takes(service: RunningStack, folder: Pat
     assert [(item["image"], item["error"]["code"]) for item in answer["failed"]] == [
         (str(broken), "image_undecodable")
     ]
+
+
+def test_long_work_shows_a_bar_at_a_terminal(service: RunningStack, folder: Path) -> None:
+    """On standard error, so that a pipe gets the table alone; nobody else is shown one."""
+    arguments = ("score", "-p", PROMPT, str(folder), str(FITTING))
+    screen, terminal = pty.openpty()
+    done = _aesthetic(service, *arguments, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # how a terminal says that everything is read
+        while part := os.read(screen, 1000):
+            shown += part
+    os.close(screen)
+    assert done.status == 0
+    assert "█" not in done.output
+    assert [line.strip()[-8:] for line in shown.decode().split("\r") if "█" in line] == [
+        "10 of 11",
+        "11 of 11",
+    ]
+    assert _aesthetic(service, *arguments).complaint == ""
 
 
 def test_a_limit_is_the_exit_status(service: RunningStack) -> None:
@@ -176,7 +198,9 @@ class _Page(html.parser.HTMLParser):
             self.pictures.append({name: value or "" for name, value in attrs})
 
 
-def _aesthetic(service: RunningStack, *arguments: str, stdin: bytes = b"") -> Done:
+def _aesthetic(
+    service: RunningStack, *arguments: str, stdin: bytes = b"", stderr: int = subprocess.PIPE
+) -> Done:
     environment = {
         **os.environ,
         "AESTHETIC_URL": service.url,
@@ -187,8 +211,9 @@ def _aesthetic(service: RunningStack, *arguments: str, stdin: bytes = b"") -> Do
         [sys.executable, "-m", "imajin_aesthetic_client", *arguments],
         env=environment,
         input=stdin,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         check=False,
         timeout=120,
     )
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Done(done.returncode, done.stdout.decode(), (done.stderr or b"").decode())

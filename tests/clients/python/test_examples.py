@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,63 @@ def test_a_caller_without_the_client(service: RunningStack) -> None:
     assert lines[0].endswith(EXAMPLES[0]["fitting"])
 
 
+def test_a_picture_is_looked_at_while_diffusers_draws_it(service: RunningStack) -> None:
+    """Every seed is looked at once, and what is finished is ranked."""
+    lines = _run(service, "diffusers_callback.py", "--seeds=2", "--steps=6", "--min-preview-score=-99")
+    *seeds, last = lines.splitlines()
+    assert [line.split(": preview ")[0] for line in seeds] == ["seed 0", "seed 1"]
+    assert last.startswith("best: seed ")
+
+
+def test_a_seed_that_is_given_up_costs_no_further_steps() -> None:
+    """Diffusers draws on after the step that is looked at, and not after one that is too bad."""
+    import httpx
+    import torch
+
+    from imajin_aesthetic_client import AestheticClient
+    from tests.clients.python.scripted import VECTORS
+
+    example = runpy.run_path(str(CHECKOUT / "examples/diffusers_callback.py"))
+    pipeline, text = example["random_pipeline"]()
+    body = {**VECTORS["bodies"]["score"], "raw_score": -0.5}
+    drawn = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `_environment`
+    with AestheticClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=body))) as client:
+        for least in (-1.0, 0.0):
+            gate = example["PreviewGate"](client, "x", 2, least)
+            steps: list[int] = []
+
+            def watch(*arguments: Any, gate: Any = gate, steps: list[int] = steps) -> Any:
+                steps.append(arguments[1])
+                return gate(*arguments)
+
+            pipeline(**text, num_inference_steps=5, callback_on_step_end=watch)
+            drawn[least] = (steps, gate.is_given_up, gate.score)
+        options = {"seeds": [7], "steps": 3, "conditioning": text, "min_preview_score": 0.0}
+        assert example["draw_best"](client, pipeline, "x", **options) is None
+    torch.set_num_threads(threads)
+    assert drawn == {-1.0: ([0, 1, 2, 3, 4], False, -0.5), 0.0: ([0, 1, 2], True, -0.5)}
+
+
+def test_the_notebook_draws_the_ranking(service: RunningStack, tmp_path: Path) -> None:
+    """What is stored in it is what it prints and draws now: two pictures, and no error."""
+    for path in (CHECKOUT / "examples").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    command = [
+        str(Path(sys.executable).with_name("jupyter-execute")),
+        "ranking.ipynb",
+        "--output=drawn.ipynb",
+    ]
+    subprocess.run(
+        command, cwd=tmp_path, env=_environment(service), check=True, capture_output=True, timeout=240
+    )
+    printed, pictures = _outputs(tmp_path / "drawn.ipynb")
+    assert (printed, pictures) == _outputs(tmp_path / "ranking.ipynb")
+    assert pictures == 2
+    assert printed.startswith("demonstration model (not ImageReward)\n+2.01  ")
+
+
 def test_tensors_arrays_and_paths_have_one_reward(service: RunningStack) -> None:
     """flow_grpo's function takes tensors and arrays, DanceGRPO's method paths."""
     import torch
@@ -94,15 +152,27 @@ def test_tensors_arrays_and_paths_have_one_reward(service: RunningStack) -> None
     assert of_array.tolist() == of_tensor.tolist() == pytest.approx(of_path.tolist(), abs=1e-5)
 
 
-def _run(service: RunningStack, name: str) -> str:
-    environment = {
+def _run(service: RunningStack, name: str, *arguments: str) -> str:
+    command = [sys.executable, str(CHECKOUT / "examples" / name), *arguments]
+    return subprocess.run(
+        command, env=_environment(service), check=True, capture_output=True, text=True, timeout=240
+    ).stdout
+
+
+def _environment(service: RunningStack) -> dict[str, str]:
+    return {
         **os.environ,
         "AESTHETIC_URL": service.url,
         "AESTHETIC_API_KEY": API_KEY,
         "AESTHETIC_TRITON_GRPC": f"127.0.0.1:{service.grpc_port}",
+        "OMP_NUM_THREADS": "1",  # on a busy machine torch's threads wait for each other
         "PYTHONPATH": str(CHECKOUT / "clients/python/src"),
     }
-    command = [sys.executable, str(CHECKOUT / "examples" / name)]
-    return subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True, timeout=120
-    ).stdout
+
+
+def _outputs(notebook: Path) -> tuple[str, int]:
+    """Return what the cells printed, and how many pictures they drew."""
+    cells = json.loads(notebook.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    printed = "".join(line for output in outputs for line in output.get("text", ()))
+    return printed, sum("image/jpeg" in output.get("data", ()) for output in outputs)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from imajin_aesthetic_client import (
 )
 from imajin_aesthetic_client.images import file_bytes, source
 from imajin_aesthetic_client.triton import RowsFailed, Scores
+from imajin_aesthetic_client.version import VERSION
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def test_a_cancelled_call_ends_at_once(trickle: str) -> None:
 
 def test_errors_travel_between_processes() -> None:
     """With everything that they tell, as a trainer's workers need it."""
-    error = errors.error_of("overloaded", "too many", status=429, retryable=True, retry_after_s=2.0)
+    error = errors.Overloaded("too many", status=429, retryable=True, retry_after_s=2.0)
     rows = RowsFailed(Scores(np.array([1.0, np.nan], np.float32), {1: error}))
     for sent in (error, rows):
         received = pickle.loads(pickle.dumps(sent))
@@ -182,29 +183,47 @@ def test_waits_stay_within_their_bounds() -> None:
         Retries(max_attempts=0)
 
 
-def test_it_is_installed_alone(tmp_path: Path) -> None:
-    """The wheel has the package, its marker of types and its command.
-
-    It can be imported without Pillow and without Triton.
-    """
-    project = shutil.copytree(CHECKOUT / "clients/python", tmp_path / "project")
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment with the package's wheel and what it asks for."""
+    directory = tmp_path_factory.mktemp("installed")
+    project = shutil.copytree(CHECKOUT / "clients/python", directory / "project")
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=project, check=True, stdout=subprocess.DEVNULL
-    )
-    wheel = next(tmp_path.glob("*.whl"))
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "imajin_aesthetic_client/py.typed" in names
-    assert any(name.endswith("/entry_points.txt") for name in names)
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import imajin_aesthetic_client as client;"
-        "import imajin_aesthetic_client.imagereward; assert client.__file__.startswith(sys.argv[1]);"
-        "print([name for name in ('PIL', 'numpy', 'tritonclient', 'pydantic', 'reward', 'frontend') if name in sys.modules])"
-    )
+    _run(sys.executable, "-c", build, str(directory), cwd=project)
+    uv = shutil.which("uv") or str(CHECKOUT / ".tools/bin/uv")
+    _run(uv, "venv", "--python", sys.executable, str(directory / "venv"))
+    wheel = str(next(directory.glob("*.whl")))
+    _run(uv, "pip", "install", "--python", str(directory / "venv"), wheel)
+    return directory / "venv"
+
+
+def test_it_is_installed_alone(installed: Path) -> None:
+    """It needs httpx and what that needs; no Pillow, no NumPy, no service. It has its command."""
+    names = {path.name.partition("-")[0] for path in installed.glob("lib/*/site-packages/*.dist-info")}
+    assert names <= {
+        *("imajin_aesthetic_client", "httpx", "httpcore", "anyio", "h11", "idna", "certifi"),
+        *("sniffio", "typing_extensions"),
+    }
+    _run(str(installed / "bin/python"), "-c", "import imajin_aesthetic_client.imagereward")
+    assert _run(str(installed / "bin/aesthetic"), "--version") == f"{VERSION}\n"
+
+
+def test_a_strangers_code_type_checks_under_strict(installed: Path, tmp_path: Path) -> None:
+    """Against the installed package, whose types count (py.typed)."""
+    python = str(installed / "bin/python")
+    options = ("--strict", "--python-executable", python, "--cache-dir", str(tmp_path / "cache"))
+    consumer = shutil.copy(CHECKOUT / "tests/clients/python/consumer/use.py", tmp_path)
+    said = _run(sys.executable, "-m", "mypy", "--config-file=", *options, str(consumer), cwd=tmp_path)
+    assert said == "Success: no issues found in 1 source file\n"
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(wheel)], check=True, capture_output=True, text=True
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240
     )
-    assert done.stdout.strip() == "[]"
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
 
 
 def _palette(noise: Any) -> Image.Image:

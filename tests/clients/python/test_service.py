@@ -168,7 +168,7 @@ def test_rows_per_request_are_what_the_server_takes(
     url = f"127.0.0.1:{service.grpc_port if protocol == 'grpc' else service.triton_port}"
     picture = io.BytesIO()
     Image.new("RGB", (32, 32), (200, 0, 0)).save(picture, "PNG")
-    with TritonScorer(url, protocol=protocol, max_in_flight=2) as scorer:
+    with TritonScorer(url, protocol=protocol, max_in_flight=1, max_rows=1000) as scorer:
         rewards = scorer.score([picture.getvalue()] * 70, "a red square")
         assert scorer.score([], "a red square").shape == (0,)
     assert rewards.tolist() == pytest.approx([rewards[0]] * 70, abs=1e-5)

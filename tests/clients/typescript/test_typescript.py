@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 GENERATED: Final = ("types/src/openapi.ts", "types/src/zod.ts")
 PACKAGES: Final = ("types", "client")
+ESBUILD: Final = "0.28.2"
+"""Only a consumer's: the packages themselves are built by TypeScript alone."""
+BUNDLE: Final = """
+const [esbuild, source, outfile] = process.argv.slice(1);
+const options = { bundle: true, platform: "browser", format: "esm", minify: true };
+require(esbuild).buildSync({ ...options, entryPoints: [source], outfile });
+"""
 
 both_module_systems = pytest.mark.parametrize("system", ["esm", "cjs"])
 
@@ -60,7 +67,7 @@ def test_the_lockfile_names_no_registry() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty project with the packed packages, Zod and TypeScript installed, and nothing else."""
+    """An empty project with the packed packages, Zod, TypeScript and a bundler installed."""
     directory = tmp_path_factory.mktemp("consumer")
     for package in PACKAGES:
         run("pack", f"./{package}", "--pack-destination", str(directory))
@@ -69,6 +76,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "package.json").write_text('{"private": true}')
     names = json.loads((WORKSPACE / "package-lock.json").read_text())["packages"]
     others = [f"{name}@{names[f'node_modules/{name}']['version']}" for name in ("zod", "typescript")]
+    others.append(f"esbuild@{ESBUILD}")
     archives = [str(path) for path in sorted(directory.glob("*.tgz"))]
     assert len(archives) == 2
     run("install", "--prefix", str(project), *archives, *others)
@@ -93,6 +101,23 @@ def test_packed_packages_type_check_under_strict(
     tsc = str(installed / "node_modules/typescript/bin/tsc")
     target = ("--target", "ES2022", "--skipLibCheck", str("NodeNext" not in options).lower())
     run("--node", tsc, *strict, *target, *options, str(project / "use.ts"))
+
+
+@pytest.mark.parametrize(
+    ("package", "is_there", "is_not"),
+    [("client", "X-API-Key", "ZodError"), ("types/zod", "ZodError", "X-API-Key")],
+)
+def test_a_bundler_makes_them_ready_for_a_browser(
+    installed: Path, package: str, is_there: str, is_not: str
+) -> None:
+    """Nothing of Node's is needed, and nothing comes along that was not imported."""
+    bundle = installed / "bundle.js"
+    source = installed / "page.js"
+    source.write_text(f'export * from "@lilith/imajin-aesthetic-{package}";\n')
+    esbuild = str(installed / "node_modules/esbuild")
+    run("--node", "-e", BUNDLE, esbuild, str(source), str(bundle))
+    assert is_there in bundle.read_text()
+    assert is_not not in bundle.read_text()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest_asyncio
 from reward import manifest
 from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
-from tests.integration.gpu.shared_gpu import until
+from tests.integration.servers import until
 from tests.integration.two_versions import BODIES, Versions, publish_second
 from tests.repository import copy_published
 

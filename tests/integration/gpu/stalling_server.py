@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tests.integration.gpu.shared_gpu import PICTURE
+from tests.integration.servers import PICTURE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

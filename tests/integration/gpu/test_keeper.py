@@ -25,8 +25,9 @@ from tests.integration.gpu.keepers import (
     stands,
     watch_lease,
 )
-from tests.integration.gpu.shared_gpu import GPU, TTL_S, until
+from tests.integration.gpu.shared_gpu import GPU, TTL_S
 from tests.integration.gpu.stand_in_triton import StandInFrontend, StandInTriton
+from tests.integration.servers import until
 
 if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer

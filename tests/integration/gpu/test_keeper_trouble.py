@@ -30,9 +30,10 @@ from tests.integration.gpu.keepers import (
     our_lease,
     stands,
 )
-from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S, until
+from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S
 from tests.integration.gpu.stand_in_triton import StandInFrontend, StandInTriton
 from tests.integration.model_boss.proxy import Proxy
+from tests.integration.servers import until
 
 if TYPE_CHECKING:
     from tests.integration.model_boss.servers import RedisServer

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.integration.gpu.shared_gpu import TTL_S, Frontend, SharedGpu, until
+from tests.integration.gpu.shared_gpu import TTL_S, SharedGpu
+from tests.integration.servers import Frontend, until
 
 if TYPE_CHECKING:
     from model_boss import Row

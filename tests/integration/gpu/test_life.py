@@ -18,15 +18,9 @@ from tritonclient.http.aio import InferenceServerClient, InferInput
 from model_boss import Phase
 from reward.contract import NETWORK
 from reward.tokenizer import tokenise
-from tests.integration.gpu.shared_gpu import (
-    CLAIMED_MB,
-    PICTURE,
-    TTL_S,
-    Frontend,
-    SharedGpu,
-    until,
-)
+from tests.integration.gpu.shared_gpu import CLAIMED_MB, TTL_S, SharedGpu
 from tests.integration.gpu.stalling_server import stalling_server
+from tests.integration.servers import PICTURE, Frontend, until
 from tests.repository import copy_published
 
 if TYPE_CHECKING:

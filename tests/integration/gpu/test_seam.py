@@ -16,8 +16,9 @@ import pytest
 from frontend.gpu.errors import GpuUnavailable
 from frontend.gpu.ledger import load_ledger
 from model_boss import Standing
-from tests.integration.gpu.shared_gpu import GPU, until
+from tests.integration.gpu.shared_gpu import GPU
 from tests.integration.gpu.stand_in_triton import StandInFrontend, StandInTriton
+from tests.integration.servers import until
 from tests.repository import CHECKOUT
 
 TTL_S = 1.2

@@ -19,7 +19,8 @@ from model_boss import Claim, Ending, Granted, Phase
 from reward import manifest
 from reward.contract import NETWORK
 from tests.integration.gpu.keepers import other_service
-from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S, until
+from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S
+from tests.integration.servers import until
 
 if TYPE_CHECKING:
     from model_boss import Ledger

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 
 from model_boss import Phase
 from reward.contract import NETWORK
-from tests.integration.gpu.shared_gpu import (
-    CAPACITY,
-    GPU,
-    PICTURE,
-    TTL_S,
-    Frontend,
-    SharedGpu,
-    until,
-)
+from tests.integration.gpu.shared_gpu import CAPACITY, GPU, TTL_S, SharedGpu
 from tests.integration.model_boss.proxy import Proxy
+from tests.integration.servers import PICTURE, Frontend, until
 from tests.repository import copy_published
 
 if TYPE_CHECKING:

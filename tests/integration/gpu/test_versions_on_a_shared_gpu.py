@@ -22,7 +22,8 @@ from export.second_share import LedgerSettings
 from model_boss import Phase
 from reward import deployment, manifest
 from reward.contract import NETWORK
-from tests.integration.gpu.shared_gpu import GPU, TTL_S, Frontend, SharedGpu, until
+from tests.integration.gpu.shared_gpu import GPU, TTL_S, SharedGpu
+from tests.integration.servers import ADMIN_KEY, Frontend, until
 from tests.repository import copy_published
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _environment(shared: SharedGpu, wait_s: float) -> dict[str, str]:
 
 
 def _triton(shared: SharedGpu) -> RunningTriton:
-    return RunningTriton(shared.triton_url, shared.admin_key, load_timeout_s=60)
+    return RunningTriton(shared.triton_url, ADMIN_KEY, load_timeout_s=60)
 
 
 def _deployer(shared: SharedGpu, *, wait_s: float = 20, **manner: Any) -> Deployer:
@@ -189,7 +190,7 @@ async def test_a_promotion_that_is_killed_leaves_no_memory_unleased(shared: Shar
         "import os, signal, sys; from pathlib import Path\n"
         "from export.deploy import Deployer, Manner; from export.registry import Registry\n"
         "from export.running_triton import RunningTriton; from export.second_share import LedgerSettings\n"
-        f"triton = RunningTriton({shared.triton_url!r}, {shared.admin_key!r})\n"
+        f"triton = RunningTriton({shared.triton_url!r}, {ADMIN_KEY!r})\n"
         "manner = Manner(who='test', ledger=LedgerSettings.read(os.environ))\n"
         "def step(name): name == 'warm up' and os.kill(os.getpid(), signal.SIGKILL)\n"
         f"Deployer(Registry(Path({str(shared.repository)!r})), triton, manner, step=step).promote(2)\n"

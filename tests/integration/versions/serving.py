@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,20 +21,17 @@ from export.deploy import Deployer, Manner
 from export.registry import Registry
 from export.running_triton import RunningTriton
 from export.trial import questions
-from local import tritonserver
-from local.ports import free_ports
-from local.tritonserver import Ports
 from reward import deployment, runtimes
 from reward.contract import ENSEMBLE, IMAGE, NETWORK, PROMPT, REWARD
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
+from tests.integration.servers import ADMIN_KEY, START_TIMEOUT_S, Frontend, Triton
 from tests.pictures import photograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-START_TIMEOUT_S: Final = 60.0
 TOLERANCE: Final = 1e-4  # batch mates change the order of summation
 
 _PICTURE: Final = photograph("coffee")
@@ -49,75 +44,34 @@ class Serving:
     def __init__(self, repository: Path, directory: Path) -> None:
         self.repository = repository
         self.registry = Registry(repository)
-        http, self.grpc_port, metrics, self.rest_port = free_ports(4)
-        self.triton_url = f"127.0.0.1:{http}"
-        self._id = f"versions-{http}"
-        self._log = (directory / "triton.log").open("ab")
-        server = tritonserver.find(directory)
-        ports = Ports(http=http, grpc=self.grpc_port, metrics=metrics)
-        self.command_line = server.command(
-            repository, host="127.0.0.1", ports=ports, admin_key="key", server_id=self._id
-        )
-        self._environment = {**os.environ, **server.environment}
-        self._triton: subprocess.Popen[bytes] | None = None
-        self._frontend: subprocess.Popen[bytes] | None = None
+        self.server = Triton(repository, directory)
+        self.frontend = Frontend(repository, directory, self.server.url, max_cache_bytes=0)
 
     def start(self) -> None:
         """Start Triton, wait until it is ready, and write the note about it."""
-        self._triton = subprocess.Popen(
-            self.command_line, env=self._environment, stdout=self._log, stderr=self._log
-        )
-        self._wait_for(f"http://{self.triton_url}/v2/health/ready", self._triton)
-        note = {"pid": self._triton.pid, "triton_url": self.triton_url, "admin_key": "key"}
+        self.server.start_and_wait()
+        note = {"pid": self.server.pid, "triton_url": self.server.url, "admin_key": ADMIN_KEY}
         note["repository"] = str(self.repository.resolve())
-        note["triton_grpc_url"] = f"127.0.0.1:{self.grpc_port}"
+        note["triton_grpc_url"] = self.server.grpc_url
         path = deployment.running_path(self.repository)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(note))
 
     def start_frontend(self) -> None:
         """Start a frontend that caches no scores."""
-        environment = {
-            **os.environ,
-            "AESTHETIC_PORT": str(self.rest_port),
-            "AESTHETIC_TRITON_URL": self.triton_url,
-            "AESTHETIC_MODEL_REPOSITORY": str(self.repository),
-            "AESTHETIC_MAX_CACHE_BYTES": "0",
-            "AESTHETIC_DECODE_WORKERS": "1",
-        }
-        command = [sys.executable, "-m", "frontend"]
-        self._frontend = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
-        self._wait_for(f"http://127.0.0.1:{self.rest_port}/health/ready", self._frontend)
-
-    def kill_frontend(self) -> None:
-        """End the frontend without warning."""
-        assert self._frontend is not None
-        self._frontend.kill()
-        self._frontend.wait()
-
-    def kill_triton(self) -> None:
-        """End Triton as a lack of memory would; nothing starts it again."""
-        assert self._triton is not None
-        self._triton.kill()
-        self._triton.wait()
-        tritonserver.remove_regions(self._id)
+        self.frontend.start()
+        self.frontend.wait_for(f"{self.frontend.url}/health/ready")
 
     def stop(self) -> None:
         """Stop everything."""
-        for process in (self._frontend, self._triton):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
+        self.frontend.stop()
+        self.server.stop()
         deployment.running_path(self.repository).unlink(missing_ok=True)
-        tritonserver.remove_regions(self._id)
-        self._log.close()
 
     @property
     def triton(self) -> RunningTriton:
         """Return an administrator of this Triton."""
-        return RunningTriton(
-            self.triton_url, "key", grpc_url=f"127.0.0.1:{self.grpc_port}", load_timeout_s=60
-        )
+        return RunningTriton(self.server.url, ADMIN_KEY, grpc_url=self.server.grpc_url, load_timeout_s=60)
 
     def deployer(self, *, step: Callable[[str], None] = lambda _: None, **manner: Any) -> Deployer:
         """Return a deployer that changes what is served, with short waits."""
@@ -147,22 +101,12 @@ class Serving:
 
     def http(self) -> Any:
         """Connect to Triton's HTTP API."""
-        return tritonclient.http.InferenceServerClient(self.triton_url, network_timeout=60)
+        return tritonclient.http.InferenceServerClient(self.server.url, network_timeout=60)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m export` in another process, as a person in another terminal does."""
         command = [sys.executable, "-m", "export", "--repository", str(self.repository), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    def _wait_for(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s:
-            assert process.poll() is None, f"it ended; see {self._log.name}"
-            with suppress(httpx.TransportError):
-                if httpx.get(url).status_code == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"{url} is not ready; see {self._log.name}")
 
 
 @dataclass
@@ -183,11 +127,11 @@ def under_load(serving: Serving, versions: list[int], *, rest: bool = False) -> 
     load = Load()
     over = threading.Event()
     callers = {
-        "http, ensemble": (_ask_triton, tritonclient.http, serving.triton_url, True),
-        "http, network": (_ask_triton, tritonclient.http, serving.triton_url, False),
-        "grpc, ensemble": (_ask_triton, tritonclient.grpc, f"127.0.0.1:{serving.grpc_port}", True),
-        "grpc, network": (_ask_triton, tritonclient.grpc, f"127.0.0.1:{serving.grpc_port}", False),
-        **({"REST": (_ask_rest, None, f"http://127.0.0.1:{serving.rest_port}", True)} if rest else {}),
+        "http, ensemble": (_ask_triton, tritonclient.http, serving.server.url, True),
+        "http, network": (_ask_triton, tritonclient.http, serving.server.url, False),
+        "grpc, ensemble": (_ask_triton, tritonclient.grpc, serving.server.grpc_url, True),
+        "grpc, network": (_ask_triton, tritonclient.grpc, serving.server.grpc_url, False),
+        **({"REST": (_ask_rest, None, serving.frontend.url, True)} if rest else {}),
     }
 
     def call(name: str) -> None:

@@ -5,6 +5,7 @@ Afterwards the old or the new version is served.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -110,7 +111,7 @@ def _kill_triton(serving: Serving, at: str) -> int:
 
     def step(name: str) -> None:
         if name == at:
-            serving.kill_triton()
+            serving.server.stop(signal.SIGKILL)
 
     with suppress(Undone):
         outcome = serving.deployer(step=step).promote(2)
@@ -145,7 +146,7 @@ def test_a_frontend_that_is_killed_has_no_part_in_it(serving: Serving) -> None:
 
     def step(name: str) -> None:
         if name == "switch the ensemble":
-            serving.kill_frontend()
+            serving.frontend.stop(signal.SIGKILL)
 
     assert serving.deployer(step=step).promote(2).is_live
     serving.start_frontend()

@@ -85,7 +85,7 @@ def _check_ten_candidates(serving: Serving, number: int) -> None:
     pictures = [photograph(name) for name in PHOTOGRAPHS]
     candidates = [{"image_base64": base64.b64encode(data).decode()} for data in pictures]
     answer = httpx.post(
-        f"http://127.0.0.1:{serving.rest_port}/score-batch",
+        f"{serving.frontend.url}/score-batch",
         json={"prompt": "a cup", "candidates": candidates},
         timeout=60,
     ).json()

@@ -134,9 +134,9 @@ def test_where_no_triton_runs_a_change_takes_effect_at_the_start(stopped: Servin
 def test_a_plain_triton_serves_the_newest(stopped: Serving) -> None:
     """A Triton that somebody starts on the folder alone serves the newest version."""
     keep = ("--http-", "--grpc-", "--metrics-", "--model-repository", "--backend-", "--id", "--allow-gpu")
-    stopped.command_line = [
+    stopped.server.command = [
         part
-        for number, part in enumerate(stopped.command_line)
+        for number, part in enumerate(stopped.server.command)
         if number == 0 or (part.startswith(keep) and "restricted" not in part)
     ]
     stopped.start()
@@ -150,7 +150,7 @@ def test_a_triton_without_the_served_configuration_is_told(stopped: Serving) -> 
 
     It would never load another version than the newest.
     """
-    stopped.command_line.remove("--model-config-name=served")
+    stopped.server.command.remove("--model-config-name=served")
     stopped.start()
     flawed.publish_copy(stopped.registry, 1)
     with pytest.raises(Undone, match="was it started with --model-config-name=served"):

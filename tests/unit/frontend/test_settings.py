@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 from pydantic import ValidationError
 
 from frontend.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,12 +41,23 @@ def test_environment_variables_have_one_prefix(monkeypatch: pytest.MonkeyPatch) 
         {"gpu_priority": "soon"},
         {"gpu_ledger": "no colon"},
         {"model_boss_prefix": "a*"},
+        {"otlp_url": "collector:4318"},
+        {"otlp_url": "http://collector:4318"},
+        {"trace_ratio": 1.5},
     ],
 )
 def test_values_that_cannot_be_meant(wrong: dict[str, object]) -> None:
     """Limits that contradict each other, and values out of range, stop the start."""
     with pytest.raises(ValidationError):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_traces_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector is refused at the start where OpenTelemetry is not installed."""
+    monkeypatch.delitem(sys.modules, "frontend.otel", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ValidationError, match="needs the extra 'otel'"):
+        Settings(otlp_url="http://collector:4318/v1/traces")
 
 
 def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +80,24 @@ def test_secrets_do_not_show() -> None:
     """Printed settings show neither the ledger's password nor Triton's key."""
     settings = Settings(redis_url="redis://:hidden@localhost", triton_admin_key="hidden")
     assert "hidden" not in repr(settings)
+
+
+def test_secrets_may_lie_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A secret is read of the file that is named, unless it is given itself."""
+    (tmp_path / "url").write_text("redis://:password@redis\n")
+    (tmp_path / "key").write_text("of the file\n")
+    monkeypatch.setenv("AESTHETIC_REDIS_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("AESTHETIC_TRITON_ADMIN_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("AESTHETIC_TRITON_ADMIN_KEY", "given itself")
+    settings = Settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:password@redis"
+    assert settings.triton_admin_key is not None
+    assert settings.triton_admin_key.get_secret_value() == "given itself"
+
+
+def test_a_secret_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that is not there is an error which names the variable and the file."""
+    monkeypatch.setenv("AESTHETIC_REDIS_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(ValidationError, match=r"AESTHETIC_REDIS_URL_FILE: .*/url: No such file"):
+        Settings()

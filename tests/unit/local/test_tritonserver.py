@@ -23,6 +23,8 @@ from local.tritonserver import (
 from reward.contract import ADMIN_HEADER, MODELS, PREPROCESS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from reward.contract import ModelSpec
 
 NO_WHEEL = "no_such_package"
@@ -81,21 +83,42 @@ def test_grpc_alone_listens_where_asked_and_administration_is_restricted() -> No
         assert argument.endswith(f":{ADMIN_HEADER}=secret")
 
 
+def test_triton_goes_on_with_traces_and_begins_none() -> None:
+    """With a collector Triton follows the requests that name a trace, without one none."""
+
+    def compose(url: str | None) -> list[str]:
+        command = TritonServer(Path("tritonserver")).command(
+            Path("r"), host="::1", ports=Ports(), admin_key="k", server_id="me", otlp_url=url
+        )
+        return [argument for argument in command if argument.startswith("--trace-config")]
+
+    assert compose(None) == []
+    assert "--trace-config=rate=0" in compose("http://collector:4318/v1/traces")
+    assert "--trace-config=opentelemetry,url=http://collector:4318/v1/traces" in compose(
+        "http://collector:4318/v1/traces"
+    )
+
+
 def test_it_has_a_name_of_its_own_and_loads_what_is_asked_for() -> None:
     """The server's id is the name of its lease.
 
     All models are loaded, unless only some are wanted.
     """
 
-    def compose(**models: tuple[ModelSpec, ...]) -> list[str]:
+    def compose(models: Iterable[ModelSpec] = MODELS) -> list[str]:
         return TritonServer(Path("tritonserver")).command(
-            Path("repository"), host="::1", ports=Ports(), admin_key="k", server_id="me@here:8000", **models
+            Path("repository"),
+            host="::1",
+            ports=Ports(),
+            admin_key="k",
+            server_id="me@here:8000",
+            models=models,
         )
 
     assert "--id=me@here:8000" in compose()
     loaded = [argument for argument in compose() if argument.startswith("--load-model")]
     assert sorted(loaded) == sorted(f"--load-model={model.name}" for model in MODELS)
-    loaded = [argument for argument in compose(models=(PREPROCESS,)) if argument.startswith("--load-model")]
+    loaded = [argument for argument in compose((PREPROCESS,)) if argument.startswith("--load-model")]
     assert loaded == ["--load-model=image_reward_preprocess"]
 
 
@@ -189,3 +212,23 @@ def test_a_path_that_bash_would_split_is_given_from_here(
     assert option(project / "models") == "--model-repository=models"
     with pytest.raises(LocalError, match="use a path without spaces"):
         option(project / "my models")
+
+
+def test_in_a_container_all_doors_listen() -> None:
+    """HTTP and the metrics stay on this machine, unless somebody says where they listen."""
+    outside, here = "0.0.0.0", "127.0.0.1"
+
+    def addresses(http_host: str) -> set[str]:
+        command = TritonServer(Path("tritonserver")).command(
+            Path("repository"),
+            host=outside,
+            http_host=http_host,
+            ports=Ports(),
+            admin_key="k",
+            server_id="me",
+        )
+        return {argument for argument in command if "-address=" in argument}
+
+    doors = {f"--http-address={here}", f"--grpc-address={outside}", f"--metrics-address={here}"}
+    assert addresses(here) == doors
+    assert addresses(outside) == {door.replace(here, outside) for door in doors}

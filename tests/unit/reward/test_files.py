@@ -51,6 +51,16 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, taken: list[
     assert taken == ["weights"] * 3
 
 
+def test_a_digest_that_was_computed_is_remembered(tmp_path: Path, taken: list[str]) -> None:
+    """`sha256` always reads the file; what it found need not be read once more."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    assert {files.sha256(path), files.sha256(path), files.remembered_sha256(path)} == {
+        hashlib.sha256(b"one").hexdigest()
+    }
+    assert taken == ["weights"] * 2
+
+
 def test_a_small_file_is_not_remembered(
     tmp_path: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

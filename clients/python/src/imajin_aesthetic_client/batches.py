@@ -24,7 +24,7 @@ def batches(images: Iterable[ImageLike], limits: Limits) -> Iterator[list[str | 
     batch: list[str | bytes] = []
     batch_bytes = _OTHER_BYTES
     for image in images:
-        item = image if isinstance(image, str) and is_address(image) else file_bytes(image)
+        item = image if is_address(image) else file_bytes(image)
         item_bytes = len(item) * 4 // 3 + 100
         is_full = len(batch) == limits.max_candidates or batch_bytes + item_bytes > limits.max_body_bytes
         if batch and is_full:

@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from imajin_aesthetic_client.answers import FailedCandidate
 
@@ -38,7 +38,7 @@ class AestheticError(Exception):
     """Root of the tree, and the class of a code that this client does not know.
 
     Attributes:
-        code: what went wrong, for programs.
+        code: what went wrong, for programs; by default the class's own.
         detail: what went wrong, for people.
         status: the HTTP status; None where there was no answer.
         retryable: whether the same request may succeed later.
@@ -47,11 +47,13 @@ class AestheticError(Exception):
         failed: the candidates of a batch of which none could be scored.
     """
 
+    code = "unexpected_answer"
+
     def __init__(
         self,
         detail: str,
         *,
-        code: str = "unexpected_answer",
+        code: str | None = None,
         status: int | None = None,
         retryable: bool = False,
         retry_after_s: float | None = None,
@@ -59,7 +61,7 @@ class AestheticError(Exception):
         failed: Sequence[FailedCandidate] = (),
     ) -> None:
         super().__init__(detail)
-        self.code = code
+        self.code = code or type(self).code
         self.detail = detail
         self.status = status
         self.retryable = retryable
@@ -74,13 +76,19 @@ class AestheticError(Exception):
 class InvalidRequest(AestheticError):
     """The request does not keep the schema."""
 
+    code = "invalid_request"
+
 
 class UnknownVersion(AestheticError):
     """`model_version` names a version that is not served."""
 
+    code = "unknown_version"
+
 
 class PayloadTooLarge(AestheticError):
     """The whole request is too large."""
+
+    code = "payload_too_large"
 
 
 class ImageError(AestheticError):
@@ -90,29 +98,43 @@ class ImageError(AestheticError):
 class ImageTooLarge(ImageError):
     """The image has more pixels or bytes than the service allows."""
 
+    code = "image_too_large"
+
 
 class ImageUndecodable(ImageError):
     """The bytes are damaged, no image, or of a format that the service does not read."""
+
+    code = "image_undecodable"
 
 
 class ImageUrlForbidden(ImageError):
     """The service may not fetch this address."""
 
+    code = "image_url_forbidden"
+
 
 class ImageUnreachable(ImageError):
     """The address gave the service no image."""
+
+    code = "image_unreachable"
 
 
 class Unauthorized(AestheticError):
     """The service wants an API key, and got no valid one."""
 
+    code = "unauthorized"
+
 
 class NotFound(AestheticError):
     """The service has no such path."""
 
+    code = "not_found"
+
 
 class MethodNotAllowed(AestheticError):
     """The path does not answer this method."""
+
+    code = "method_not_allowed"
 
 
 class Unavailable(AestheticError):
@@ -122,69 +144,50 @@ class Unavailable(AestheticError):
 class Overloaded(Unavailable):
     """The service has too many requests at once."""
 
+    code = "overloaded"
+
 
 class GpuUnavailable(Unavailable):
     """Other services hold the GPU's memory."""
+
+    code = "gpu_unavailable"
 
 
 class ModelUnavailable(Unavailable):
     """The model does not run."""
 
+    code = "model_unavailable"
+
 
 class DeadlineExceeded(AestheticError):
     """`timeout_s` passed, here or in the service."""
+
+    code = "deadline_exceeded"
 
 
 class Internal(AestheticError):
     """The service has a defect; its log has the `request_id`."""
 
+    code = "internal"
+
 
 class UnexpectedAnswer(AestheticError):
     """The answer is none of this service's: a proxy's page, or another service."""
+
+    code = "unexpected_answer"
 
 
 class ConnectionFailed(AestheticError):
     """Nobody answered."""
 
-
-CODES: Final[dict[str, type[AestheticError]]] = {
-    "invalid_request": InvalidRequest,
-    "unknown_version": UnknownVersion,
-    "payload_too_large": PayloadTooLarge,
-    "image_too_large": ImageTooLarge,
-    "image_undecodable": ImageUndecodable,
-    "image_url_forbidden": ImageUrlForbidden,
-    "image_unreachable": ImageUnreachable,
-    "unauthorized": Unauthorized,
-    "not_found": NotFound,
-    "method_not_allowed": MethodNotAllowed,
-    "overloaded": Overloaded,
-    "gpu_unavailable": GpuUnavailable,
-    "model_unavailable": ModelUnavailable,
-    "deadline_exceeded": DeadlineExceeded,
-    "internal": Internal,
-    "unexpected_answer": UnexpectedAnswer,
-    "connection_failed": ConnectionFailed,
-}
+    code = "connection_failed"
 
 
-def error_of(
-    code: str,
-    detail: str,
-    *,
-    status: int | None = None,
-    retryable: bool = False,
-    retry_after_s: float | None = None,
-    request_id: str | None = None,
-    failed: Sequence[FailedCandidate] = (),
-) -> AestheticError:
-    """Make the error of a code; a newer service's code, unknown here, gives an `AestheticError`."""
-    return CODES.get(code, AestheticError)(
-        detail,
-        code=code,
-        status=status,
-        retryable=retryable,
-        retry_after_s=retry_after_s,
-        request_id=request_id,
-        failed=failed,
-    )
+def _classes(root: type[AestheticError]) -> Iterator[type[AestheticError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _classes(kind)
+
+
+CODES: Final = {kind.code: kind for kind in _classes(AestheticError) if "code" in vars(kind)}
+"""The class of each code; a newer service's code, unknown here, has none."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from imajin_aesthetic_client.answers import FailedCandidate, read
 from imajin_aesthetic_client.errors import (
+    CODES,
     RETRYABLE_STATUSES,
     AestheticError,
     DeadlineExceeded,
     UnexpectedAnswer,
-    error_of,
 )
 from imajin_aesthetic_client.retries import Retries, parse_retry_after
 
@@ -108,7 +108,7 @@ def exchange(
 
 def too_late() -> DeadlineExceeded:
     """Say that the call's own time is over."""
-    return DeadlineExceeded("no answer came within timeout_s", code="deadline_exceeded")
+    return DeadlineExceeded("no answer came within timeout_s")
 
 
 def _send(call: Call[Answer], content: bytes | None, ends_at: float, remaining_s: float) -> Send:
@@ -151,9 +151,9 @@ def _problem(reply: Reply) -> AestheticError:
             request_id=request_id,
         )
     retryable = document.get("retryable")
-    return error_of(
-        code,
+    return CODES.get(code, AestheticError)(
         detail,
+        code=code,
         status=reply.status,
         retryable=retryable if isinstance(retryable, bool) else by_status,
         retry_after_s=retry_after_s,

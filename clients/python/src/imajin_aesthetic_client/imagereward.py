@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from imajin_aesthetic_client.batches import batches
 from imajin_aesthetic_client.client import AestheticClient
 from imajin_aesthetic_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from imajin_aesthetic_client.errors import error_of
+from imajin_aesthetic_client.errors import CODES, AestheticError
 from imajin_aesthetic_client.images import Picture
 
 if TYPE_CHECKING:
@@ -141,8 +141,12 @@ class ImageReward:
         ranking = self._client.score_batch(prompt=prompt, candidates=images)
         if ranking.failed:
             first = ranking.failed[0]
-            detail = f"image {offset + first.index}: {first.error.detail}"
-            raise error_of(first.error.code, detail, retryable=first.error.retryable, failed=ranking.failed)
+            raise CODES.get(first.error.code, AestheticError)(
+                f"image {offset + first.index}: {first.error.detail}",
+                code=first.error.code,
+                retryable=first.error.retryable,
+                failed=ranking.failed,
+            )
         return [result.raw_score for result in sorted(ranking.results, key=lambda result: result.index)]
 
 

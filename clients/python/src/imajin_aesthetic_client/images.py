@@ -6,7 +6,7 @@ import base64
 import io
 import os
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 # What PNG holds without a change. The service resizes in the picture's own mode, as upstream does.
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -28,7 +28,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview 
 """A path, an http(s) or data: address, the bytes of a file, or a Pillow image."""
 
 
-def is_address(image: object) -> bool:
+def is_address(image: object) -> TypeGuard[str]:
     """Whether it is something that the service fetches, or a data: URI."""
     return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
 
@@ -40,7 +40,7 @@ def source(image: ImageLike) -> dict[str, str]:
         OSError: a file that cannot be read.
         TypeError: no image.
     """
-    if isinstance(image, str) and is_address(image):
+    if is_address(image):
         return {"image_base64" if image[:5].lower() == "data:" else "image_url": image}
     return {"image_base64": base64.b64encode(file_bytes(image)).decode("ascii")}
 

@@ -82,7 +82,7 @@ def _picture(item: Input, rank: int, raw: float, normalized: float, min_score: f
 
 
 def _source(image: str | bytes | Path) -> str:
-    if isinstance(image, str) and is_address(image):
+    if is_address(image):
         return image
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     if importlib.util.find_spec("PIL") is not None:

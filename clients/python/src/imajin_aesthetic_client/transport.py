@@ -22,10 +22,6 @@ def no_reply(error: httpx.RequestError) -> AestheticError:
     """Say why no reply came."""
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return too_late()
-    failed = ConnectionFailed(
-        str(error) or type(error).__name__,
-        code="connection_failed",
-        retryable=isinstance(error, _PASSING),
-    )
+    failed = ConnectionFailed(str(error) or type(error).__name__, retryable=isinstance(error, _PASSING))
     failed.__cause__ = error
     return failed

@@ -8,6 +8,7 @@ It needs the extra `triton` (`pip install 'imajin-aesthetic-client[triton]'`):
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from imajin_aesthetic_client.errors import AestheticError, InvalidRequest, error_of
+from imajin_aesthetic_client.errors import (
+    AestheticError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+)
 from imajin_aesthetic_client.exchange import too_late
 from imajin_aesthetic_client.images import ImageLike, file_bytes
 from imajin_aesthetic_client.retries import Retries
@@ -38,19 +47,20 @@ Outcome: TypeAlias = "tuple[int, float | AestheticError]"
 
 BULK_PRIORITY: Final = 2
 """Behind interactive callers."""
-_CODES: Final = {
-    "INVALID_ARGUMENT": ("invalid_request", False),
-    "400": ("invalid_request", False),
-    "NOT_FOUND": ("model_unavailable", False),
-    "404": ("model_unavailable", False),
-    "UNAVAILABLE": ("model_unavailable", True),
-    "502": ("model_unavailable", True),
-    "503": ("model_unavailable", True),
-    "RESOURCE_EXHAUSTED": ("overloaded", True),
-    "429": ("overloaded", True),
-    "DEADLINE_EXCEEDED": ("deadline_exceeded", False),
-    "504": ("deadline_exceeded", False),
+_FAILURES: Final[dict[str, tuple[type[AestheticError], bool]]] = {
+    "INVALID_ARGUMENT": (InvalidRequest, False),
+    "400": (InvalidRequest, False),
+    "NOT_FOUND": (ModelUnavailable, False),
+    "404": (ModelUnavailable, False),
+    "UNAVAILABLE": (ModelUnavailable, True),
+    "502": (ModelUnavailable, True),
+    "503": (ModelUnavailable, True),
+    "RESOURCE_EXHAUSTED": (Overloaded, True),
+    "429": (Overloaded, True),
+    "DEADLINE_EXCEEDED": (DeadlineExceeded, False),
+    "504": (DeadlineExceeded, False),
 }
+"""The error of each status, and whether to ask again."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class TritonScorer:
         url: `host:port` of Triton, 8001 for gRPC, 8000 for HTTP.
         protocol: which of the two.
         max_in_flight: requests at a time.
-        max_rows: rows of one request; by default as many as the server takes.
+        max_rows: rows of one request at most; never more than the server takes.
         timeout_s: how long one request may take, with its retries.
         retries: how often a request is sent, and how long it waits in between.
         decode_processes: decode the images in so many processes here, and send pixels: for a Triton
@@ -123,7 +133,8 @@ class TritonScorer:
             raise ValueError("max_in_flight, max_rows and timeout_s must be positive")
         self._library = _library(protocol)
         self._url, self._protocol, self._ssl = url, protocol, ssl
-        self._max_rows, self._timeout_s, self._retries = max_rows, timeout_s, retries
+        self._max_in_flight, self._max_rows = max_in_flight, max_rows
+        self._timeout_s, self._retries = timeout_s, retries
         self._headers = headers
         self._door: Door = PixelDoor(decode_processes) if decode_processes else FileDoor()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="triton-scorer")
@@ -161,7 +172,10 @@ class TritonScorer:
             (index, image, prompt) for index, (image, prompt) in enumerate(zip(images, prompts, strict=True))
         ]
         served = self._threads.submit(self._served).result()
-        max_rows = self._max_rows or served.max_rows
+        # Few rows are shared out, too: Triton decodes several requests side by side.
+        max_rows = min(
+            self._max_rows or served.max_rows, served.max_rows, math.ceil(len(rows) / self._max_in_flight)
+        )
         chunks = [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
         for found in self._threads.map(lambda chunk: self._score_rows(chunk, served), chunks):
             for index, outcome in found:
@@ -195,7 +209,7 @@ class TritonScorer:
                 files.append(file_bytes(row[1]))
                 readable.append(row)
             except (OSError, TypeError) as error:
-                outcomes.append((row[0], error_of("invalid_request", str(error))))
+                outcomes.append((row[0], InvalidRequest(str(error))))
         prepared: list[Prepared] = []
         for (index, _, prompt), found in zip(readable, self._door.prepare(files), strict=True):
             if isinstance(found, AestheticError):
@@ -274,7 +288,7 @@ class TritonScorer:
             except TimeoutError:
                 raise too_late() from None
             except OSError as error:  # the HTTP client lets it through
-                failure = error_of("connection_failed", str(error) or type(error).__name__, retryable=True)
+                failure = ConnectionFailed(str(error) or type(error).__name__, retryable=True)
             wait_s = self._retries.wait_s(attempt, None, random.random())  # noqa: S311 - jitter
             is_last = attempt == self._retries.max_attempts or time.monotonic() + wait_s >= ends_at
             if is_last or not failure.retryable:
@@ -295,8 +309,8 @@ class TritonScorer:
 
 def _outcome(reward: float, error: bytes) -> float | AestheticError:
     if error:
-        return error_of("invalid_request", error.decode(errors="replace"))
-    return reward if np.isfinite(reward) else error_of("internal", "the network gave no number")
+        return InvalidRequest(error.decode(errors="replace"))
+    return reward if np.isfinite(reward) else Internal("the network gave no number")
 
 
 def _library(protocol: str) -> ModuleType:
@@ -310,6 +324,6 @@ def _library(protocol: str) -> ModuleType:
 
 
 def _failure(status: str, detail: str) -> AestheticError:
-    """Translate what Triton says; gRPC names its codes, HTTP has statuses."""
-    code, retryable = _CODES.get(status.removeprefix("StatusCode."), ("internal", False))
-    return error_of(code, detail, retryable=retryable)
+    """Translate what Triton says: gRPC names its codes, HTTP has statuses."""
+    kind, retryable = _FAILURES.get(status.removeprefix("StatusCode."), (Internal, False))
+    return kind(detail, retryable=retryable)

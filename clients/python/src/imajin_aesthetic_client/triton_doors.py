@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
-from imajin_aesthetic_client.errors import AestheticError, error_of
+from imajin_aesthetic_client.errors import AestheticError, Internal, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,11 @@ class PixelDoor:
         """Return each file's pixels, (3, 224, 224)."""
         try:
             return [
-                error_of("invalid_request", found) if isinstance(found, str) else found
+                InvalidRequest(found) if isinstance(found, str) else found
                 for found in self._processes.map(_pixels, files)
             ]
         except BrokenExecutor:
-            return [error_of("internal", "a decoding process died")] * len(files)
+            return [Internal("a decoding process died")] * len(files)
 
     def tensors(self, prepared: list[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Tensor]:
         """Return PIXELS, INPUT_IDS and ATTENTION_MASK."""
@@ -90,7 +90,7 @@ class PixelDoor:
         try:
             tokens = tokenise(prompts)
         except InvalidPrompt as error:
-            raise error_of("invalid_request", str(error)) from error
+            raise InvalidRequest(str(error)) from error
         return [
             ("PIXELS", "UINT8", np.stack(prepared)),
             ("INPUT_IDS", "INT64", tokens.input_ids),

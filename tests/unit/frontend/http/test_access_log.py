@@ -12,31 +12,40 @@ from starlette.responses import PlainTextResponse
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.version_prefix import VersionPrefixMiddleware
 from frontend.metrics import Metrics
+from frontend.traces import Traces
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "lines"),
-    [("/health/ready", 200, 0), ("/health/live", 200, 0), ("/health/ready", 503, 1), ("/health", 200, 1)],
+    ("path", "statuses", "logged"),
+    [
+        ("/health/ready", [503, 503, 200, 200], []),
+        ("/health/live", [200, 200], []),
+        ("/health/ready", [200, 503, 503, 200, 200], [503, 200]),
+        ("/health", [200, 200], [200, 200]),
+    ],
 )
-async def test_probes_that_find_all_well_leave_no_line(
-    caplog: pytest.LogCaptureFixture, path: str, status: int, lines: int
+async def test_probes_leave_a_line_only_where_they_find_a_change(
+    caplog: pytest.LogCaptureFixture, path: str, statuses: list[int], logged: list[int]
 ) -> None:
-    """A health probe that finds everything well leaves no line, since supervisors ask all the time.
+    """Supervisors ask all the time, and a service that starts is not ready: neither is news.
 
-    The log is for what people asked and for what is wrong.
+    A probe that fails after it had succeeded is, and so is the end of the failures.
     """
+    answers = iter(statuses)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("", status)(scope, receive, send)
+        await PlainTextResponse("", next(answers))(scope, receive, send)
 
     caplog.set_level(logging.INFO)
-    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics()))
+    transport = httpx.ASGITransport(AccessLogMiddleware(answer, metrics=Metrics(), traces=Traces()))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        assert (await client.get(path)).status_code == status
-    assert len([record for record in caplog.records if hasattr(record, "fields")]) == lines
+        for _ in statuses:
+            await client.get(path)
+    fields = [vars(record)["fields"] for record in caplog.records if hasattr(record, "fields")]
+    assert [line["status"] for line in fields] == logged
 
 
 async def test_both_names_of_a_path_are_counted_as_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -47,7 +56,9 @@ async def test_both_names_of_a_path_are_counted_as_one(caplog: pytest.LogCapture
 
     caplog.set_level(logging.INFO)
     metrics = Metrics()
-    transport = httpx.ASGITransport(VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics)))
+    transport = httpx.ASGITransport(
+        VersionPrefixMiddleware(AccessLogMiddleware(answer, metrics=metrics, traces=Traces()))
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/info", "/v1/info"):
             assert (await client.get(path)).text == "/info"

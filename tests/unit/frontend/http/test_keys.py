@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,10 +100,39 @@ def test_the_tool_makes_a_line(file: Path) -> None:
 
     done = run("tool", KEY + "\n")
     assert done.returncode == 0
+    assert done.stderr == "the key is read from standard input\n"
     _write(file, done.stdout)
     assert KeyRing(file).name_of(KEY.encode()) == "tool"
     for name, key in (("a name", KEY), ("tool", "short")):
         refused = run(name, key)
         assert refused.returncode == 1
-        assert refused.stderr.startswith("error: ")
+        assert refused.stderr.splitlines()[-1].startswith("error: ")
         assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("typed", [KEY, ""])
+def test_the_tool_asks_at_a_terminal(file: Path, typed: str) -> None:
+    """What is typed is not shown; Enter alone makes a key, which is shown, once."""
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frontend", "hash-key", "typed"],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown = b""
+    while b"for a new one: " not in shown:  # what is typed before is thrown away
+        shown += os.read(screen, 1000)
+    os.write(screen, typed.encode() + b"\n")
+    line, _ = process.communicate(timeout=60)
+    with suppress(OSError):  # how a terminal says that everything is read
+        while part := os.read(screen, 1000):
+            shown += part
+    os.close(screen)
+    _write(file, line.decode())
+    new = re.search(rb"shown only now: (\S+)", shown)
+    assert bool(new) == (not typed)
+    assert KeyRing(file).name_of(new[1] if new else KEY.encode()) == "typed"
+    assert KEY.encode() not in shown

@@ -86,7 +86,7 @@ def test_errors_of_the_infrastructure_in_the_interfaces_terms() -> None:
 )
 def test_an_error_says_whether_coming_back_can_help(error: ServiceError, expected: bool) -> None:
     """Coming back can help against load, a model on its way, and a host that did not answer."""
-    body = json.loads(bytes(problem(error, "abc").body))
+    body = json.loads(bytes(problem(error, "abc", {}).body))
     assert body["retryable"] is expected
 
 
@@ -111,7 +111,7 @@ def test_a_batch_of_which_all_failed(failures: tuple[str, ...], expected: tuple[
         )
         for index, name in enumerate(failures)
     ]
-    answer = problem(AllFailed("no candidate could be scored", failed), "abc")
+    answer = problem(AllFailed("no candidate could be scored", failed), "abc", {})
     body = json.loads(bytes(answer.body))
     assert (answer.status_code, body["code"], body["retryable"]) == expected
     assert body["status"] == answer.status_code
@@ -123,7 +123,7 @@ def test_only_the_public_side_is_written() -> None:
 
     `retry_after_s` becomes the header Retry-After, rounded up.
     """
-    answer = problem(NotReady("public words", internal="private words", retry_after_s=1.2), "abc")
+    answer = problem(NotReady("public words", internal="private words", retry_after_s=1.2), "abc", {})
     body = json.loads(bytes(answer.body))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert (body["detail"], body["request_id"]) == ("public words", "abc")

@@ -12,9 +12,10 @@ import pytest
 from frontend.http import body_limits
 from frontend.http.access_log import AccessLogMiddleware
 from frontend.http.body_limits import BodyLimits
-from frontend.http.connections import CROWDED
+from frontend.http.connections import CROWDED, GONE
 from frontend.http.request_limits import RequestLimitsMiddleware
 from frontend.metrics import Metrics
+from frontend.traces import Traces
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -56,7 +57,7 @@ def _body(size: int, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": b"x" * size, "more_body": more}
 
 
-GONE: Message = {"type": "http.disconnect"}
+LEFT: Message = {"type": "http.disconnect"}
 
 
 class Reader:
@@ -87,7 +88,7 @@ class Reader:
 def _guarded(app: ASGIApp, *, one: int = 100, together: int = 1000) -> tuple[AccessLogMiddleware, BodyLimits]:
     limits = BodyLimits(max_body_bytes=one, max_buffered_bytes=together, small_bytes=10, small_room_bytes=20)
     guarded = RequestLimitsMiddleware(app, limits=limits, keys=None)
-    return AccessLogMiddleware(guarded, metrics=Metrics()), limits
+    return AccessLogMiddleware(guarded, metrics=Metrics(), traces=Traces()), limits
 
 
 async def test_a_body_at_its_limit_and_above() -> None:
@@ -238,7 +239,7 @@ async def test_a_client_that_goes_away_ends_its_request() -> None:
     running = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
     await reader.read.wait()
     assert limits.buffered_bytes == 50
-    connection.put(GONE)
+    connection.put(LEFT)
     await asyncio.wait_for(running, 5)
     assert (reader.cancelled, connection.sent, limits.buffered_bytes) == (True, [], 0)
 
@@ -248,7 +249,7 @@ async def test_a_client_that_goes_away_after_its_answer_costs_nothing() -> None:
     reader = Reader()
     app, _ = _guarded(reader)
     for _ in range(20):
-        connection = Connection(_body(5), GONE)
+        connection = Connection(_body(5), LEFT)
         await app(connection.scope, connection.receive, connection.send)
     assert len(asyncio.all_tasks()) == 1
     gc.collect()  # an exception that nobody asked for would be reported now
@@ -292,3 +293,40 @@ async def test_where_it_is_crowded_only_health_is_answered() -> None:
         assert connection.status == status
         closing = (b"connection", b"close") in connection.sent[0]["headers"]
         assert closing == (status == 429)
+
+
+async def test_who_goes_before_it_is_its_turn_begins_nothing() -> None:
+    """Requests begin one by one, and one whose client is gone by then leaves at once.
+
+    Clients that send and go faster than requests begin would fill the memory otherwise.
+    """
+    reader = Reader()
+    app, _ = _guarded(reader)
+    connections = [Connection(_body(5)) for _ in range(100)]
+    gone = [asyncio.get_running_loop().create_future() for _ in connections]
+    running = []
+    for connection, future in zip(connections, gone, strict=True):
+        connection.scope["state"] = {GONE: future}
+        running.append(asyncio.create_task(app(connection.scope, connection.receive, connection.send)))
+    for future in gone[1:]:
+        future.set_result(None)
+    await asyncio.gather(*running)
+    assert [bool(connection.sent) for connection in connections] == [True] + [False] * 99
+
+
+async def test_addresses_take_turns_to_begin() -> None:
+    """Who asks once begins before the second request of an address that asks often."""
+    begun: list[str] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        begun.append(scope["client"][0])
+
+    app, _ = _guarded(note)
+    connections = [Connection(_body(5)) for _ in range(21)]
+    for number, connection in enumerate(connections):
+        connection.scope["client"] = ("10.0.0.1" if number < 20 else "10.0.0.2", 1)
+    await asyncio.gather(
+        *(app(connection.scope, connection.receive, connection.send) for connection in connections)
+    )
+    assert begun.index("10.0.0.2") <= 2

@@ -31,6 +31,18 @@ async def test_no_request_holds_every_place() -> None:
     assert _given(batch) == [0, 1]
 
 
+async def test_how_many_places_are_taken() -> None:
+    """A place counts as taken from its taking until it is given back; those who wait do not."""
+    turns = Turns(2, max_each=2)
+    assert turns.taken == 0
+    await _asked(turns, "one", "other", "third")
+    assert turns.taken == 2
+    turns.give_back("one")
+    assert turns.taken == 2
+    turns.give_back("other")
+    assert turns.taken == 1
+
+
 async def test_requests_take_turns() -> None:
     """With one place, a batch's images alternate with other requests, in order of arrival."""
     turns = Turns(1, max_each=1)

@@ -156,6 +156,15 @@ async def test_a_canary_that_fails_is_named_and_changes_nothing(
     assert found.beside["canary"] is None
 
 
+async def test_a_part_is_asked_for_by_name(client: TritonClient) -> None:
+    """Of each part, a canary and a shadow too, one can ask whether it fails."""
+    monitor = _monitor(client)
+    monitor.health = Health(model="dead", beside={"canary": "dead", "shadow": None})
+    assert [part for part in health.PARTS if monitor.is_failing(part)] == ["model", "canary"]
+    monitor.health = Health()
+    assert not any(monitor.is_failing(part) for part in health.PARTS)
+
+
 async def test_busy_decode_workers_are_not_failing(client: TritonClient) -> None:
     """If all workers are too busy for the monitor's pixel, the decoder counts as working."""
     pool = Pool()

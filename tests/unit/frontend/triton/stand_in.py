@@ -33,6 +33,8 @@ class TritonStandIn:
     connections: list[object] = field(default_factory=list)
     """The connection on which each entry of `asked` came."""
     inferences: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """The headers of each inference."""
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is cleared, requests are accepted but not answered."""
     held: set[str] = field(default_factory=set)
@@ -70,6 +72,7 @@ class TritonStandIn:
         body = await request.read()
         header = json.loads(body[: int(request.headers["Inference-Header-Content-Length"])])
         version = request.path.split("/")[-2]
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.inferences.append({**header, "version": version})
         if header.get("id", "") in self.held or version in self.held_versions:
             await asyncio.Event().wait()

@@ -37,6 +37,18 @@ async def client(triton: TritonStandIn, tmp_path: Path) -> AsyncIterator[TritonC
         yield client
 
 
+async def test_headers_of_the_moment_are_sent_with_an_inference(
+    triton: TritonStandIn, tmp_path: Path
+) -> None:
+    """An inference has the headers that its caller gives at that moment, and none without any."""
+    given: list[dict[str, str] | None] = [{"traceparent": "first"}, None]
+    url, repository = f"127.0.0.1:{triton.port}", publish_manifest(tmp_path)
+    async with TritonClient(url, repository, headers=lambda: given.pop(0)) as client:
+        await _score(client)
+        await _score(client)
+    assert [headers.get("traceparent") for headers in triton.headers] == ["first", None]
+
+
 @asynccontextmanager
 async def _client(port: int, repository: Path, *, open_s: float = 0.2) -> AsyncIterator[TritonClient]:
     async with TritonClient(

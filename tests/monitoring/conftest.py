@@ -1,0 +1,5 @@
+"""The stack that other tests share, too."""
+
+from tests.integration.conftest import stack
+
+__all__ = ["stack"]
