@@ -100,9 +100,8 @@ async def run_triton(settings: TritonSettings) -> None:
         ports=settings.ports,
         admin_key=admin_key,
         server_id=server_id,
-        otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
-        models=(PREPROCESS,) if settings.is_gpu_shared else MODELS,
         otlp_url=settings.otlp_url,
+        models=(PREPROCESS,) if settings.is_gpu_shared else MODELS,
     )
     shown, hidden = hide(command, admin_key)
     watched = PREPROCESS.name if settings.is_gpu_shared else ENSEMBLE.name
