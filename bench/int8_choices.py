@@ -33,7 +33,7 @@ from export.gates import kendall, pearson
 from export.questions import drawn
 from reward.contract import NETWORK
 from reward.cpus import available_cpus
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
+from reward.runtimes import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
