@@ -29,8 +29,10 @@ PYTHON
 server() { extras triton | grep '^nvidia-pytriton'; }
 
 echo "setuptools>=77" | lock build.txt
-extras frontend model-boss | lock frontend/requirements.txt
+extras frontend model-boss otel | lock frontend/requirements.txt
 extras triton model-boss | grep -v '^nvidia-pytriton' | lock triton/requirements.txt
 server | lock triton/server.txt --no-deps
+# torch of the package index, which is built for CUDA, and NVIDIA's libraries for it.
+{ extras triton model-boss gpu | grep -v '^nvidia-pytriton'; } | lock triton-gpu/requirements.txt
 { extras fetch model-boss; echo "onnxruntime"; echo "numpy<2"; } | lock export/requirements.txt
 { extras fetch model-boss export; echo "numpy<2"; } | lock export/torch.txt --find-links "$TORCH_LINKS"

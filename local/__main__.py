@@ -66,6 +66,7 @@ def _alone(arguments: argparse.Namespace) -> Coroutine[None, None, None]:
         server_id=arguments.id,
         is_gpu_shared=arguments.shared_gpu,
         patience=patience,
+        otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
     )
     return run_triton(settings)
 

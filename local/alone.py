@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from local import tritonserver
+from local.device import check_device
 from local.errors import LocalError
 from local.hidden_arguments import hide
 from local.http_call import http_call
@@ -72,6 +73,8 @@ class TritonSettings:
     is_gpu_shared: bool = False
     """Whether a frontend loads the network, once the ledger of GPU memory grants it."""
     patience: Patience = field(default_factory=Patience)
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
 
 
 async def run_triton(settings: TritonSettings) -> None:
@@ -80,14 +83,15 @@ async def run_triton(settings: TritonSettings) -> None:
     Raises:
         LocalError: something is missing, or Triton ended, or does not score.
     """
-    check_published(settings.repository)
-    tritonserver.check_shared_memory()
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    server_id = settings.server_id or f"imajin-aesthetic@{socket.gethostname()}:{settings.ports.http}"
     try:
         admin_key = settings.admin_key_file.read_text().strip()
     except OSError as error:
         raise LocalError(f"{settings.admin_key_file}: {error.strerror}") from error
+    check_published(settings.repository)
+    check_device(settings.repository, None, is_shared=settings.is_gpu_shared)
+    tritonserver.check_shared_memory()
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    server_id = settings.server_id or f"imajin-aesthetic@{socket.gethostname()}:{settings.ports.http}"
     server = tritonserver.find(settings.directory.resolve())
     command = server.command(
         settings.repository.resolve(),
@@ -96,6 +100,7 @@ async def run_triton(settings: TritonSettings) -> None:
         ports=settings.ports,
         admin_key=admin_key,
         server_id=server_id,
+        otlp_url=settings.otlp_url,
         models=(PREPROCESS,) if settings.is_gpu_shared else MODELS,
     )
     shown, hidden = hide(command, admin_key)

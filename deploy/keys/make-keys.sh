@@ -14,10 +14,11 @@ secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 if [ ! -s /keys/ledger/url ]; then
   password=$(secret)
   digest=$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)
-  # The least that the ledger needs (docs/model-boss.md), and what the health check and `status` do.
+  # The least that the ledger needs (docs/model-boss.md), and `status`; without client|setinfo, which
+  # Redis before 7.2 does not know, and whose refusal redis-py does not mind.
   cat >/keys/ledger/users.acl <<ACL
 user default off
-user aesthetic on #$digest ~model-boss:* -@all +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby +zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setinfo +client|setname +hello +ping +scan
+user aesthetic on #$digest ~model-boss:* -@all +evalsha +script|load +type +unlink +hget +hmget +hgetall +hlen +hset +hdel +hincrby +zadd +zrem +zrank +zrange +zcard +xadd +time +info +client|setname +hello +ping +scan
 ACL
   echo "redis://aesthetic:$password@redis:6379" >/keys/ledger/url
 fi

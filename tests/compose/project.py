@@ -65,13 +65,27 @@ class Project:
 
     def try_compose(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `docker compose`; any exit status is fine."""
+        done = self._run(*arguments, data=None, **environment)
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace")
+        )
+
+    def pipe(self, *arguments: str, data: bytes | None = None) -> bytes:
+        """Run `docker compose` with `data` as its input, and return its output."""
+        done = self._run(*arguments, data=data)
+        assert done.returncode == 0, f"{arguments}: {done.stderr.decode(errors='replace')}"
+        return done.stdout
+
+    def _run(
+        self, *arguments: str, data: bytes | None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
         files = [word for file in self._files for word in ("--file", file)]
         return subprocess.run(
             ["docker", "compose", "--progress", "plain", *files, *arguments],
             cwd=self.checkout,
             env={**self._environment, **environment},
+            input=data,
             capture_output=True,
-            text=True,
             timeout=3000,
             check=False,
         )
@@ -180,7 +194,7 @@ def load(project: Project, *, callers: int = 3, scores: Scores | None = None) ->
 
 
 def _call(project: Project, found: Load, end: threading.Event) -> None:
-    with httpx.Client(timeout=60, trust_env=False) as client:
+    with httpx.Client(timeout=90, trust_env=False) as client:
         for example in cycle(SCORES):
             if end.is_set():
                 return

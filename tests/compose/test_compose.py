@@ -199,3 +199,15 @@ def test_stop_lets_requests_finish(project: Project) -> None:
             assert inspect(container)["State"]["ExitCode"] == 0, service
     project.up(frontends=2)
     assert project.wait_until_it_scores()["raw_score"] == pytest.approx(SCORES["1-09.jpg"], abs=1e-3)
+
+
+def test_backup(project: Project) -> None:
+    """The models' volume, packed from the running service, brings all back on an empty machine."""
+    tar = ["run", "--rm", "--no-deps", "-T", "--entrypoint", "tar", "export", "-C", "/models"]
+    audit = project.compose("run", "--rm", "-T", "export", "audit")
+    packed = project.pipe(*tar, "-cz", ".")
+    assert not project.down()
+    project.pipe(*tar, "-xz", data=packed)
+    project.up(frontends=2)
+    assert project.wait_until_it_scores()["raw_score"] == pytest.approx(SCORES["1-09.jpg"], abs=1e-3)
+    assert project.compose("run", "--rm", "-T", "export", "audit") == audit != ""

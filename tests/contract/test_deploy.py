@@ -20,7 +20,8 @@ LOCKS: Final = sorted((CHECKOUT / "deploy").glob("**/*.txt"))
 PINNED: Final = re.compile(r"^([A-Za-z0-9._-]+)==([^ ]+) \\$", re.MULTILINE)
 COMPOSE: Final = sorted(CHECKOUT.glob("docker-compose*.yml"))
 OF_THE_IMAGES: Final = {
-    "frontend/requirements.txt": ("frontend", "model-boss"),
+    "frontend/requirements.txt": ("frontend", "model-boss", "otel"),
+    "triton-gpu/requirements.txt triton/server.txt": ("triton", "model-boss", "gpu"),
     "triton/requirements.txt triton/server.txt": ("triton", "model-boss"),
     "export/requirements.txt": ("fetch", "model-boss"),
     "export/torch.txt": ("fetch", "model-boss", "export"),

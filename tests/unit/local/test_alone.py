@@ -61,11 +61,12 @@ async def test_a_part_that_has_lost_something_is_ended_at_once() -> None:
 
 async def test_sigterm_ends_the_part_in_order(tmp_path: Path) -> None:
     """SIGTERM is passed on, the part ends by itself, and there is no error."""
-    ended = tmp_path / "ended"
+    ended, is_set = tmp_path / "ended", tmp_path / "is-set"
     works = asyncio.Event()
-    trapping = part(f"trap 'touch {ended}; exit 0' TERM; while :; do sleep 0.05; done")
+    trap = f"trap 'touch {ended}; exit 0' TERM; touch {is_set}; while :; do sleep 0.05; done"
+    trapping = part(trap, is_set.exists)
     running = asyncio.create_task(run_alone(trapping, Patience(), on_works=works.set))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await works.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await running
