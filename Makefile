@@ -28,7 +28,7 @@ SOURCES := reward export demo frontend local model_boss clients examples tests b
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
 
-ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" --precision "$(PRECISION)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+ENSURE = $(BIN)/python -m export ensure --model "$(MODEL)" --name "$(NAME)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(PRECISION),--precision $(PRECISION))
 
 # Status 3: a checkpoint must be exported first. Only then the tools for it are installed, torch
 # among them.

@@ -73,10 +73,13 @@ def main() -> None:
     if not options.short:
         tables["versions"] = ("versions", growth.with_versions(subject, rounds=options.rounds))
         for name, (first, table) in tables.items():
-            tell(f"by {name}", report.markdown(first, table))
+            text = report.markdown(first, table)
             if options.write and name in {"batch", "size", "callers"}:
-                path = PAGE.with_name(f"performance-{name}.svg")
-                report.plot(path, f"Milliseconds an image, {subject.name}", first, "ms an image", table)
+                path = PAGE.with_name(f"performance-{options.model}-{name}.svg")
+                title = f"Milliseconds an image by {first}: {subject.name}"
+                report.plot(path, title, first, "ms an image", table)
+                text = f"![{title}]({path.name})\n\n{text}"
+            tell(f"by {name}", text)
     if options.write:
         for name, text in found.items():
             report.put(PAGE, f"{options.model}, {name}", text)

@@ -1,11 +1,12 @@
-"""Pack what `bench.gpu` needs on a machine with a GPU, Python 3.12 and torch, but no network.
+"""Pack what `bench.gpu` needs on a machine with a GPU and torch, but without a network.
 
     python -m bench.gpu_bundle .gpu --python python3.12 && …carry the checkout with .gpu there…
     bash .gpu/run.sh --out figures.json
 
 Packed are the tritonserver of the `nvidia-pytriton` wheel with one stub, a Python whose shared
-library that stub loads, the frontend's packages, and the upstream package. torch, NumPy and
-scikit-image are the machine's own.
+library that stub loads, the frontend's packages, and the upstream package. torch and what
+`_OF_THE_MACHINE` names are the machine's own, and onnx, onnxruntime, safetensors, scikit-image and
+tqdm, for a Python of the version that `--python` has.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ from typing import Final
 
 from tests.repository import CHECKOUT
 
-_VERSION: Final = "3.12"
-
-_OF_THE_MACHINE: Final = ("numpy", "PIL", "pillow", "torch")
-"""What its torch was built for; the beginnings of names in site-packages."""
+_OF_THE_MACHINE: Final = (
+    *(
+        "numpy",
+        "PIL",
+        "pillow",
+        "ml_dtypes",
+        "aiohttp",
+        "grpc",
+        "yaml",
+        "hf_xet",
+        "huggingface_hub",
+        "multidict",
+    ),
+    *("bin", "reward", "export", "demo", "frontend", "local", "model_boss"),  # of the checkout
+)
+"""What is there already, by the beginnings of names in site-packages."""
 
 _UPSTREAM_OF_THE_MACHINE: Final = (
     "torchvision",
@@ -56,15 +69,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--python", default=f"python{_VERSION}", help="with its shared library")
+    parser.add_argument(
+        "--python", default="python3.12", help="of the machine's version, with its shared library"
+    )
     parser.add_argument("--no-upstream", action="store_true")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        _python(arguments.python, root / "python")
+        version = _python(arguments.python, root / "python")
         _site(arguments.python, root / "site")
-        _triton(root / "site")
+        _triton(version, root / "site")
         names = ["python", "site"]
         if not arguments.no_upstream:
             _upstream(arguments.python, root / "upstream")
@@ -72,58 +87,46 @@ def main() -> None:
         for name in names:
             target = arguments.directory.resolve() / f"{name}.tar.xz"
             subprocess.run(
-                ["tar", "-cJf", target, "-C", root, name], check=True, env={**os.environ, "XZ_OPT": "-9e -T2"}
+                ["tar", "-cJf", target, "-C", root, name],
+                check=True,
+                env={**os.environ, "XZ_OPT": os.environ.get("XZ_OPT", "-9e")},
             )
             print(f"{target.stat().st_size / 2**20:6.1f} MiB {target}")
     (arguments.directory / "run.sh").write_text(_RUN)
 
 
-def _python(python: str, target: Path) -> None:
-    code = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_config_var('INSTSONAME'))"
-    prefix, library = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+def _python(python: str, target: Path) -> str:
+    """Copy a Python without what nobody imports here; return its version."""
+    code = "import sys, sysconfig; print('%d.%d' % sys.version_info[:2], sys.base_prefix, sysconfig.get_config_var('INSTSONAME'))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    version, prefix, library = done.stdout.split()
     unused = shutil.ignore_patterns(
-        "test",
-        "tests",
-        "idlelib",
-        "tkinter",
-        "ensurepip",
-        "site-packages",
-        "config-*",
-        "__pycache__",
-        "turtledemo",
-        "lib2to3",
+        "test", "tests", "idlelib", "tkinter", "site-packages", "config-*", "__pycache__"
     )
-    shutil.copytree(Path(prefix) / f"lib/python{_VERSION}", target / f"lib/python{_VERSION}", ignore=unused)
+    shutil.copytree(f"{prefix}/lib/python{version}", target / f"lib/python{version}", ignore=unused)
     (target / "bin").mkdir()
-    for source, name in ((f"bin/python{_VERSION}", "bin/python3"), (f"lib/{library}", f"lib/{library}")):
-        shutil.copy(Path(prefix) / source, target / name)
+    shutil.copy(f"{prefix}/bin/python{version}", target / "bin/python3")
+    shutil.copy(f"{prefix}/lib/{library}", target / "lib")
     subprocess.run(
         ["strip", "--strip-unneeded", target / "bin/python3", target / "lib" / library], check=True
     )
+    return version
 
 
 def _site(python: str, target: Path) -> None:
-    wanted = [
-        f"{CHECKOUT}[frontend,model-boss]",
-        "httpx",
-        "protobuf",
-        "tritonclient[grpc]",
-        "filelock",
-    ]
+    wanted = (f"{CHECKOUT}[frontend,model-boss]", "filelock", "httpx", "protobuf", "tritonclient[grpc]")
     _install(python, target, "--constraint", CHECKOUT / "constraints.txt", *wanted)
     for entry in target.iterdir():
-        if entry.name.startswith(_OF_THE_MACHINE) or entry.name == "bin":
+        if entry.name.startswith(_OF_THE_MACHINE) and entry.is_dir():
             shutil.rmtree(entry)
     for entry in target.rglob("__pycache__"):
         shutil.rmtree(entry)
 
 
-def _triton(site: Path) -> None:
+def _triton(version: str, site: Path) -> None:
     packages = Path(sysconfig.get_path("purelib"))
     wheel, kept = packages / "pytriton" / "tritonserver", site / "pytriton" / "tritonserver"
-    for part in ("bin", "backends", f"python_backend_stubs/{_VERSION}"):
+    for part in ("bin", "backends", f"python_backend_stubs/{version}"):
         shutil.copytree(wheel / part, kept / part, ignore=shutil.ignore_patterns("__pycache__"))
     (kept.parent / "__init__.py").touch()
     # The stub for 3.13 alone needs the Python that lies among the libraries.

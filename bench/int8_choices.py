@@ -33,7 +33,7 @@ from export.gates import kendall, pearson
 from export.questions import drawn
 from reward.contract import NETWORK
 from reward.cpus import available_cpus
-from reward.runtimes.onnxruntime import GRAPH_FILE_NAME
+from reward.runtimes import GRAPH_FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,25 +115,28 @@ def compare(
         yield f"made in {time.perf_counter() - started:.0f} s: {name}"
     rows = _rows(options.pairs, seed=0)
     scores = {name: _scores(session, rows) for name, session in sessions.items()}
-    yield f"{len(rows)} pairs, deviation {scores[FP32].std():.2f}; {options.rounds} rounds\n"
-    yield "| choice | times as fast, 1 image | times as fast, 8 images | s an image of 8 | largest | mean | Pearson | order |"
-    yield "|---|---|---|---|---|---|---|---|"
-    eight = {name: np.concatenate([rows[index % len(rows)][name] for index in range(8)]) for name in rows[0]}
-    seconds = [
-        interleaved(
-            {name: partial(one.run, None, fed) for name, one in sessions.items()}, rounds=options.rounds
-        )
-        for fed in (rows[0], eight)
-    ]
+    clock = time.process_time if options.processor_time else time.perf_counter
+    time_of = "processor time" if options.processor_time else "time"
+    yield f"{len(rows)} pairs, deviation {scores[FP32].std():.2f}; {options.rounds} rounds; {time_of}\n"
+    fast = " | ".join(f"times as fast, batch of {size}" for size in options.batches)
+    yield f"| choice | {fast} | s an image | largest difference | mean | Pearson | order |"
+    yield "|---" * (len(options.batches) + 6) + "|"
+    seconds = []
+    for size in options.batches:
+        fed = {
+            name: np.concatenate([rows[index % len(rows)][name] for index in range(size)]) for name in rows[0]
+        }
+        works = {name: partial(one.run, None, fed) for name, one in sessions.items()}
+        seconds.append(interleaved(works, rounds=options.rounds, clock=clock))
     for name in choices:
         differences = np.abs(scores[name] - scores[FP32])
         agreement = (
             f"{differences.max():.2g} | {differences.mean():.2g} | {pearson(scores[FP32], scores[name]):.5f}"
         )
-        speed = [ratio(times[name], times[FP32]) for times in seconds]
-        each_s = quarters(seconds[1][name])[1] / 8
+        speed = " | ".join(ratio(times[name], times[FP32]) for times in seconds)
+        each_s = quarters(seconds[-1][name])[1] / options.batches[-1]
         order = kendall(scores[FP32], scores[name])
-        yield f"| {name} | {speed[0]} | {speed[1]} | {each_s:.3f} | {agreement} | {order:.3f} |"
+        yield f"| {name} | {speed} | {each_s:.3f} | {agreement} | {order:.3f} |"
 
 
 def observe(source: Path, rows: list[dict[str, Any]]) -> dict[str, Seen]:
@@ -301,6 +304,7 @@ def _session(path: Path) -> Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as it is served
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -313,8 +317,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", type=Path, metavar="DIR", help="a published fp32 version")
     parser.add_argument("--only", default="", help="choices whose names this pattern finds")
     parser.add_argument("--calibration", type=int, default=16, metavar="ROWS")
-    parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--processor-time", action="store_true", help="on a machine that others use, too")
     parser.add_argument("--directory", type=Path, default=Path(".cache/bench"), help="as of `make bench`")
     parser.add_argument("--scratch", type=Path, help="for the graphs: up to 10 GB")
     return parser

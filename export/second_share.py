@@ -15,30 +15,21 @@ import asyncio
 import threading
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from export.errors import NoSecondShare
-from model_boss import Claim, Lease, Ledger, LedgerOptions, ModelBossError, Nvml, Priority, first_gpu
+from model_boss import Claim, InvalidClaim, Lease, Ledger, ModelBossError, Nvml, SharedGpu
 from reward import manifest
 from reward.contract import LEASE_OWNER, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from pathlib import Path
 
 
-@dataclass(frozen=True)
-class LedgerSettings:
+class LedgerSettings(SharedGpu):
     """Who gives out the GPU's memory, as the frontends are told."""
-
-    url: str = field(repr=False)
-    gpu: str
-    priority: int
-    wait_s: float
-    options: LedgerOptions
-    each_mb: int | None = None
-    """What a version takes by the operator's word, instead of its manifest's."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LedgerSettings | None:
@@ -47,29 +38,13 @@ class LedgerSettings:
         Raises:
             NoSecondShare: they make no sense, or name a coordinator that this command cannot ask.
         """
-        environment = {name: value for name, value in environment.items() if value}  # as the frontend does
-        if "AESTHETIC_GPU_LEDGER" in environment:
+        if environment.get("AESTHETIC_GPU_LEDGER"):
             raise NoSecondShare("another coordinator gives the GPU's memory out: use --replace")
-        if "AESTHETIC_REDIS_URL" not in environment and "AESTHETIC_REDIS_URL_FILE" not in environment:
-            return None
         try:
-            url = environment.get("AESTHETIC_REDIS_URL")
-            if url is None:
-                url = Path(environment["AESTHETIC_REDIS_URL_FILE"]).read_text().strip()
-            return cls(
-                url=url,
-                gpu=environment.get("AESTHETIC_GPU", first_gpu()),
-                priority=Priority.parse(environment.get("AESTHETIC_GPU_PRIORITY", "normal")),
-                wait_s=float(environment.get("AESTHETIC_GPU_WAIT_S", "30")),
-                options=LedgerOptions(
-                    prefix=environment.get("AESTHETIC_MODEL_BOSS_PREFIX", LedgerOptions.prefix),
-                    ttl_s=float(environment.get("AESTHETIC_MODEL_BOSS_TTL_S", LedgerOptions.ttl_s)),
-                    meter=Nvml(),
-                ),
-                each_mb=int(environment["AESTHETIC_VRAM_MB"]) if "AESTHETIC_VRAM_MB" in environment else None,
-            )
-        except (OSError, ValueError, ModelBossError) as error:
+            settings = cls.of(environment, "AESTHETIC")
+        except InvalidClaim as error:
             raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
+        return settings if settings.url else None
 
 
 @contextmanager
@@ -91,7 +66,7 @@ def second_share(settings: LedgerSettings | None, *, server_id: str, directory: 
     # The name tells that this is a share beside Triton's own lease, which it does not ask to yield.
     # After a killed command, whose share has yet to end, the name is another one.
     lease_id = f"{server_id}/{directory.name}-{uuid.uuid4().hex[:8]}"
-    vram_mb = settings.each_mb or manifest.read(directory).claimed_mb
+    vram_mb = settings.vram_mb or manifest.read(directory).claimed_mb
     with _background_loop() as run:
         share = run(_granted(settings, lease_id, vram_mb))
         heir = ""
@@ -115,7 +90,7 @@ class _Share:
 async def _granted(settings: LedgerSettings, lease_id: str, vram_mb: int) -> _Share:
     try:
         claim = Claim(settings.gpu, lease_id, LEASE_OWNER, NETWORK.name, vram_mb, settings.priority)
-        ledger = Ledger(settings.url, settings.options)
+        ledger = Ledger(str(settings.url), replace(settings.options, meter=Nvml()))
     except ModelBossError as error:
         raise NoSecondShare(f"the settings of the GPU's ledger: {error}") from error
     share = _Share(ledger, Lease(ledger, claim, is_always_in_use=True))

@@ -29,15 +29,20 @@ if TYPE_CHECKING:
 _SERVICE: Final = "imajin-aesthetic"
 _ENDPOINTS: Final = frozenset({"/score", "/score-batch"})
 """Probes and scrapes come every few seconds, and nobody follows them."""
-_SEND_TIMEOUT_S: Final = 2.0
-"""At its end the service waits for no collector longer than this."""
+_SEND_TIMEOUT_S: Final = 1.0
+"""At its end the service waits for the collector twice as long: for what is on its way, and once
+more for the rest, which is one batch at most.
+"""
+_MAX_WAITING: Final = 2048  # spans; beyond them the oldest are lost
 _ATTRIBUTES: Final = ("key", "images")
 """Notes of the log line that stand in the span of the request, too."""
 
 
 def open_traces(url: str, ratio: float) -> OtelTraces:
     """Send spans to the collector at `url`, from a thread of their own."""
-    return OtelTraces(BatchSpanProcessor(OTLPSpanExporter(url, timeout=_SEND_TIMEOUT_S)), ratio)
+    exporter = OTLPSpanExporter(url, timeout=_SEND_TIMEOUT_S)
+    sender = BatchSpanProcessor(exporter, max_queue_size=_MAX_WAITING, max_export_batch_size=_MAX_WAITING)
+    return OtelTraces(sender, ratio)
 
 
 class OtelTraces(Traces):
@@ -118,5 +123,5 @@ class OtelTraces(Traces):
         return sent
 
     def close(self) -> None:
-        """Send what was not sent yet, within a few seconds."""
+        """Send what was not sent yet, within two seconds."""
         self._provider.shutdown()

@@ -44,4 +44,4 @@ class Traces:
         return None
 
     def close(self) -> None:
-        """Send what was not sent yet; it takes a few seconds at most."""
+        """Send what was not sent yet; it takes two seconds at most."""

@@ -18,7 +18,7 @@ from local.errors import LocalError
 from local.ledger import TOTAL_MB, LedgerSettings
 from local.stack import Stack, StackSettings
 from local.tritonserver import Ports
-from model_boss import InvalidClaim, LedgerOptions, first_gpu
+from model_boss import InvalidClaim, SharedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -66,6 +66,7 @@ def _alone(arguments: argparse.Namespace) -> Coroutine[None, None, None]:
         server_id=arguments.id,
         is_gpu_shared=arguments.shared_gpu,
         patience=patience,
+        otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
     )
     return run_triton(settings)
 
@@ -86,14 +87,9 @@ def _settings(settings: StackSettings, arguments: argparse.Namespace) -> StackSe
 
 
 def _ledger(arguments: argparse.Namespace) -> LedgerSettings:
-    gpu = arguments.gpu or os.environ.get("AESTHETIC_GPU") or first_gpu()
-    prefix = os.environ.get("AESTHETIC_MODEL_BOSS_PREFIX") or LedgerOptions.prefix
-    ttl_s = os.environ.get("AESTHETIC_MODEL_BOSS_TTL_S") or LedgerOptions.ttl_s
-    try:
-        options = LedgerOptions(prefix=prefix, ttl_s=float(ttl_s))
-    except ValueError:
-        raise LocalError(f"AESTHETIC_MODEL_BOSS_TTL_S is {ttl_s!r}, expected seconds") from None
-    return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, options)
+    shared = SharedGpu.of(os.environ, "AESTHETIC")
+    gpu = arguments.gpu or shared.gpu
+    return LedgerSettings(gpu, arguments.redis_port, arguments.gpu_total_mb, shared.options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,6 +73,8 @@ class TritonSettings:
     is_gpu_shared: bool = False
     """Whether a frontend loads the network, once the ledger of GPU memory grants it."""
     patience: Patience = field(default_factory=Patience)
+    otlp_url: str | None = None
+    """Where Triton sends its spans of requests that the frontend traces; None means nowhere."""
 
 
 async def run_triton(settings: TritonSettings) -> None:
@@ -98,7 +100,7 @@ async def run_triton(settings: TritonSettings) -> None:
         ports=settings.ports,
         admin_key=admin_key,
         server_id=server_id,
-        otlp_url=os.environ.get("AESTHETIC_OTLP_URL") or None,
+        otlp_url=settings.otlp_url,
         models=(PREPROCESS,) if settings.is_gpu_shared else MODELS,
     )
     shown, hidden = hide(command, admin_key)

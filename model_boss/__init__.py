@@ -16,6 +16,7 @@ from model_boss.claim import (
     Waiting,
     WaitReason,
 )
+from model_boss.environment import SharedGpu
 from model_boss.errors import (
     ClaimRefused,
     InvalidClaim,
@@ -57,6 +58,7 @@ __all__ = [
     "Phase",
     "Priority",
     "Row",
+    "SharedGpu",
     "Standing",
     "Table",
     "Tenure",

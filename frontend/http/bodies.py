@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 Body = TypeVar("Body", bound=BaseModel)
+
+# Bodies count as bytes in memory, and a full disk of temporary files must fail no upload.
+MultiPartParser.spool_max_size = sys.maxsize
 
 _QUICK_BYTES: Final = 2**16
 """JSON of this size is parsed in a millisecond or two."""

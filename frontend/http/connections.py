@@ -3,12 +3,13 @@
 A connection costs an open file, and a process may have only so many. If there are too many, one
 that waits for its client must go: of the address that has most of them, the slowest of the oldest.
 So clients that send and read nothing, or little, shut nobody out. If each connection has a request
-in work, a new one is told so; `/health` is answered even then.
+in work, a new one is told so, unless its address has few; `/health` is answered even then.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +26,16 @@ GONE: Final = "gone"
 
 _PATIENCE_S: Final = 15.0
 _MAX_EXTRA: Final = 64
+_FEW: Final = 8
+"""Connections of one address that do not count as many."""
 _OLDEST: Final = 64
 """Of so many the slowest must go."""
 _MAX_READ_BYTES: Final = 2**14
 _MAX_HEAD_BYTES: Final = 2**14
-_FREE_PARTS: Final = 256
+_MAX_HEADERS: Final = 100
+_FREE_PARTS: Final = 100
 _MIN_PART_BYTES: Final = 256
-"""Parsing a chunk of one byte takes 25 microseconds, so a body may not consist of them."""
+"""Parsing a chunk of one byte takes 6 microseconds and more, so a body may not consist of them."""
 
 
 class Connections:
@@ -48,22 +52,28 @@ class Connections:
         self.buffer = bytearray(_MAX_READ_BYTES)  # each connection copies what it has read at once
         self._max_open = max_open
         self._max_extra = max_extra
-        self._count = 0
+        self._open: set[Connection] = set()
+        self._of: Counter[str] = Counter()  # by address
         self._waiting: dict[str, dict[Connection, None]] = {}  # by address; who waits longest is first
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._open)
 
     def enter(self, connection: Connection) -> bool:
         """Count a new connection; return False if there is no place for it, not even by force."""
-        is_within = self._count < self._max_open or self._make_room()
-        self._count += 1
+        is_within = len(self) < self._max_open or self._make_room(connection) or self._has_extra(connection)
+        self._open.add(connection)
+        self._of[connection.address] += 1
         self.turn(connection, waits=True)
         return is_within
 
     def has_room_for_extra(self) -> bool:
         """Tell whether a connection that found no place may ask for health."""
-        return self._count <= self._max_open + self._max_extra
+        return len(self) <= self._max_open + self._max_extra // 2
+
+    def _has_extra(self, connection: Connection) -> bool:
+        """Tell whether there is a place for a connection because its address has few."""
+        return self._of[connection.address] < _FEW and len(self) < self._max_open + self._max_extra
 
     def turn(self, connection: Connection, *, waits: bool) -> None:
         """Note whether a connection waits for its client from now on."""
@@ -76,15 +86,20 @@ class Connections:
 
     def leave(self, connection: Connection) -> None:
         """Count a connection no longer."""
-        self._count -= 1
+        if connection not in self._open:
+            return
+        self._open.remove(connection)
+        self._of[connection.address] -= 1
+        if not self._of[connection.address]:
+            del self._of[connection.address]
         self.turn(connection, waits=False)
 
-    def _make_room(self) -> bool:
-        if not self._waiting:
-            return False
-        most = max(self._waiting.values(), key=len)
-        going = min(islice(most, _OLDEST), key=Connection.bytes_per_s)
-        self.turn(going, waits=False)
+    def _make_room(self, newcomer: Connection) -> bool:
+        most = max(self._waiting, key=self._of.__getitem__, default=None)
+        if most is None or self._of[most] < self._of[newcomer.address]:
+            return False  # whoever has many takes no place from those who have few
+        going = min(islice(self._waiting[most], _OLDEST), key=Connection.bytes_per_s)
+        self.leave(going)
         going.transport.abort()
         return True
 
@@ -111,6 +126,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.app_state = {**self.app_state, CROWDED: True}
             self.timeout_keep_alive = 0
             if not self._all.has_room_for_extra():
+                self._all.leave(self)
                 transport.abort()
         self._must_go_on()
 
@@ -196,7 +212,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
 
 class _Parser(h11.Connection):
-    """h11's parser, which refuses a body in crumbs."""
+    """h11's parser, which refuses a head of many lines and a body in crumbs.
+
+    Parsing costs by the line and by the chunk. All connections that have sent something are parsed
+    before anything else goes on, so none may cost much more than a millisecond.
+    """
 
     def __init__(self, role: type[h11.SERVER], max_head_bytes: int) -> None:
         super().__init__(role, max_head_bytes)
@@ -204,6 +224,8 @@ class _Parser(h11.Connection):
         self._body_bytes = 0
 
     def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        if self.their_state is h11.IDLE and self._has_long_head():
+            raise h11.RemoteProtocolError("the head has too many headers")
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._parts = self._body_bytes = 0
@@ -213,3 +235,8 @@ class _Parser(h11.Connection):
             if self._parts > _FREE_PARTS + self._body_bytes // _MIN_PART_BYTES:
                 raise h11.RemoteProtocolError("the body arrives in crumbs")
         return event
+
+    def _has_long_head(self) -> bool:
+        received, _ = self.trailing_data
+        head, _, _ = received.partition(b"\r\n\r\n")
+        return head.count(b"\n") > _MAX_HEADERS

@@ -103,7 +103,12 @@ def _listeners(host: str, port: int) -> list[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError:
+            for each in listeners:
+                each.close()
+            raise
     return listeners
 
 

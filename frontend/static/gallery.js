@@ -84,5 +84,8 @@ function move(card, from) {
   const to = card.getBoundingClientRect();
   const [x, y] = [from.left - to.left, from.top - to.top];
   if (x === 0 && y === 0) return;
-  card.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], { duration: 420, easing: "cubic-bezier(.2,.8,.2,1)" });
+  card.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], {
+    duration: 420,
+    easing: "cubic-bezier(.2,.8,.2,1)",
+  });
 }

@@ -29,7 +29,8 @@ async function describe() {
     element("scale").replaceChildren(...definitions(found.scale));
     element("addresses").hidden = limits.fetch === "off";
     prompt.maxLength = limits.max_prompt_characters;
-    document.querySelector(".most").textContent = limits.max_candidates === 10 ? "ten" : limits.max_candidates;
+    document.querySelector(".most").textContent =
+      limits.max_candidates === 10 ? "ten" : limits.max_candidates;
     tell("");
     draw();
   } catch (problem) {
@@ -58,7 +59,8 @@ function add(found) {
   draw();
   if (taken.length < found.length) {
     const left = found.length - taken.length;
-    tell(`At most ${limits.max_candidates} candidates are ranked at once: ${left} ${left === 1 ? "was" : "were"} left out.`);
+    const were = left === 1 ? "was" : "were";
+    tell(`At most ${limits.max_candidates} candidates are ranked at once: ${left} ${were} left out.`);
   } else {
     tell(rankedPrompt === null ? "" : "Rank again to score what is new.");
   }
@@ -89,7 +91,11 @@ function draw() {
   const isStale = isRanked && prompt.value.trim() !== rankedPrompt;
   show(pictures, { onRemove: remove });
   element("gallery").classList.toggle("stale", isStale);
-  element("gallery-title").textContent = isStale ? "Ranking of the earlier prompt" : isRanked ? "Ranking" : "Candidates";
+  element("gallery-title").textContent = isStale
+    ? "Ranking of the earlier prompt"
+    : isRanked
+      ? "Ranking"
+      : "Candidates";
   element("empty").hidden = !isEmpty;
   element("clear").hidden = isEmpty;
   element("count").textContent = isEmpty ? "" : `${pictures.length} of ${limits.max_candidates}`;
@@ -107,7 +113,9 @@ async function start() {
   const asked = [...pictures];
   setBusy(asked);
   try {
-    const candidates = await Promise.all(asked.map(async ({ id, address }) => ({ id, image_url: await address() })));
+    const candidates = await Promise.all(
+      asked.map(async ({ id, address }) => ({ id, image_url: await address() })),
+    );
     checkSize(candidates);
     const answer = await rank(text, candidates, running.signal);
     order(asked, answer.results, answer.failed);
@@ -129,7 +137,8 @@ async function start() {
 function setBusy(asked) {
   rankButton.textContent = "Stop";
   element("gallery").setAttribute("aria-busy", "true");
-  for (const picture of asked) Object.assign(picture, { state: "waiting", result: null, failure: null, isBest: false });
+  for (const picture of asked)
+    Object.assign(picture, { state: "waiting", result: null, failure: null, isBest: false });
   rankedPrompt = null;
   tell(`Ranking ${count(asked.length, "picture")} …`);
   draw();
@@ -139,7 +148,8 @@ function setBusy(asked) {
 function checkSize(candidates) {
   const bytes = candidates.reduce((sum, candidate) => sum + candidate.image_url.length, 0);
   if (!(bytes > limits.max_body_bytes)) return;
-  const detail = `together they have ${size(bytes)} in base64, and a request has at most ${size(limits.max_body_bytes)}`;
+  const most = size(limits.max_body_bytes);
+  const detail = `together they have ${size(bytes)} in base64, and a request has at most ${most}`;
   throw new Problem({ title: "The pictures are too large", detail, code: "payload_too_large" });
 }
 
@@ -151,7 +161,9 @@ function order(asked, results, failed) {
   for (const picture of asked) if (picture.state === "waiting") picture.state = "new";
   const best = results.length > 1 ? byId.get(results[0].id) : null;
   if (best) best.isBest = true;
-  const sorted = [...results, ...failed].map(({ id }) => byId.get(id)).filter((picture) => pictures.includes(picture));
+  const sorted = [...results, ...failed]
+    .map(({ id }) => byId.get(id))
+    .filter((picture) => pictures.includes(picture));
   pictures = [...sorted, ...pictures.filter((picture) => !sorted.includes(picture))];
 }
 
@@ -163,7 +175,8 @@ function report({ results, failed, model, prompt_truncated, prompt_tokens, proce
   if (prompt_truncated) words.push(`Of the prompt, ${prompt_tokens} tokens were read; the rest was cut off.`);
   tell(words.join(" "));
   const weights = model.weights_sha256.slice(0, 12);
-  element("made-by").textContent = `${model.name}, version ${model.version} · weights ${weights} · ${Math.round(processing_time_ms)} ms`;
+  element("made-by").textContent =
+    `${model.name}, version ${model.version} · weights ${weights} · ${Math.round(processing_time_ms)} ms`;
   element("gallery-title").focus();
 }
 
@@ -185,10 +198,13 @@ function complain(problem) {
   const title = isOurs ? problem.title : "A picture could not be read";
   const panel = make("div", "", "problem");
   panel.append(make("strong", `${title}.`), " ", make("span", isOurs ? sentence(problem.detail) : ""));
-  const facts = [problem.code, problem.requestId && `request ${problem.requestId}`].filter(Boolean).join(" · ");
+  const facts = [problem.code, problem.requestId && `request ${problem.requestId}`]
+    .filter(Boolean)
+    .join(" · ");
   if (facts) panel.append(make("code", facts));
   if (problem.code === "unauthorized") panel.append(button("Enter a key", openKey));
-  else if (problem.retryable) panel.append(button("Try again", () => (pictures.length > 0 ? start() : describe())));
+  else if (problem.retryable)
+    panel.append(button("Try again", () => (pictures.length > 0 ? start() : describe())));
   element("alert").replaceChildren(panel);
   tell("");
 }
@@ -239,7 +255,10 @@ element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const value = element("key").value.trim();
   if (/^[!-~]+$/.test(value)) useKey(value);
-  else element("key-trouble").textContent = value ? "A key has letters, digits and signs of ASCII alone." : "Type or paste a key.";
+  else
+    element("key-trouble").textContent = value
+      ? "A key has letters, digits and signs of ASCII alone."
+      : "Type or paste a key.";
 });
 
 // Everything else that a person does
@@ -260,7 +279,8 @@ element("files").addEventListener("change", ({ target }) => {
 element("addresses").addEventListener("submit", (event) => {
   event.preventDefault();
   const found = fromText(element("address").value);
-  if (found.length === 0) return ask(element("address"), "An address begins with http://, https:// or data:image/.");
+  if (found.length === 0)
+    return ask(element("address"), "An address begins with http://, https:// or data:image/.");
   element("address").value = "";
   add(found);
 });

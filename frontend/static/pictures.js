@@ -14,7 +14,7 @@ export function fromFile(file, name = file.name) {
   };
 }
 
-/** A picture by its address; null if it is none. A data: URI can be shown, any other is the service's to fetch. */
+/** A picture by its address, or null. A data: URI can be shown, any other is the service's to fetch. */
 export function fromAddress(text) {
   const isData = /^data:image\//i.test(text);
   if (!isData && !(/^https?:/i.test(text) && URL.canParse(text))) return null;

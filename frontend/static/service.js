@@ -33,7 +33,12 @@ export function info() {
 /** Rank candidates of the form {id, image_url}. */
 export function rank(prompt, candidates, signal) {
   const body = JSON.stringify({ prompt, candidates });
-  return ask("score-batch", { method: "POST", body, signal, headers: { "Content-Type": "application/json" } });
+  return ask("score-batch", {
+    method: "POST",
+    body,
+    signal,
+    headers: { "Content-Type": "application/json" },
+  });
 }
 
 async function ask(path, options) {
@@ -47,7 +52,9 @@ async function ask(path, options) {
   }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
-  throw new Problem(answer?.title ? answer : { title: `An answer with status ${response.status}, which cannot be read` });
+  throw new Problem(
+    answer?.title ? answer : { title: `An answer with status ${response.status}, which cannot be read` },
+  );
 }
 
 function read() {

@@ -56,6 +56,11 @@ class Service:
         status = Path(f"/proc/{self._process}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
+    def processor_s(self) -> float:
+        """Return the processor time that the frontend's process has had."""
+        fields = Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_memory(self) -> float:
         """Let the most memory be what it is now; return it."""
         Path(f"/proc/{self._process}/clear_refs").write_text("5")
@@ -86,7 +91,7 @@ class Service:
         Raises:
             AssertionError: it got another score than before, or none at all.
         """
-        before_mib = self.forget_memory()
+        before_mib, before_s, begun_s = self.forget_memory(), self.processor_s(), time.monotonic()
         await _tell(self._aside, f"{self.port}")
         try:
             yield
@@ -94,6 +99,7 @@ class Service:
             found = json.loads(await _tell(self._aside, "end"))
         print(  # noqa: T201 - for docs/reliability.md
             f"\n{attack}: good caller {found['answers']}, worst {found['worst_s']:.2f} s, "
+            f"processor {self.processor_s() - before_s:.1f} of {time.monotonic() - begun_s:.1f} s, "
             f"memory +{self.memory_mib() - before_mib:.0f} of {before_mib:.0f} MiB, "
             f"log {self.log.stat().st_size / 1e3:.0f} kB"
         )

@@ -107,6 +107,8 @@ MESSAGES: Final[dict[str, tuple[bytes, list[int]]]] = {
     "two hosts": (_GET + b"Host: y\r\n\r\n", [400]),
     "a long head": (_GET + b"X: " + b"a" * 200_000 + b"\r\n\r\n", [400]),
     "many headers": (_GET + b"a:\r\n" * 50_000 + b"\r\n", [400]),
+    "101 headers": (_GET + b"a:\r\n" * 100 + b"\r\n", [400]),
+    "100 headers": (_GET + b"a:\r\n" * 99 + b"\r\n", [200]),
     "a long target": (b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", [400]),
     "a long method": (b"A" * 200_000, [400]),
     "blank lines": (b"\r\n" * 100 + _GET + b"\r\n", [400]),

@@ -104,7 +104,7 @@ def test_a_time_to_live_that_is_no_number(published_repository: Path, tmp_path: 
     stack = RunningStack(published_repository, tmp_path, arguments=["--redis"])
     status, lines = _run(stack, AESTHETIC_MODEL_BOSS_TTL_S="x")
     assert status == 1
-    assert lines == ["error: AESTHETIC_MODEL_BOSS_TTL_S is 'x', expected seconds"]
+    assert lines == ["error: AESTHETIC_MODEL_BOSS_TTL_S is 'x', expected a number"]
 
 
 def test_nobody_enters_without_the_password(stack: SharedStack) -> None:

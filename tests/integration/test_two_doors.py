@@ -169,6 +169,24 @@ def test_in_the_ensemble_a_bad_row_fails_alone(stack: RunningStack) -> None:
     assert caught.value.status() == "400"
 
 
+def test_health_sends_no_pixel_while_triton_works_for_others(stack: RunningStack) -> None:
+    """While Triton scores its own callers' batches, health adds at most the look that began before.
+
+    The service stays ready.
+    """
+    tokens = tokenise([PROMPT] * 64)
+    full = (np.zeros((64, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask)
+    before = stack.statistics()["requests"]
+    sent = 0
+    until_s = time.monotonic() + 4  # four looks, if nothing else keeps the machine busy
+    while time.monotonic() < until_s:
+        stack.score_pixels(full)
+        sent += 1
+    assert stack.statistics()["requests"] - before - sent <= 1
+    with stack.client() as client:
+        assert client.get("/health/ready").status_code == 200
+
+
 def _quiet_health(stack: RunningStack) -> None:
     """Wait until health's own inferences cannot disturb a count.
 

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.monitoring,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH"),
 ]
 
 KEY: Final = "the key of the test's Prometheus"
-QUESTIONS: Final = 100  # requests of ten images each: more than 200 for each version
+QUESTIONS: Final = 60  # requests of ten images each: more than 200 for each version
 FORBIDDEN: Final = {"prompt": "x", "image_url": "http://169.254.169.254/"}
 QUIET: Final = {
     "triton.json: Why the model went, or did not come",  # it came, and stays

@@ -18,6 +18,8 @@ from tests.clients.conftest import API_KEY
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.integration.stack import RunningStack
 
 EXAMPLES = json.loads((CHECKOUT / "examples/examples.json").read_text())
@@ -78,31 +80,44 @@ def test_a_caller_without_the_client(service: RunningStack) -> None:
     assert lines[0].endswith(EXAMPLES[0]["fitting"])
 
 
-def test_a_picture_is_looked_at_while_diffusers_draws_it(service: RunningStack) -> None:
+@pytest.fixture(scope="module")
+def callback() -> Iterator[dict[str, Any]]:
+    """The example for diffusers, in this process: importing diffusers takes long."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine they wait for each other
+    yield runpy.run_path(str(CHECKOUT / "examples/diffusers_callback.py"))
+    torch.set_num_threads(threads)
+
+
+def test_a_picture_is_looked_at_while_diffusers_draws_it(
+    service: RunningStack,
+    callback: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Every seed is looked at once, and what is finished is ranked."""
-    lines = _run(service, "diffusers_callback.py", "--seeds=2", "--steps=6", "--min-preview-score=-99")
-    *seeds, last = lines.splitlines()
+    monkeypatch.setenv("AESTHETIC_API_KEY", API_KEY)
+    callback["main"](["--url", service.url, "--seeds=2", "--steps=6", "--min-preview-score=-99"])
+    *seeds, last = capsys.readouterr().out.splitlines()
     assert [line.split(": preview ")[0] for line in seeds] == ["seed 0", "seed 1"]
     assert last.startswith("best: seed ")
 
 
-def test_a_seed_that_is_given_up_costs_no_further_steps() -> None:
+def test_a_seed_that_is_given_up_costs_no_further_steps(callback: dict[str, Any]) -> None:
     """Diffusers draws on after the step that is looked at, and not after one that is too bad."""
     import httpx
-    import torch
 
     from imajin_aesthetic_client import AestheticClient
     from tests.clients.python.scripted import VECTORS
 
-    example = runpy.run_path(str(CHECKOUT / "examples/diffusers_callback.py"))
-    pipeline, text = example["random_pipeline"]()
+    pipeline, text = callback["random_pipeline"]()
     body = {**VECTORS["bodies"]["score"], "raw_score": -0.5}
     drawn = {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in `_environment`
     with AestheticClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=body))) as client:
         for least in (-1.0, 0.0):
-            gate = example["PreviewGate"](client, "x", 2, least)
+            gate = callback["PreviewGate"](client, "x", 2, least)
             steps: list[int] = []
 
             def watch(*arguments: Any, gate: Any = gate, steps: list[int] = steps) -> Any:
@@ -112,8 +127,7 @@ def test_a_seed_that_is_given_up_costs_no_further_steps() -> None:
             pipeline(**text, num_inference_steps=5, callback_on_step_end=watch)
             drawn[least] = (steps, gate.is_given_up, gate.score)
         options = {"seeds": [7], "steps": 3, "conditioning": text, "min_preview_score": 0.0}
-        assert example["draw_best"](client, pipeline, "x", **options) is None
-    torch.set_num_threads(threads)
+        assert callback["draw_best"](client, pipeline, "x", **options) is None
     assert drawn == {-1.0: ([0, 1, 2, 3, 4], False, -0.5), 0.0: ([0, 1, 2], True, -0.5)}
 
 
@@ -152,8 +166,8 @@ def test_tensors_arrays_and_paths_have_one_reward(service: RunningStack) -> None
     assert of_array.tolist() == of_tensor.tolist() == pytest.approx(of_path.tolist(), abs=1e-5)
 
 
-def _run(service: RunningStack, name: str, *arguments: str) -> str:
-    command = [sys.executable, str(CHECKOUT / "examples" / name), *arguments]
+def _run(service: RunningStack, name: str) -> str:
+    command = [sys.executable, str(CHECKOUT / "examples" / name)]
     return subprocess.run(
         command, env=_environment(service), check=True, capture_output=True, text=True, timeout=240
     ).stdout
@@ -165,7 +179,6 @@ def _environment(service: RunningStack) -> dict[str, str]:
         "AESTHETIC_URL": service.url,
         "AESTHETIC_API_KEY": API_KEY,
         "AESTHETIC_TRITON_GRPC": f"127.0.0.1:{service.grpc_port}",
-        "OMP_NUM_THREADS": "1",  # on a busy machine torch's threads wait for each other
         "PYTHONPATH": str(CHECKOUT / "clients/python/src"),
     }
 

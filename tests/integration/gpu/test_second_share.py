@@ -172,7 +172,7 @@ async def test_what_is_asked_for_is_what_the_manifest_measured(
 
     An operator's AESTHETIC_VRAM_MB comes before both.
     """
-    settings = replace(_settings(redis), each_mb=None)
+    settings = replace(_settings(redis), vram_mb=None)
     directory = Path(shutil.copytree(published_repository / NETWORK.name / "1", tmp_path / "2"))
     with second_share(settings, server_id=SERVER_ID, directory=directory):
         assert await _held(ledger) == {f"{SERVER_ID}/2": 2048}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.protobuf import text_format
@@ -18,6 +18,8 @@ from tests.repository import copy_repository
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from export.running_triton import RunningTriton
 
 GRAPH = {"network.onnx": ""}
 
@@ -78,6 +80,32 @@ def test_a_version_for_a_gpu_runs_on_a_cpu_only_by_force(registry: Registry) -> 
     with pytest.raises(Refused, match="version 2 was published for the gpu, and would run on the cpu"):
         _promote(registry, 2, device="cpu")
     assert _promote(registry, 2, device="cpu", force=True) == ("cpu", "python")
+
+
+class Running:
+    """A Triton that has version 1 loaded."""
+
+    url = "127.0.0.1:8000"
+
+    def is_up(self) -> bool:
+        """It answers."""
+        return True
+
+    def loaded(self) -> set[int]:
+        """Name what is loaded."""
+        return {1}
+
+
+def test_a_running_triton_goes_over_to_another_device_by_replacing_alone(registry: Registry) -> None:
+    """Triton cannot have both loaded, for they share a configuration; nothing has changed."""
+    _promote(registry, 1)
+    deployer = Deployer(registry, cast("RunningTriton", Running()), Manner(who="test"))
+    with pytest.raises(
+        Refused,
+        match=r"version 1 \(python on the cpu\) beside 2 \(python on the gpu\): --replace unloads",
+    ):
+        deployer.promote(2, is_tried=True)
+    assert deployment.read(registry.repository).stable == 1
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ from frontend.http.long_strings import LongStrings
 from frontend.images.shared_bytes import Piece, SharedBytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.types import Message
 
 LIMITS = schemas.Limits(
@@ -203,7 +206,7 @@ async def test_a_batch_as_a_form() -> None:
 
     The other fields are those of the JSON body.
     """
-    large = b"L" * 2**21  # which Starlette keeps on disk
+    large = b"L" * 2**21
     body = await _read_form(
         ("images", "b.jpg", b"B"),
         PROMPT,
@@ -279,6 +282,14 @@ async def test_unknown_fields_are_counted_no_further(place: str) -> None:
     assert caught.value.error_count() == 1
     with pytest.raises(InvalidRequest, match="more fields than"):
         await _read(json.dumps(content).encode())
+
+
+async def test_a_form_needs_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A large file is read although no temporary file can be written, as on a full disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    large = b"L" * 2**21
+    body = await _read_form(("images", "a.jpg", large), PROMPT)
+    assert [source.data for source in body.sources] == [large]
 
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "no-such-thing"])

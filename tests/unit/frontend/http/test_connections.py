@@ -62,6 +62,12 @@ class Server(uvicorn.Server):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def count_is(self, count: int) -> None:
+        """Wait until so many connections are counted."""
+        async with asyncio.timeout(10):
+            while len(self.all) != count:  # noqa: ASYNC110 - counted by the server
+                await asyncio.sleep(0.01)
+
     async def held_reach(self, count: int) -> None:
         """Wait until so many requests are in work."""
         async with asyncio.timeout(10):
@@ -195,9 +201,23 @@ async def test_who_has_most_connections_makes_room() -> None:
             assert await many[0].is_closed()
             assert await many[1].is_closed()
             assert await only.ask() == b"room"
-        async with asyncio.timeout(10):
-            while len(server.all) > 1:  # noqa: ASYNC110 - counted by the server
-                await asyncio.sleep(0.01)
+        await server.count_is(1)
+
+
+async def test_who_has_many_takes_no_place_from_those_who_have_few() -> None:
+    """If an address has many requests in work, its next connection closes no other's idle one."""
+    hold = HEAD.replace(b"/ ", b"/hold ", 1)
+    async with (
+        serving(3) as server,
+        connected(server) as (idle,),
+        connected(server, 2, address="127.0.0.2") as many,
+    ):
+        for client in many:
+            client.writer.write(hold)
+        await server.held_reach(2)
+        async with connected(server, address="127.0.0.2") as (another,):
+            assert await another.ask() == b"room"  # it is one of few, so it has an extra place
+            assert await idle.ask() == b"room"
 
 
 async def test_the_slowest_body_makes_room() -> None:
@@ -218,24 +238,39 @@ async def test_the_slowest_body_makes_room() -> None:
 async def test_one_too_many_is_told_so() -> None:
     """If all have requests in work, the next ones are told that it is crowded, and then dropped.
 
-    A connection that is told so ends with its answer.
+    A connection that is told so ends with its answer. An address with few connections is served.
     """
     hold = HEAD.replace(b"/ ", b"/hold ", 1)
-    async with serving(2) as server, connected(server, 2) as busy:
+    async with serving(8, max_extra=4) as server, connected(server, 8) as busy:
         for client in busy:
             client.writer.write(hold)
-        await server.held_reach(2)
+        await server.held_reach(8)
+        async with connected(server, address="127.0.0.2") as (other,):
+            assert await other.ask() == b"room"
+        await server.count_is(8)
         async with connected(server) as (extra,):
             assert await extra.ask() == b"crowded"
             assert await extra.is_closed()
         async with connected(server) as (third,):
             third.writer.write(hold)
-            await server.held_reach(3)
+            await server.held_reach(9)
             async with connected(server) as (fourth,):
                 fourth.writer.write(hold)
-                await server.held_reach(4)
+                await server.held_reach(10)
                 async with connected(server) as (late,):
                     assert await late.is_closed()
+                async with connected(server, address="127.0.0.2") as (other,):
+                    assert await other.ask() == b"room"
+
+
+async def test_a_head_has_at_most_100_headers() -> None:
+    """A head of more headers is refused before it is parsed, also behind another request."""
+    async with serving() as server, connected(server, 2) as (few, many):
+        head = HEAD[:-2] + b"a: b\r\n" * 99 + b"\r\n"
+        assert await few.ask(head) == b"room"
+        many.writer.write(HEAD + HEAD[:-2] + b"a: b\r\n" * 100 + b"\r\n")
+        assert (await many.reader.readline()).startswith(b"HTTP/1.1 200")
+        assert b"HTTP/1.1 400" in await many.reader.read()
 
 
 async def test_a_body_in_crumbs_is_refused() -> None:

@@ -49,7 +49,7 @@ def test_every_error_has_a_row_or_is_a_defect_on_purpose() -> None:
     defects = {error.__name__ for error in ours if kind(error.__new__(error)).code == "internal"}
     assert defects == {
         *("ServiceError", "ImageError", "TritonError", "ScoringError", "HttpError"),
-        *("DecoderStopped", "Rejected"),
+        *("DecoderStopped", "Rejected", "TooManyRows"),
     }
 
 
