@@ -109,10 +109,11 @@ def test_the_model_is_leased(leased: Project) -> None:
 def test_kill_redis(leased: Project) -> None:
     """A Redis that is killed comes back, and no request fails meanwhile."""
     (container,) = leased.containers("redis")
+    before = inspect(container)["RestartCount"]
     with load(leased) as found:
         wait_for(lambda: found.answers["version 1"] > 5, "the load is on")
         kill(container)
-        wait_for(lambda: inspect(container)["RestartCount"] == 1, "Docker starts it again")
+        wait_for(lambda: inspect(container)["RestartCount"] > before, "Docker starts it again")
         leased.wait_until_healthy(container)
         again = found.answers["version 1"]
         wait_for(lambda: found.answers["version 1"] > again + 10, "it scores again")

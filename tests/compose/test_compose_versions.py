@@ -144,7 +144,7 @@ def _versions(project: Project) -> str:
 
 
 def _on_the_volume(project: Project, command: str) -> None:
-    volume = f"{project.name}_small:/models"
+    volume = f"{project.checkout.name}-small:/models"
     subprocess.run(
         [
             "docker",
