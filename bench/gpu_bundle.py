@@ -57,7 +57,11 @@ root=${BENCH_ROOT:-/tmp/bench-gpu-root} && mkdir -p "$root"
 for part in "$here"/*.tar.xz; do tar -xJf "$part" -C "$root"; done
 torch=$(python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 if [ -d "$root/upstream" ]; then ln -sfn "$root/upstream" .upstream; fi
-export PYTHONPATH="$PWD:$root/site:$torch" PYTHONHOME="$root/python" PYTHONDONTWRITEBYTECODE=1
+# Triton's stub takes the Python that is first on PATH, and no PYTHONPATH.
+for packages in "$root"/python/lib/python3*/site-packages; do
+  printf '%s\\n' "$PWD" "$root/site" "$torch" >"$packages/bench.pth"
+done
+export PYTHONHOME="$root/python" PYTHONDONTWRITEBYTECODE=1
 export PATH="$root/python/bin:$PATH" LD_LIBRARY_PATH="$root/python/lib:${LD_LIBRARY_PATH:-}"
 exec "$root/python/bin/python3" -m bench.gpu "$@"
 """
@@ -104,7 +108,8 @@ def _python(python: str, target: Path) -> str:
         "test", "tests", "idlelib", "tkinter", "site-packages", "config-*", "__pycache__"
     )
     shutil.copytree(f"{prefix}/lib/python{version}", target / f"lib/python{version}", ignore=unused)
-    (target / "bin").mkdir()
+    for name in ("bin", f"lib/python{version}/site-packages"):
+        (target / name).mkdir()
     shutil.copy(f"{prefix}/bin/python{version}", target / "bin/python3")
     shutil.copy(f"{prefix}/lib/{library}", target / "lib")
     subprocess.run(
