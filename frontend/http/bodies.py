@@ -69,29 +69,29 @@ def read_deadline(request: Request, limits: schemas.Limits) -> Deadline:
     return Deadline.after(min(int(value) / 1000, limits.max_request_timeout_s))
 
 
-async def read_score(request: Request, deadline: Deadline) -> ScoringRequest:
-    """Read the body of `/score`.
+async def read_score(request: Request, deadline: Deadline, max_image_bytes: int) -> ScoringRequest:
+    """Read the body of `/score`; of a file that is larger than an image may be, only the beginning.
 
     Raises:
         InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     if _content_type(request) == "multipart/form-data":
-        form = await _form(request, schemas.ScoreUpload, deadline)
+        form = await _form(request, schemas.ScoreUpload, deadline, max_image_bytes)
         return _scoring_request(form, [Source(data=form.image)], [None])
     body, strings = await _json(request, schemas.ScoreRequest, deadline)
     return _scoring_request(body, [_source(body, strings)], [None])
 
 
-async def read_batch(request: Request, deadline: Deadline) -> ScoringRequest:
-    """Read the body of `/score-batch`.
+async def read_batch(request: Request, deadline: Deadline, max_image_bytes: int) -> ScoringRequest:
+    """Read the body of `/score-batch`, as `read_score` does.
 
     Raises:
         InvalidRequest: it does not match the schema.
         DeadlineExceeded: it did not arrive in time.
     """
     if _content_type(request) == "multipart/form-data":
-        form = await _form(request, schemas.BatchUpload, deadline, files="images")
+        form = await _form(request, schemas.BatchUpload, deadline, max_image_bytes, files="images")
         return _scoring_request(
             form, [Source(data=image) for image in form.images], [None] * len(form.images)
         )
@@ -105,7 +105,14 @@ def _scoring_request(body: schemas.Question, sources: list[Source], ids: list[st
     return ScoringRequest(body.prompt, sources, ids, body.min_score, body.min_normalized_score, version)
 
 
-async def _form(request: Request, model: type[Body], deadline: Deadline, *, files: str | None = None) -> Body:
+async def _form(
+    request: Request,
+    model: type[Body],
+    deadline: Deadline,
+    max_image_bytes: int,
+    *,
+    files: str | None = None,
+) -> Body:
     """Read a form; the field `files`, sent many times or as `image`, is a list."""
     fields: dict[str, Any] = {}
     try:
@@ -118,7 +125,7 @@ async def _form(request: Request, model: type[Body], deadline: Deadline, *, file
             ) as form,
         ):
             for name, item in form.multi_items():
-                value = await _read_file(item) if isinstance(item, UploadFile) else item
+                value = await _read_file(item, max_image_bytes) if isinstance(item, UploadFile) else item
                 if files is not None and name in {files, "image"}:
                     fields.setdefault(files, []).append(value)
                 elif name in fields:
@@ -133,10 +140,13 @@ async def _form(request: Request, model: type[Body], deadline: Deadline, *, file
         return model.model_validate(fields)
 
 
-async def _read_file(file: UploadFile) -> bytes:
-    """Read a file, and let go of the copy that the form holds of it."""
+async def _read_file(file: UploadFile, max_bytes: int) -> bytes:
+    """Read a file, and let go of the copy that the form holds of it.
+
+    Of a file that is too large, one byte more than is allowed is enough to refuse it.
+    """
     try:
-        return await file.read()
+        return await file.read(max_bytes + 1)
     finally:
         await file.close()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from frontend.triton.client import TritonClient
     from frontend.triton.served import ServedVersion
 
-    _Read = Callable[[Request, Deadline], Awaitable[bodies.ScoringRequest]]
+    _Read = Callable[[Request, Deadline, int], Awaitable[bodies.ScoringRequest]]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ async def metrics(parts: Parts) -> Response:
 
 async def _score(request: Request, parts: Services, read: _Read) -> tuple[bodies.ScoringRequest, ScoreResult]:
     deadline = bodies.read_deadline(request, parts.limits)
-    body = await read(request, deadline)
+    body = await read(request, deadline, parts.limits.max_image_bytes)
     count, allowed = len(body.sources), parts.limits.max_candidates
     if count > allowed:
         raise InvalidRequest(f"candidates: {count} were sent, {allowed} are allowed")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LIMITS = schemas.Limits(
     max_candidates=10,
-    max_image_bytes=1,
+    max_image_bytes=2**22,
     max_pixels=1,
     max_body_bytes=1,
     max_prompt_characters=1,
@@ -51,7 +51,7 @@ def _request(content: bytes = b"", **headers: str) -> Request:
 
 async def _read(content: bytes) -> bodies.ScoringRequest:
     request = _request(content, content_type="application/json")
-    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS))
+    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS), LIMITS.max_image_bytes)
 
 
 def test_the_header_is_milliseconds_and_the_server_bounds_it() -> None:
@@ -198,7 +198,7 @@ PROMPT = ("prompt", None, b"a cup")
 
 async def _read_form(*parts: tuple[str, str | None, bytes]) -> bodies.ScoringRequest:
     request = _form(*parts)
-    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS))
+    return await bodies.read_batch(request, bodies.read_deadline(request, LIMITS), LIMITS.max_image_bytes)
 
 
 async def test_a_batch_as_a_form() -> None:
@@ -292,6 +292,12 @@ async def test_a_form_needs_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert [source.data for source in body.sources] == [large]
 
 
+async def test_of_a_file_that_is_too_large_only_the_beginning_is_read() -> None:
+    """One byte more than an image may have is read of a file: enough to refuse it."""
+    body = await _read_form(("images", "a.jpg", b"L" * (LIMITS.max_image_bytes + 2**20)), PROMPT)
+    assert [len(source.data or b"") for source in body.sources] == [LIMITS.max_image_bytes + 1]
+
+
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "no-such-thing"])
 async def test_forms_of_any_charset(charset: str) -> None:
     """A form with a charset that decodes nothing is an invalid request, not a defect."""
@@ -299,4 +305,4 @@ async def test_forms_of_any_charset(charset: str) -> None:
     content_type = f"multipart/form-data; boundary=x; charset={charset}"
     request = _request(content, content_type=content_type)
     with pytest.raises(InvalidRequest):
-        await bodies.read_score(request, bodies.read_deadline(request, LIMITS))
+        await bodies.read_score(request, bodies.read_deadline(request, LIMITS), LIMITS.max_image_bytes)
