@@ -31,13 +31,11 @@ class SharedGpu:
     """Redis, Triton with only the preprocessing loaded, and a client of the ledger."""
 
     def __init__(self, repository: Path, directory: Path) -> None:
-        self.repository = repository
         self.directory = directory
         self.redis = RedisServer(directory)
         self.frontends: list[Frontend] = []
-        self._triton = Triton(repository, directory, models=[PREPROCESS])
-        self.triton_url, self.server_id = self._triton.url, self._triton.server_id
         self.ledger: Ledger
+        self._choose(repository)
 
     async def __aenter__(self) -> Self:
         self.redis.start()
@@ -65,6 +63,17 @@ class SharedGpu:
         await self.ledger.release(claim)
         with self.redis.client() as client:
             client.hset(Keys.of("model-boss", GPU).epoch, "grace_until_ms", 1)
+
+    def _choose(self, repository: Path) -> None:
+        self.repository = repository
+        self._triton = Triton(repository, self.directory, models=[PREPROCESS])
+        self.triton_url, self.server_id = self._triton.url, self._triton.server_id
+
+    async def serve_another(self, repository: Path) -> None:
+        """End Triton, and start one on another repository and other ports."""
+        self.kill_triton()
+        self._choose(repository)
+        await self.start_triton()
 
     async def start_triton(self) -> None:
         await asyncio.to_thread(self._triton.start_and_wait)

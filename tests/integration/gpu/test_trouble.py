@@ -197,9 +197,7 @@ async def test_a_model_that_cannot_be_loaded(
     copy_published(published_repository, broken)
     code = broken / NETWORK.name / "1" / "model.py"
     whole = code.read_text()
-    shared.repository = broken
-    shared.kill_triton()
-    await shared.start_triton()
+    await shared.serve_another(broken)
     code.write_text(whole + "\nraise RuntimeError('broken on purpose')\n")
     frontend = await shared.start_frontend(model_repository=broken)
     answer = await frontend.score()
