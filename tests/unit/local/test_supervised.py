@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pkgutil
+import signal
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -107,11 +108,13 @@ async def test_an_end_that_is_interrupted(tmp_path: Path) -> None:
     command = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
     part = Supervised("It", command, {}, log, is_ready=_is_ready)
     await part.start()
+    process = part._process
+    assert process is not None
     await _until(lambda: log.read_text().endswith("\n"))
     async with _background(part.stop()):
         await asyncio.sleep(0.3)
         assert part.pid is not None
-    await _until(lambda: not _is_running(int(log.read_text())))
+    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
 
 
 def test_the_frontend_has_the_time_to_end() -> None:
