@@ -110,7 +110,7 @@ class Triton(Process):
         super().__init__(directory / "triton.log", command, server.environment)
 
     def start_and_wait(self) -> None:
-        """Start it; once more if it aborts, as `local up` does: Triton 2.51 may, on a busy machine."""
+        """Start it; once more if it aborts, as Triton 2.51 may on a busy machine."""
         ready = f"http://{self.url}/v2/health/ready"
         self.start()
         try:
