@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
+from starlette.requests import Request
 
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded
@@ -27,8 +29,6 @@ from reward.contract import MAX_PROMPT_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-    from starlette.requests import Request
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -115,17 +115,22 @@ async def _form(
 ) -> Body:
     """Read a form; the field `files`, sent many times or as `image`, is a list."""
     fields: dict[str, Any] = {}
+    raw, charset = _undecoded(request)
     try:
         async with (
             _in_time(deadline),
-            request.form(
+            raw.form(
                 max_files=1 if files is None else MAX_CANDIDATES,
                 max_fields=len(model.model_fields),
                 max_part_size=4 * MAX_PROMPT_CHARACTERS,
             ) as form,
         ):
-            for name, item in form.multi_items():
-                value = await _read_file(item, max_image_bytes) if isinstance(item, UploadFile) else item
+            for raw_name, item in form.multi_items():
+                name = raw_name.encode("latin-1").decode(charset)
+                if isinstance(item, UploadFile):
+                    value: str | bytes = await _read_file(item, max_image_bytes)
+                else:
+                    value = item.encode("latin-1").decode(charset)
                 if files is not None and name in {files, "image"}:
                     fields.setdefault(files, []).append(value)
                 elif name in fields:
@@ -134,10 +139,23 @@ async def _form(
                     fields[name] = value
     except HTTPException as error:
         raise InvalidRequest(f"the multipart body is not valid: {error.detail}") from error
-    except UnicodeError as error:
-        raise InvalidRequest("the multipart body names a charset that cannot be read") from error
+    except (UnicodeError, LookupError) as error:
+        raise InvalidRequest(f"the multipart body is not text in the charset {charset!r}") from error
     with _described():
         return model.model_validate(fields)
+
+
+def _undecoded(request: Request) -> tuple[Request, str]:
+    """Return the request with a form whose texts are bytes, one a character, and its charset.
+
+    Starlette takes what it cannot decode for Latin-1, and the prompt would be another one.
+    """
+    content_type = request.headers["content-type"]
+    _, options = parse_options_header(content_type)
+    headers = [(name, value) for name, value in request.headers.raw if name != b"content-type"]
+    headers.append((b"content-type", f"{content_type}; charset=latin-1".encode("latin-1")))
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    return Request({**request.scope, "headers": headers}, request.receive), charset
 
 
 async def _read_file(file: UploadFile, max_bytes: int) -> bytes:

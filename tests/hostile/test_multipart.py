@@ -57,7 +57,7 @@ FORMS: Final[dict[str, tuple[str, Callable[[], bytes], int]]] = {
     "a file name with a path": (_FORM, lambda: _PROMPT + _image(b"; filename*=UTF-8''%2Fetc") + _END, 200),
     "a file as a prompt": (_FORM, lambda: _part(b"prompt", b"x", b'; filename="y"') + _image() + _END, 422),
     "a text as an image": (_FORM, lambda: _PROMPT + _part(b"image", b"x") + _END, 422),
-    "a prompt of bad UTF-8": (_FORM, lambda: _part(b"prompt", b"\xff\xfe") + _image() + _END, 200),
+    "a prompt of bad UTF-8": (_FORM, lambda: _part(b"prompt", b"\xff\xfe") + _image() + _END, 422),
     "a long prompt": (_FORM, lambda: _part(b"prompt", b"x" * 500_000) + _image() + _END, 422),
     "many headers of a part": (_FORM, lambda: b"--b\r\n" + b"X: y\r\n" * 50_000 + b"\r\n" + _END, 422),
     "a long header of a part": (_FORM, lambda: b"--b\r\nX: " + b"y" * 500_000 + b"\r\n\r\n" + _END, 422),

@@ -298,6 +298,17 @@ async def test_of_a_file_that_is_too_large_only_the_beginning_is_read() -> None:
     assert [len(source.data or b"") for source in body.sources] == [LIMITS.max_image_bytes + 1]
 
 
+@pytest.mark.parametrize(
+    "text", [b"caf\xe9", b"\xff", b"\xed\xa0\x80"], ids=["Latin-1", "no text", "half a pair"]
+)
+async def test_a_prompt_that_is_no_utf_8_is_refused(text: bytes) -> None:
+    """A form's prompt in another encoding is refused: it would be scored as another prompt."""
+    with pytest.raises(InvalidRequest, match="is not text in the charset 'utf-8'"):
+        await _read_form(("prompt", None, text), ("images", "a.jpg", b"x"))
+    body = await _read_form(("prompt", None, "café ☕".encode()), ("images", "a.jpg", b"x"))
+    assert body.prompt == "café ☕"
+
+
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "no-such-thing"])
 async def test_forms_of_any_charset(charset: str) -> None:
     """A form with a charset that decodes nothing is an invalid request, not a defect."""
