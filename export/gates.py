@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from export.errors import GateError
+from export.native_config import MAX_DIFFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Limits:
 
 LIMITS: Final = {
     "fp32": Limits(1e-4, 2e-5, 1e-5, 0.999_99, 0.99, 1.0),
-    "fp16": Limits(1e-2, 2e-3, 2e-3, 0.999_9, 0.98, 0.9),
+    "fp16": Limits(MAX_DIFFERENCE, 2e-3, 2e-3, 0.999_9, 0.98, 0.9),
     "bf16": Limits(5e-2, 2e-2, 1e-2, 0.999, 0.95, 0.9),
     "int8": Limits(0.2, 5e-2, 1e-5, 0.995, 0.9, 0.8),
 }

@@ -19,6 +19,9 @@ PLAN_FILE_NAME: Final = "network.plan"
 PAIRS_FILE_NAME: Final = "pairs.npz"
 """Inputs, and their scores in fp32, by which whatever is made of the graph is checked."""
 
+MAX_DIFFERENCE: Final = 1e-2
+"""How far any score of a fp16 version may be from fp32, whatever runs it."""
+
 NATIVE_BACKENDS: Final = {"onnxruntime": GRAPH_FILE_NAME, "tensorrt": PLAN_FILE_NAME}
 """Backend -> the file of a version that it loads."""
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from export.errors import ExportError, GateError
-from export.native_config import PAIRS_FILE_NAME, PLAN_FILE_NAME
+from export.native_config import MAX_DIFFERENCE, PAIRS_FILE_NAME, PLAN_FILE_NAME
 from reward import deployment, manifest
 from reward.contract import MAX_BATCH, NETWORK, REWARD
 from reward.errors import RewardError
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
-
-MAX_DIFFERENCE: Final = 1e-2
-"""From fp32, as `export.gates` has it for fp16."""
 
 _OPTIMAL_BATCH: Final = 32
 

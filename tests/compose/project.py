@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from local.ports import free_ports
+from tests.checkout import find_links, pack_checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -256,19 +257,7 @@ def wait_for(condition: Any, what: str, *, patience_s: float = PATIENCE_S) -> No
 
 def clean_checkout(target: Path) -> Path:
     """Copy the files that git knows, as they are in the work tree."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout
-    packed = subprocess.run(
-        ["tar", "--null", "--files-from=-", "--create"],
-        cwd=ROOT,
-        input=names,
-        capture_output=True,
-        check=True,
-    ).stdout
+    packed = pack_checkout("--cached", "--others", "--exclude-standard")
     subprocess.run(["tar", "--extract", "-C", target], input=packed, check=True)
     return target
 
@@ -276,12 +265,7 @@ def clean_checkout(target: Path) -> Path:
 @contextmanager
 def torch_links() -> Iterator[dict[str, str]]:
     """Give the build the wheels of torch that this machine's pip is told to look for, if any."""
-    links = subprocess.run(
-        ["python3", "-m", "pip", "config", "get", ":env:.find-links"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    links = find_links()
     if not links or not list(Path(links).glob("torch-*")):
         yield {}
         return

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.checkout import find_links, pack_checkout
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -101,25 +103,12 @@ def _build(dockerfile: str) -> str:
 
 def _copy_checkout(container: str, directory: str) -> None:
     """Copy the files that git knows, as they are in the work tree."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    archive = subprocess.run(
-        ["tar", "--null", "--files-from=-", "--create"],
-        cwd=ROOT,
-        input=names,
-        capture_output=True,
-        check=True,
-    ).stdout
-    _docker("exec", "--interactive", container, "tar", "--extract", "-C", directory, data=archive)
+    _docker("exec", "--interactive", container, "tar", "--extract", "-C", directory, data=pack_checkout())
 
 
 def _pip_links() -> list[str]:
     """Give the machine the wheels that the host's pip is told to look for, if there are any."""
-    links = subprocess.run(
-        ["python3", "-m", "pip", "config", "get", ":env:.find-links"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    links = find_links()
     if not Path(links).is_dir() or not links:
         return []
     return ["--volume", f"{links}:{links}:ro", "--env", f"UV_FIND_LINKS={links}"]

@@ -63,13 +63,8 @@ def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
     """One stack for all attacks: each must find it as it was."""
     directory = tmp_path_factory.mktemp("disks")
     repository = shutil.copytree(published_repository, directory / "model_repository")
-    running = SmallDisks(repository, directory, TMPDIR=str(directory / "tmp"))
-    running.start()
-    try:
+    with SmallDisks(repository, directory, TMPDIR=str(directory / "tmp")).running() as running:
         yield running
-    finally:
-        assert running.stop() == 0
-        assert running.left_over() == []
 
 
 async def test_no_room_for_temporary_files(stack: SmallDisks) -> None:

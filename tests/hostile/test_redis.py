@@ -109,13 +109,9 @@ _BUSY: Final = "local e = redis.call('TIME')[1] + 5; while redis.call('TIME')[1]
 @pytest.fixture(scope="module")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStack]:
     """One stack for all attacks: each must find it as it was."""
-    running = SharedStack(published_repository, tmp_path_factory.mktemp("redis"), "--gpu-total-mb=4096")
-    running.start()
-    try:
+    directory = tmp_path_factory.mktemp("redis")
+    with SharedStack(published_repository, directory, "--gpu-total-mb=4096").running() as running:
         yield running
-    finally:
-        assert running.stop() == 0
-        assert running.left_over() == []
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

@@ -19,7 +19,7 @@ from tests.hostile.test_processes import good_caller, works_again
 from tests.integration.stack import RunningStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.hostile, pytest.mark.timeout(900)]
@@ -147,26 +147,26 @@ GRPC: Final[dict[str, Callable[[], Any]]] = {
 @pytest.fixture(scope="module")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """One stack for all attacks: each must find it as it was."""
-    running = RunningStack(published_repository, tmp_path_factory.mktemp("doors"))
-    running.start()
-    try:
+    with RunningStack(published_repository, tmp_path_factory.mktemp("doors")).running() as running:
         yield running
-    finally:
-        assert running.stop() == 0
-        assert running.left_over() == []
 
 
 @pytest.mark.parametrize("kind", HTTP)
 async def test_what_is_sent_over_http(stack: RunningStack, kind: str) -> None:
     """Whatever is sent over HTTP, REST's callers get right scores or coded errors."""
     sent = HTTP[kind]()
+    await _attack(stack, f"HTTP, {kind}", lambda: _over_http(stack, sent))
+
+
+async def _attack(stack: RunningStack, title: str, send: Callable[[], Awaitable[None]]) -> None:
+    """Send again and again, four at a time; a good caller gets no wrong score meanwhile."""
     async with good_caller(stack) as answers:
         before = stack.triton_pid()
         for _ in range(REPEATS):
-            await asyncio.gather(*(_over_http(stack, sent) for _ in range(4)))
+            await asyncio.gather(*(send() for _ in range(4)))
         await works_again(answers)
     fate = "Triton lives" if stack.triton_pid() == before else "Triton was started again"
-    print(f"\nTriton, HTTP, {kind}: {fate}; good caller {answers}")  # noqa: T201 - for docs/reliability.md
+    print(f"\nTriton, {title}: {fate}; good caller {answers}")  # noqa: T201 - for docs/reliability.md
     assert answers.wrong == []
 
 
@@ -187,14 +187,7 @@ async def test_what_is_sent_over_grpc(stack: RunningStack, kind: str) -> None:
     """Whatever is sent over gRPC, REST's callers get right scores or coded errors."""
     made = GRPC[kind]()
     content = made if isinstance(made, bytes) else made.SerializeToString()
-    async with good_caller(stack) as answers:
-        before = stack.triton_pid()
-        for _ in range(REPEATS):
-            await asyncio.gather(*(_over_grpc(stack, content) for _ in range(4)))
-        await works_again(answers)
-    fate = "Triton lives" if stack.triton_pid() == before else "Triton was started again"
-    print(f"\nTriton, gRPC, {kind}: {fate}; good caller {answers}")  # noqa: T201 - for docs/reliability.md
-    assert answers.wrong == []
+    await _attack(stack, f"gRPC, {kind}", lambda: _over_grpc(stack, content))
 
 
 async def _over_grpc(stack: RunningStack, content: bytes) -> None:

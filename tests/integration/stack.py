@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 import numpy as np
@@ -132,6 +132,16 @@ class RunningStack:
         return [
             pid for pid in _children(self.frontend_pid()) if "frontend.images.decode" in lines.get(pid, "")
         ]
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Run the stack for the block; it ends in order, and leaves nothing behind."""
+        self.start()
+        try:
+            yield self
+        finally:
+            assert self.stop() == 0
+            assert self.left_over() == []
 
     def left_over(self) -> list[str]:
         """List the processes that belong to this stack."""
