@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from bench import growth, report
 from bench.served import PROMPT, Subject, demonstration, full_size, running
 from bench.spread import interleaved, quarters, ratio
-from bench.ways import NETWORK_ALONE, REST, ways
+from bench.ways import NETWORK_ALONE, REST, beside, ways
 from reward.cpus import available_cpus
 from tests.parity.reference import Job, ask
 from tests.repository import CHECKOUT
@@ -41,7 +41,11 @@ def main() -> None:
     directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     is_demo = options.model == "demo"
-    subject = demonstration(directory) if is_demo else full_size(directory, options.precision)
+    subject = (
+        demonstration(directory)
+        if is_demo
+        else full_size(directory, options.precision, beside=options.beside)
+    )
     machine = f"{platform.machine()}, {available_cpus()} CPUs, load {os.getloadavg()[0]:.1f} at the start"
     heading = f"{subject.name}; {machine}; {datetime.now(UTC):%Y-%m-%d}; {options.rounds} rounds"
     print(f"{heading}\n", flush=True)
@@ -54,10 +58,11 @@ def main() -> None:
     with running(subject, plain=True) as stack:
         for count in (1, growth.REST_ROWS):
             files = growth.pictures(1024, count)
+            kept = {NETWORK_ALONE, REST, *([beside(subject)] if subject.beside else [])}
             works: dict[str, Callable[[], object]] = {
                 name: partial(way, files)
                 for name, way in ways(subject, stack, files).items()
-                if count <= subject.max_rows or name in {REST, NETWORK_ALONE}
+                if count <= subject.max_rows or name in kept
             }
             seconds = interleaved(works, rounds=options.rounds)
             if subject.checkpoint is not None and not options.no_upstream:
@@ -98,11 +103,11 @@ def _upstream(subject: Subject, files: list[bytes], rounds: int) -> list[float]:
 
 
 def _ways(seconds: dict[str, list[float]], count: int) -> str:
-    lines = ["| way | seconds an image | times as long as the network alone |", "|---|---|---|"]
+    lines = ["| way | seconds an image | times as long as the network alone | as REST |", "|---|---|---|---|"]
     for name, times in seconds.items():
         low, middle, high = (one / count for one in quarters(times))
-        beside = ratio(seconds[NETWORK_ALONE], times)
-        lines.append(f"| {name} | {middle:.3g} ({low:.3g} to {high:.3g}) | {beside} |")
+        ratios = " | ".join(ratio(seconds[other], times) for other in (NETWORK_ALONE, REST))
+        lines.append(f"| {name} | {middle:.3g} ({low:.3g} to {high:.3g}) | {ratios} |")
     return "\n".join(lines)
 
 
@@ -112,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", choices=["full", "demo"], default="full")
     parser.add_argument("--precision", choices=["fp32", "int8"], default="fp32", help="of the full size")
+    parser.add_argument("--beside", choices=["fp32", "int8"], help="a second version, asked through REST")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=100, help="for the processor time by stage")
     parser.add_argument("--short", action="store_true", help="only the ways, nothing about growth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Subject:
     checkpoint: Path | None
     """What upstream can read; None for the demonstration model."""
 
+    beside: int | None = None
+    """Another version that REST is asked for, to be compared with the one in production."""
+
     @property
     def max_rows(self) -> int:
         """Return how many rows one request may have."""
@@ -55,18 +59,25 @@ def demonstration(directory: Path) -> Subject:
     return Subject("the demonstration model", registry, directory / "demo", None)
 
 
-def full_size(directory: Path, precision: str) -> Subject:
-    """Publish a network of full size with random weights (seed 0), unless an earlier run did."""
+def full_size(directory: Path, precision: str, *, beside: str | None = None) -> Subject:
+    """Publish a network of full size with random weights (seed 0), unless an earlier run did.
+
+    `beside` is the precision of a second version, which is loaded, too.
+    """
     checkpoint, repository = directory / "random.pt", directory / "model_repository"
     if not checkpoint.exists():
         ask(Job([PROMPT], [], checkpoint=str(checkpoint), seed=0), directory)
     if not repository.exists():
         copy_repository(repository)
     registry = Registry(repository)
-    wanted = [one.number for one in registry.versions() if one.manifest.precision == precision]
-    recipe = Recipe(checkpoint, "random weights, seed 0", precision=precision)
-    _serve(registry, wanted[-1] if wanted else publish(registry, recipe))
-    return Subject(f"full size, {precision}, random weights", registry, directory, checkpoint)
+    numbers = []
+    for wanted in [precision] if beside is None else [precision, beside]:
+        found = [one.number for one in registry.versions() if one.manifest.precision == wanted]
+        recipe = Recipe(checkpoint, "random weights, seed 0", precision=wanted)
+        numbers.append(found[-1] if found else publish(registry, recipe))
+    _serve(registry, *numbers)
+    name = f"full size, {precision}, random weights"
+    return Subject(name, registry, directory, checkpoint, numbers[1] if beside else None)
 
 
 @contextmanager
@@ -77,7 +88,13 @@ def running(subject: Subject, *, plain: bool = False) -> Iterator[RunningStack]:
     shutil.rmtree(repository / PLAIN, ignore_errors=True)
     if plain:
         _write_plain(subject)
-    stack = RunningStack(repository, subject.directory, arguments=[f"--admin-key-file={key_file}"])
+    workers = os.environ.get("AESTHETIC_DECODE_WORKERS", "")  # so many as a user has, if none are asked for
+    stack = RunningStack(
+        repository,
+        subject.directory,
+        arguments=[f"--admin-key-file={key_file}"],
+        AESTHETIC_DECODE_WORKERS=workers,
+    )
     stack.start()
     try:
         if plain:
@@ -90,8 +107,11 @@ def running(subject: Subject, *, plain: bool = False) -> Iterator[RunningStack]:
         shutil.rmtree(repository / PLAIN, ignore_errors=True)
 
 
-def _serve(registry: Registry, number: int) -> None:
-    Deployer(registry, None, Manner(who="bench")).promote(number, force=True, is_tried=True)
+def _serve(registry: Registry, number: int, beside: int | None = None) -> None:
+    deployer = Deployer(registry, None, Manner(who="bench"))
+    deployer.promote(number, force=True, is_tried=True)
+    if beside is not None:  # loaded, and asked only if a request names it
+        deployer.promote(beside, canary=0.000_001, force=True, is_tried=True)
 
 
 def _write_plain(subject: Subject) -> None:

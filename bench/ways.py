@@ -40,14 +40,23 @@ def ways(subject: Subject, stack: RunningStack, files: Sequence[bytes]) -> dict[
     """Return every way by its name; those that take pixels have them prepared from `files`."""
     runtime = runtimes.load(subject.registry.directory(subject.registry.version().number))
     pixels = {data: prepare(data).pixels for data in files}
-    return {
+    found: dict[str, Way] = {
         NETWORK_ALONE: lambda data: _run(runtime, [pixels[each] for each in data]),
         ONE_PROCESS: lambda data: _run(runtime, [prepare(each).pixels for each in data]),
         PLAIN_MODEL: partial(_ask_files, stack, PLAIN),
         TRITON_FILES: partial(_ask_files, stack, ENSEMBLE.name),
         TRITON_PIXELS: lambda data: _ask_pixels(stack, [pixels[each] for each in data]),
-        REST: partial(_ask_rest, stack),
+        REST: partial(_ask_rest, stack, {}),
     }
+    if subject.beside is not None:
+        found[beside(subject)] = partial(_ask_rest, stack, {"model_version": subject.beside})
+    return found
+
+
+def beside(subject: Subject) -> str:
+    """Name the way through REST to the version that is compared."""
+    assert subject.beside is not None
+    return f"REST, {subject.registry.version(subject.beside).manifest.precision}"
 
 
 def _run(runtime: Runtime, pixels: list[NDArray[np.uint8]]) -> None:
@@ -80,11 +89,11 @@ def _inputs(tensors: list[tuple[str, str, Any]]) -> Iterator[InferInput]:
         yield tensor
 
 
-def _ask_rest(stack: RunningStack, files: Sequence[bytes]) -> None:
+def _ask_rest(stack: RunningStack, fields: dict[str, int], files: Sequence[bytes]) -> None:
     sources = [{"image_base64": base64.b64encode(data).decode()} for data in files]
     path = "/score" if len(sources) == 1 else "/score-batch"
     body: dict[str, Any] = dict(sources[0]) if len(sources) == 1 else {"candidates": sources}
-    _connected(stack).rest.post(path, json={"prompt": PROMPT, **body}).raise_for_status()
+    _connected(stack).rest.post(path, json={"prompt": PROMPT, **fields, **body}).raise_for_status()
 
 
 class _Connections(threading.local):

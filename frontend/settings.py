@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +15,7 @@ from model_boss import InvalidClaim, InvalidUrl, Ledger, OnOutage, Priority, fir
 from model_boss.claim import MAX_MB, MAX_PRIORITY
 from model_boss.options import MAX_TTL_S
 from model_boss.protocol import Keys
+from reward.cpus import available_cpus
 from reward.preprocess import MAX_PIXELS
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(256 * 2**20, gt=0)
     """The size of all bodies held at one moment; beyond it the answer is 429."""
     max_candidates: int = Field(10, ge=1, le=64)
-    decode_workers: int = Field(default_factory=lambda: max(2, min(4, os.cpu_count() or 1)), ge=1)
+    decode_workers: int = Field(default_factory=lambda: max(2, min(4, available_cpus())) + 1, ge=1)
     decode_timeout_s: float = Field(10.0, gt=0)
 
     request_timeout_s: float = Field(60.0, gt=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -120,7 +120,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Transport(transport, self)))
         self.app_state = {**self.app_state, GONE: self._gone}
         if not self._all.enter(self):
             self.app_state = {**self.app_state, CROWDED: True}
@@ -144,6 +144,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._received_bytes += nbytes
+        if self.transport.is_closing():
+            return
         self.data_received(bytes(memoryview(self._all.buffer)[:nbytes]))
 
     def handle_events(self) -> None:
@@ -170,6 +172,20 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._turn()
         if self._is_busy():
             self._goes_on()
+
+    def linger(self) -> bool:
+        """Tell whether the client may still be sending; if so, what it sends is dropped from now on."""
+        if self.conn.their_state not in {h11.SEND_BODY, h11.ERROR}:
+            return False
+        self._turn()
+        self.flow.resume_reading()
+        self._must_go_on()
+        return True
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if not self._is_busy():
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -209,6 +225,38 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if self._end is not None:
             self._end.cancel()
             self._end = None
+
+
+class _Transport:
+    """A transport whose answers arrive, also at a client that is still sending.
+
+    Were the socket closed while bytes of the client's are unread, the system would reset the
+    connection, and the client lose the answer it has not read yet (RFC 9112, section 9.6). So at
+    first only the own half is closed, and what still comes is read and dropped.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._is_closing = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing is read or written any more."""
+        return self._is_closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close this half, and the other one when the client closes it, or is asked for twice."""
+        if self.is_closing() or not self._connection.linger():
+            self._transport.close()
+        else:
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client is gone
+                self._transport.abort()
+        self._is_closing = True
 
 
 class _Parser(h11.Connection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -162,6 +163,37 @@ async def test_a_body_that_nobody_waits_for_is_given_up() -> None:
     async with serving(patience_s=0.3) as server, connected(server) as (client,):
         assert await client.ask(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nfew") == b"room"
         assert await client.is_closed()
+
+
+@pytest.mark.parametrize("path", [b"/", b"/read"])
+async def test_an_early_answer_reaches_a_client_that_reads_it_late(path: bytes) -> None:
+    """A connection that ends with an early answer ends when its client has seen that, not before.
+
+    The client sends all of its body before it reads; the second one is refused for its crumbs.
+    """
+    body = b"x" * 2**25 if path == b"/" else b"1\r\nx\r\n" * 2**20
+    kind = b"Content-Length: %d" % len(body) if path == b"/" else b"Transfer-Encoding: chunked"
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n\r\n" % (path, kind)
+
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(head + body)
+            return b"".join(iter(partial(client.recv, 2**16), b""))
+
+    async with serving() as server:
+        answer = await asyncio.to_thread(ask, server.port)
+        assert answer.startswith(b"HTTP/1.1 200" if path == b"/" else b"HTTP/1.1 400")
+        await server.count_is(0)
+
+
+async def test_a_client_that_does_not_take_its_leave_is_left() -> None:
+    """After an early answer that ends the connection, a client may send on for a while only."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n"
+    async with serving(patience_s=0.3) as server, connected(server) as (client,):
+        assert await client.ask(head) == b"room"
+        assert await client.reader.read() == b""
+        assert len(server.all) == 1
+        await server.count_is(0)
 
 
 async def test_an_answer_that_is_not_read_is_given_up() -> None:
