@@ -174,7 +174,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._goes_on()
 
     def linger(self) -> bool:
-        """Tell whether the client may still be sending; if so, what it sends is dropped from now on."""
+        """Tell whether the client may still send; if so, what it sends is dropped from now on."""
         if self.conn.their_state not in {h11.SEND_BODY, h11.ERROR}:
             return False
         self._turn()
