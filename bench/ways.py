@@ -45,7 +45,7 @@ def ways(subject: Subject, stack: RunningStack, files: Sequence[bytes]) -> dict[
         ONE_PROCESS: lambda data: _run(runtime, [prepare(each).pixels for each in data]),
         PLAIN_MODEL: partial(_ask_files, stack, PLAIN),
         TRITON_FILES: partial(_ask_files, stack, ENSEMBLE.name),
-        TRITON_PIXELS: lambda data: _ask_pixels(stack, [pixels[each] for each in data]),
+        TRITON_PIXELS: lambda data: _ask_pixels(subject, stack, [pixels[each] for each in data]),
         REST: partial(_ask_rest, stack, {}),
     }
     if subject.beside is not None:
@@ -71,15 +71,18 @@ def _ask_files(stack: RunningStack, model: str, files: Sequence[bytes]) -> None:
     _infer(stack, model, [(name, "BYTES", array) for name, array in arrays])
 
 
-def _ask_pixels(stack: RunningStack, pixels: list[NDArray[np.uint8]]) -> None:
+def _ask_pixels(subject: Subject, stack: RunningStack, pixels: list[NDArray[np.uint8]]) -> None:
     tokens = tokenise([PROMPT] * len(pixels))
     arrays = np.stack(pixels), tokens.input_ids, tokens.attention_mask
     specs = zip(NETWORK.inputs, arrays, strict=True)
-    _infer(stack, NETWORK.name, [(spec.name, spec.dtype, array) for spec, array in specs])
+    tensors = [(spec.name, spec.dtype, array) for spec, array in specs]
+    _infer(stack, NETWORK.name, tensors, version=str(subject.registry.version().number))
 
 
-def _infer(stack: RunningStack, model: str, tensors: list[tuple[str, str, Any]]) -> None:
-    _connected(stack).triton.infer(model, list(_inputs(tensors)))
+def _infer(
+    stack: RunningStack, model: str, tensors: list[tuple[str, str, Any]], *, version: str = ""
+) -> None:
+    _connected(stack).triton.infer(model, list(_inputs(tensors)), model_version=version)
 
 
 def _inputs(tensors: list[tuple[str, str, Any]]) -> Iterator[InferInput]:

@@ -34,6 +34,8 @@ class Job:
     """(prompt index, image index), scored one by one as `ImageReward.score` does."""
     ranks: list[tuple[int, list[int]]] = field(default_factory=list)
     """(prompt index, image indices), through `ImageReward.inference_rank`."""
+    remembers_images: bool = False
+    """Whether an image is encoded only once, however often it is scored."""
     device: str = "cpu"
     """As torch names it."""
 

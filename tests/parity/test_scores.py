@@ -70,6 +70,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         seed=0,
         pairs=[*every_picture, *every_prompt],
         ranks=[(0, list(range(10)))],
+        remembers_images=True,
     )
     theirs = ask(job, directory)
     registry = Registry(copy_repository(directory / "repository"))
