@@ -87,7 +87,8 @@ def main() -> None:
             tell(f"by {name}", text)
     if options.write:
         for name, text in found.items():
-            report.put(PAGE, f"{options.model}, {name}", text)
+            if not report.put(PAGE, f"{options.model}, {name}", text):
+                print(f"not written, since {PAGE.name} has no place for it: {name}")
 
 
 def _upstream(subject: Subject, files: list[bytes], rounds: int) -> list[float]:

@@ -43,18 +43,15 @@ def plot(path: Path, title: str, first: str, unit: str, table: Table) -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of this name on a page.
-
-    Raises:
-        ValueError: the page has no such marks.
-    """
+def put(page: Path, name: str, text: str) -> bool:
+    """Replace what stands between the marks of this name on a page; return False without marks."""
     begin, end = f"<!-- bench: {name} -->", f"<!-- end: {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     content = page.read_text()
     if not pattern.search(content):
-        raise ValueError(f"{page} has no place for {name!r}: {begin} … {end}")
+        return False
     page.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", content))
+    return True
 
 
 def _cell(found: tuple[float, float, float]) -> str:
