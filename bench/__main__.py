@@ -86,9 +86,13 @@ def main() -> None:
                 text = f"![{title}]({path.name})\n\n{text}"
             tell(f"by {name}", text)
     if options.write:
-        for name, text in found.items():
-            if not report.put(PAGE, f"{options.model}, {name}", text):
-                print(f"not written, since {PAGE.name} has no place for it: {name}")
+        _write(options.model, found)
+
+
+def _write(model: str, found: dict[str, str]) -> None:
+    for name, text in found.items():
+        if not report.put(PAGE, f"{model}, {name}", text):
+            print(f"not written, since {PAGE.name} has no place for it: {name}")
 
 
 def _upstream(subject: Subject, files: list[bytes], rounds: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# The official image has this folder, whose owner a new volume takes over. One that was made of
+# Debian's package in its place may have none.
+_WITH_FOLDER = """\
+FROM prom/prometheus
+USER 0
+RUN mkdir -p /prometheus && chown 65534:65534 /prometheus
+"""
+
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(3600)]
 
 
@@ -23,7 +32,7 @@ class Watched(Project):
 
     def __init__(self, checkout: Path) -> None:
         (self.prometheus_port,) = free_ports(1)
-        super().__init__(checkout, PROMETHEUS_PORT=str(self.prometheus_port))
+        super().__init__(checkout, PROMETHEUS_PORT=str(self.prometheus_port), PROMETHEUS_TAG="test")
 
     def ask(self, path: str, **parameters: str) -> Any:
         """Return the data of an answer of Prometheus; none while it does not listen yet."""
@@ -38,6 +47,8 @@ class Watched(Project):
 def watched(checkout: Path) -> Iterator[Watched]:
     """Three frontends, and Prometheus as docker-compose.yml starts it."""
     project = Watched(checkout)
+    command = ["docker", "build", "--quiet", "--tag", "prom/prometheus:test", "-"]
+    subprocess.run(command, input=_WITH_FOLDER.encode(), check=True, capture_output=True)
     try:
         project.up(frontends=3)
         project.compose("--profile", "monitoring", "up", "--detach", "prometheus")
