@@ -36,6 +36,8 @@ Scores = Mapping[str, Mapping[str, float]]
 
 LINKS_PORT: Final = 28765
 PATIENCE_S: Final = 400.0
+CALLERS: Final = 3
+"""Who asks at the same time."""
 
 
 class Project:
@@ -177,7 +179,7 @@ class Load:
 
 
 @contextmanager
-def load(project: Project, *, callers: int = 3, scores: Scores | None = None) -> Iterator[Load]:
+def load(project: Project, *, callers: int = CALLERS, scores: Scores | None = None) -> Iterator[Load]:
     """Score all the time while the block runs; `scores` are what each version gives."""
     found = Load(scores or {"1": SCORES})
     end = threading.Event()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.compose.project import (
+    CALLERS,
     PROMPT,
     SCORES,
     docker,
@@ -95,7 +96,10 @@ def test_a_big_upload_is_passed_on(project: Project) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_kill(project: Project, service: str) -> None:
-    """A container killed under load is back by itself; answers are right or errors with a code."""
+    """A container killed under load is back by itself; answers are right or errors with a code.
+
+    Who was still sending to a frontend that dies may lose the connection (HAProxy's issue 188).
+    """
     container = project.containers(service)[0]
     before = inspect(container)["RestartCount"]
     with load(project) as found:
@@ -107,7 +111,8 @@ def test_kill(project: Project, service: str) -> None:
         wait_for(lambda: found.answers["version 1"] > again + 10, "it scores again")
     print(f"{service} killed: {dict(found.answers)}, {len(found.lost)} connections lost")
     assert not found.wrong
-    assert service == "proxy" or not found.lost
+    if service != "proxy":
+        assert len(found.lost) <= (CALLERS if service == "frontend" else 0)
 
 
 def test_a_dead_python_process_of_triton(project: Project) -> None:
