@@ -158,6 +158,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._turn()
 
     def on_response_complete(self) -> None:
+        self.cycle.body.clear()
         self._turn()
         self._must_go_on()
         super().on_response_complete()  # which begins with the next request if it is there already
@@ -175,7 +176,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def linger(self) -> bool:
         """Tell whether the client may still send; if so, what it sends is dropped from now on."""
-        if self.conn.their_state not in {h11.SEND_BODY, h11.ERROR}:
+        if self.conn.their_state is not h11.SEND_BODY:
             return False
         self._turn()
         self.flow.resume_reading()

@@ -225,11 +225,23 @@ class Fetcher:
         return _Sipping(family, kind, protocol)
 
     async def _read(self, response: aiohttp.ClientResponse, take: Callable[[int], None]) -> bytearray:
-        max_bytes = self._policy.max_bytes
-        if (response.content_length or 0) > max_bytes:  # a hint that spares the transfer, no more
-            raise too_large(max_bytes)
-        inflater = _inflater(response.headers.get("Content-Encoding", ""))
+        if (
+            response.content_length or 0
+        ) > self._policy.max_bytes:  # a hint that spares the transfer, no more
+            raise too_large(self._policy.max_bytes)
         body = bytearray()
+        try:
+            await self._read_into(body, response, take)
+        except BaseException:
+            body.clear()  # no longer counted; an error's traceback may keep it for long
+            raise
+        return body
+
+    async def _read_into(
+        self, body: bytearray, response: aiohttp.ClientResponse, take: Callable[[int], None]
+    ) -> None:
+        max_bytes = self._policy.max_bytes
+        inflater = _inflater(response.headers.get("Content-Encoding", ""))
         received = parts = 0
         async for chunk, _ in response.content.iter_chunks():
             received += len(chunk)
@@ -247,7 +259,6 @@ class Fetcher:
                     await asyncio.sleep(0)
         if inflater and not inflater.eof:
             raise ImageNotReached("the image's host ended its answer early")
-        return body
 
 
 class _Sipping(socket.socket):

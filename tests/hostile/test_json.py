@@ -97,7 +97,7 @@ BODIES: Final[dict[str, tuple[Callable[[], bytes], int]]] = {
         200,
     ),
     "60 MiB of image": (lambda: QUESTION.replace(b'64": "', b'64": "' + b"A" * _ENDLESS), 413),
-    "60 MiB of quotes": (lambda: b'{"image_base64":"' + b'\\"' * (_ENDLESS // 2), 422),
+    "60 MiB of quotes": (lambda: b'{"image_base64":"' + b'\\"' * (_ENDLESS // 2), 413),
     "60 MiB of short images": (lambda: b'{"image_base64":"A",' * (_ENDLESS // 20), 413),
     "300 long images": (
         lambda: b"{" + b",".join([b'"image_base64":"%b"' % (b"A" * 5000)] * 300) + b"}",

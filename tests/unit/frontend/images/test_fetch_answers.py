@@ -100,6 +100,24 @@ async def test_bodies(net: Net, name: str) -> None:
     assert "127" not in error.value.detail
 
 
+@pytest.mark.parametrize("name", ["chunked above", "truncated gzip"])
+async def test_an_error_keeps_no_bytes(net: Net, name: str) -> None:
+    """What was received before an error is let go, however long the error's traceback lives."""
+    answer, expected = BODIES[name]
+
+    async def once(writer: asyncio.StreamWriter) -> None:
+        assert isinstance(answer, bytes)
+        writer.write(answer)
+        await writer.drain()
+
+    net.answers["/"] = once
+    async with fetching(net) as fetcher:
+        with pytest.raises(expected) as error:
+            await fetcher.fetch(f"http://public.test:{net.port}/", timeout_s=5)
+    kept = [value for entry in error.traceback for value in entry.frame.f_locals.values()]
+    assert [bytes(value) for value in kept if isinstance(value, bytearray)] == [b""] * 2
+
+
 async def test_an_endless_body_is_not_read_to_its_end(net: Net) -> None:
     """The transfer stops at the limit, whatever else the host sends."""
     sent = 0
