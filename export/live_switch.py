@@ -89,6 +89,9 @@ class LiveSwitch:
         self._step("unload")
         self._triton.unload()
         self._store.write(target)
+        # A keeper may have loaded the old version once more before it saw the change.
+        if not self._triton.loaded() <= set(target.versions):
+            self._triton.unload()
         self._step("load alone")
         self._triton.load(ENSEMBLE)  # and the network with it
         self._step("warm up")

@@ -17,6 +17,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 CROWDED: Final = "crowded"
@@ -120,7 +122,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", _Transport(transport, self)))
+        self._lingering = _Transport(transport, self.linger)
+        super().connection_made(cast("asyncio.Transport", self._lingering))
         self.app_state = {**self.app_state, GONE: self._gone}
         if not self._all.enter(self):
             self.app_state = {**self.app_state, CROWDED: True}
@@ -134,6 +137,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._all.leave(self)
         self._goes_on()
         super().connection_lost(exc)
+        self._lingering.leave()
         if self._is_busy():
             self.cycle.body.clear()
         self._gone.set_result(None)
@@ -236,9 +240,10 @@ class _Transport:
     first only the own half is closed, and what still comes is read and dropped.
     """
 
-    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+    def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
+        """Prepare; `linger` tells whether the client may still send, and is called once."""
         self._transport = transport
-        self._connection = connection
+        self._linger = linger
         self._is_closing = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
@@ -250,7 +255,7 @@ class _Transport:
 
     def close(self) -> None:
         """Close this half, and the other one when the client closes it, or is asked for twice."""
-        if self.is_closing() or not self._connection.linger():
+        if self.is_closing() or not self._linger():
             self._transport.close()
         else:
             try:
@@ -258,6 +263,10 @@ class _Transport:
             except OSError:  # the client is gone
                 self._transport.abort()
         self._is_closing = True
+
+    def leave(self) -> None:
+        """Let go of the connection, which has ended: in a circle the two would live for long."""
+        self._linger = lambda: False
 
 
 class _Parser(h11.Connection):

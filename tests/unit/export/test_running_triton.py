@@ -19,10 +19,12 @@ from export.errors import TritonFailed, TritonGone
 from export.running_triton import RunningTriton, find
 from local.ports import free_ports
 from reward import deployment
+from reward.contract import ENSEMBLE, NETWORK
 from tests.repository import copy_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -109,10 +111,30 @@ def test_a_refusal_is_one_line(status: int, body: bytes, says: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_what_was_loaded_again_is_unloaded_again() -> None:
+    """If a keeper loads the model right after it was unloaded, it is unloaded once more."""
+    unloaded: list[str] = []
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if path.endswith("/unload"):
+            unloaded.append(path.split("/")[-2])
+        state = "READY" if len(unloaded) < 4 else "UNAVAILABLE"
+        return 200, json.dumps([{"name": NETWORK.name, "version": "1", "state": state}]).encode()
+
+    with _answering_by(answer) as url:
+        RunningTriton(url).unload()
+    assert unloaded == [ENSEMBLE.name, NETWORK.name] * 2
+
+
+def _answering(status: int, body: bytes) -> AbstractContextManager[str]:
+    return _answering_by(lambda _: (status, body))
+
+
 @contextmanager
-def _answering(status: int, body: bytes) -> Iterator[str]:
+def _answering_by(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            status, body = answer(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

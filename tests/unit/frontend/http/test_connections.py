@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
+import weakref
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -192,6 +194,21 @@ async def test_a_client_that_does_not_take_its_leave_is_left() -> None:
         assert await client.reader.read() == b""
         assert len(server.all) == 1
         await server.count_is(0)
+
+
+async def test_a_connection_that_has_ended_is_let_go() -> None:
+    """What a connection had read is freed with it, not when the garbage collector comes by."""
+    async with serving() as server, connected(server) as (client,):
+        assert await client.ask() == b"room"
+        ended = weakref.ref(next(iter(server.all._open)))
+        gc.disable()
+        try:
+            client.writer.close()
+            await server.count_is(0)
+            await asyncio.sleep(0.1)
+            assert ended() is None
+        finally:
+            gc.enable()
 
 
 async def test_an_answer_that_is_not_read_is_given_up() -> None:
