@@ -254,7 +254,7 @@ class _Transport:
         return self._is_closing or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close this half, and the other one when the client closes it, or is asked for twice."""
+        """Close this half; the other one when the client does, or when this is called again."""
         if self.is_closing() or not self._linger():
             self._transport.close()
         else:

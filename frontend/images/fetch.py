@@ -225,9 +225,8 @@ class Fetcher:
         return _Sipping(family, kind, protocol)
 
     async def _read(self, response: aiohttp.ClientResponse, take: Callable[[int], None]) -> bytearray:
-        if (
-            response.content_length or 0
-        ) > self._policy.max_bytes:  # a hint that spares the transfer, no more
+        announced = response.content_length or 0  # a hint that spares the transfer, no more
+        if announced > self._policy.max_bytes:
             raise too_large(self._policy.max_bytes)
         body = bytearray()
         try:
