@@ -111,6 +111,7 @@ async def test_an_error_keeps_no_bytes(net: Net, name: str) -> None:
         await writer.drain()
 
     net.answers["/"] = once
+    assert not isinstance(expected, bytes)
     async with fetching(net) as fetcher:
         with pytest.raises(expected) as error:
             await fetcher.fetch(f"http://public.test:{net.port}/", timeout_s=5)
