@@ -17,6 +17,8 @@ from reward.tokenizer import tokenise
 from tests.pictures import PHOTOGRAPHS, photograph
 
 if TYPE_CHECKING:
+    import httpx
+
     from tests.integration.stack import RunningStack
 
 PROMPT = "a photo of an astronaut in an orange suit, 日本 🚀"
@@ -28,7 +30,11 @@ def _base64(data: bytes) -> str:
 
 def _score(stack: RunningStack, data: bytes, prompt: str = PROMPT) -> float:
     with stack.client() as client:
-        answer = client.post("/score", json={"prompt": prompt, "image_base64": _base64(data)})
+        return _ask(client, data, prompt)
+
+
+def _ask(client: httpx.Client, data: bytes, prompt: str = PROMPT) -> float:
+    answer = client.post("/score", json={"prompt": prompt, "image_base64": _base64(data)})
     assert answer.status_code == 200, answer.text
     return float(answer.json()["raw_score"])
 
@@ -94,10 +100,11 @@ def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
             sent += 1
         return sent
 
-    with ThreadPoolExecutor(13) as threads:
+    # One client for all: to make ten takes so long that they would ask one after the other.
+    with stack.client() as client, ThreadPoolExecutor(13) as threads:
         # Three, so that the next is always there when one has ended.
         bulk = [threads.submit(keep_busy) for _ in range(3)]
-        answers += [threads.submit(_score, stack, each) for each in data]
+        answers += [threads.submit(_ask, client, each) for each in data]
     after = stack.statistics()
     sent = sum(thread.result() for thread in bulk)
     assert after["requests"] - before["requests"] == 10 + sent
