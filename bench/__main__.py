@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from bench import growth, report
 from bench.served import PROMPT, Subject, demonstration, full_size, running
 from bench.spread import interleaved, quarters, ratio
-from bench.ways import NETWORK_ALONE, REST, beside, ways
+from bench.ways import NETWORK_ALONE, REST, ways
 from reward.cpus import available_cpus
 from tests.parity.reference import Job, ask
 from tests.repository import CHECKOUT
@@ -41,11 +41,7 @@ def main() -> None:
     directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     is_demo = options.model == "demo"
-    subject = (
-        demonstration(directory)
-        if is_demo
-        else full_size(directory, options.precision, beside=options.beside)
-    )
+    subject = demonstration(directory) if is_demo else full_size(directory, options.precision, options.beside)
     machine = f"{platform.machine()}, {available_cpus()} CPUs, load {os.getloadavg()[0]:.1f} at the start"
     heading = f"{subject.name}; {machine}; {datetime.now(UTC):%Y-%m-%d}; {options.rounds} rounds"
     print(f"{heading}\n", flush=True)
@@ -58,11 +54,10 @@ def main() -> None:
     with running(subject, plain=True) as stack:
         for count in (1, growth.REST_ROWS):
             files = growth.pictures(1024, count)
-            kept = {NETWORK_ALONE, REST, *([beside(subject)] if subject.beside else [])}
             works: dict[str, Callable[[], object]] = {
                 name: partial(way, files)
                 for name, way in ways(subject, stack, files).items()
-                if count <= subject.max_rows or name in kept
+                if count <= subject.max_rows or name.startswith((NETWORK_ALONE, REST))
             }
             seconds = interleaved(works, rounds=options.rounds)
             if subject.checkpoint is not None and not options.no_upstream:

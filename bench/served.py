@@ -59,7 +59,7 @@ def demonstration(directory: Path) -> Subject:
     return Subject("the demonstration model", registry, directory / "demo", None)
 
 
-def full_size(directory: Path, precision: str, *, beside: str | None = None) -> Subject:
+def full_size(directory: Path, precision: str, beside: str | None = None) -> Subject:
     """Publish a network of full size with random weights (seed 0), unless an earlier run did.
 
     `beside` is the precision of a second version, which is loaded, too.
@@ -70,14 +70,10 @@ def full_size(directory: Path, precision: str, *, beside: str | None = None) -> 
     if not repository.exists():
         copy_repository(repository)
     registry = Registry(repository)
-    numbers = []
-    for wanted in [precision] if beside is None else [precision, beside]:
-        found = [one.number for one in registry.versions() if one.manifest.precision == wanted]
-        recipe = Recipe(checkpoint, "random weights, seed 0", precision=wanted)
-        numbers.append(found[-1] if found else publish(registry, recipe))
-    _serve(registry, *numbers)
-    name = f"full size, {precision}, random weights"
-    return Subject(name, registry, directory, checkpoint, numbers[1] if beside else None)
+    number = _published(registry, checkpoint, precision)
+    other = None if beside is None else _published(registry, checkpoint, beside)
+    _serve(registry, number, other)
+    return Subject(f"full size, {precision}, random weights", registry, directory, checkpoint, other)
 
 
 @contextmanager
@@ -105,6 +101,12 @@ def running(subject: Subject, *, plain: bool = False) -> Iterator[RunningStack]:
     finally:
         stack.stop()
         shutil.rmtree(repository / PLAIN, ignore_errors=True)
+
+
+def _published(registry: Registry, checkpoint: Path, precision: str) -> int:
+    wanted = [one.number for one in registry.versions() if one.manifest.precision == precision]
+    recipe = Recipe(checkpoint, "random weights, seed 0", precision=precision)
+    return wanted[-1] if wanted else publish(registry, recipe)
 
 
 def _serve(registry: Registry, number: int, beside: int | None = None) -> None:

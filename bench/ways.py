@@ -49,14 +49,9 @@ def ways(subject: Subject, stack: RunningStack, files: Sequence[bytes]) -> dict[
         REST: partial(_ask_rest, stack, {}),
     }
     if subject.beside is not None:
-        found[beside(subject)] = partial(_ask_rest, stack, {"model_version": subject.beside})
+        precision = subject.registry.version(subject.beside).manifest.precision
+        found[f"{REST}, {precision}"] = partial(_ask_rest, stack, {"model_version": subject.beside})
     return found
-
-
-def beside(subject: Subject) -> str:
-    """Name the way through REST to the version that is compared."""
-    assert subject.beside is not None
-    return f"REST, {subject.registry.version(subject.beside).manifest.precision}"
 
 
 def _run(runtime: Runtime, pixels: list[NDArray[np.uint8]]) -> None:

@@ -179,7 +179,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._goes_on()
 
     def linger(self) -> bool:
-        """Tell whether the client may still send; if so, what it sends is dropped from now on."""
+        """Read on if the client may still be sending, for a while; return whether it may."""
         if self.conn.their_state is not h11.SEND_BODY:
             return False
         self._turn()
@@ -241,7 +241,7 @@ class _Transport:
     """
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
-        """Prepare; `linger` tells whether the client may still send, and is called once."""
+        """Prepare; `linger` reads on if the client may still send, and returns whether it may."""
         self._transport = transport
         self._linger = linger
         self._is_closing = False

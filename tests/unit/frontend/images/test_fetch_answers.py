@@ -103,14 +103,7 @@ async def test_bodies(net: Net, name: str) -> None:
 @pytest.mark.parametrize("name", ["chunked above", "truncated gzip"])
 async def test_an_error_keeps_no_bytes(net: Net, name: str) -> None:
     """What was received before an error is let go, however long the error's traceback lives."""
-    answer, expected = BODIES[name]
-
-    async def once(writer: asyncio.StreamWriter) -> None:
-        assert isinstance(answer, bytes)
-        writer.write(answer)
-        await writer.drain()
-
-    net.answers["/"] = once
+    net.answers["/"], expected = BODIES[name]
     assert not isinstance(expected, bytes)
     async with fetching(net) as fetcher:
         with pytest.raises(expected) as error:
