@@ -113,11 +113,10 @@ class NetworkModel:
         except VersionError as error:
             # Triton tells the reason itself, unless its stub dies of a traceback with a path that
             # is not ASCII.
-            sys.stderr.write(f"error: {error}\n")
-            sys.stderr.flush()
+            _log(f"error: {error}")
             raise
         content = self._runtime.manifest
-        pb_utils.Logger.log_info(
+        _log(
             f"version {args['model_version']}: {content.precision} by {content.runtime} on {self._runtime.ran_on}"
         )
 
@@ -181,6 +180,12 @@ def _limits(parameters: dict[str, str]) -> DecodeLimits:
     return DecodeLimits(
         **{name: type(default)(parameters.get(name, default)) for name, default in defaults.items()}
     )
+
+
+def _log(line: str) -> None:
+    """Write into Triton's log; Triton's own logger dies of a path that is not ASCII."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:
