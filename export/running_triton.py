@@ -21,7 +21,7 @@ import numpy as np
 
 from export.errors import TritonFailed, TritonGone
 from reward import deployment
-from reward.contract import ADMIN_HEADER, ENSEMBLE, NETWORK, REWARD
+from reward.contract import ADMIN_HEADER, ENSEMBLE, IN_BETWEEN, IN_BETWEEN_S, NETWORK, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -155,6 +155,19 @@ class RunningTriton:
             TritonFailed: it does not load; what was loaded before is still loaded.
             TritonGone: Triton ended.
         """
+        until_s: float | None = None
+        while True:
+            try:
+                return self._load(model)
+            except TritonFailed as error:
+                # A keeper has Triton load the network by files that were not the new ones yet.
+                until_s = until_s or time.monotonic() + IN_BETWEEN_S
+                if IN_BETWEEN not in str(error) or time.monotonic() > until_s:
+                    raise
+            time.sleep(_POLL_S)
+            self._load(NETWORK)
+
+    def _load(self, model: ModelSpec) -> None:
         if self._grpc_url:
             self._load_over_grpc(model)
         else:

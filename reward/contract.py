@@ -78,5 +78,12 @@ PRIORITY_BULK: Final = 2
 ADMIN_HEADER: Final = "triton-admin-key"
 """Carries the administration key over HTTP; over gRPC `triton-grpc-protocol-` stands before it."""
 
+IN_BETWEEN: Final = "whose required version"
+"""Triton 2.51 refuses to load the ensemble with this in its reason if the network that it has, or
+is just loading, is of the files before or after a change, and the ensemble of the others.
+"""
+IN_BETWEEN_S: Final = 2.0
+"""How long to try again then; writing the files takes milliseconds."""
+
 LEASE_OWNER: Final = "imajin-aesthetic"
 """Of this service's leases of GPU memory: a lease is inherited only within one owner."""

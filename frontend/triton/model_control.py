@@ -12,6 +12,7 @@ The order of the calls follows from what Triton 2.51 was measured to do
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,7 +23,7 @@ from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
 from frontend.triton.errors import NotReady, TimedOut, TritonError, Unavailable, Unreachable
 from frontend.triton.state import ModelState
-from reward.contract import ADMIN_HEADER, ENSEMBLE, NETWORK
+from reward.contract import ADMIN_HEADER, ENSEMBLE, IN_BETWEEN, IN_BETWEEN_S, NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -99,10 +100,25 @@ class ModelControl:
     async def load(self) -> None:
         """Load both and return when they are ready; what is loaded already stays as it is.
 
+        While a command changes what is served, Triton may read one model's file before and the
+        other's after the change. Then they are loaded once more.
+
         Raises:
             Unavailable: Triton cannot be reached, or could not load them.
         """
         deadline = Deadline.after(self._load_timeout_s)
+        in_between_until_s: float | None = None
+        while True:
+            try:
+                return await self._load_both(deadline)
+            except NotReady as error:
+                now_s = time.monotonic()
+                in_between_until_s = in_between_until_s or now_s + IN_BETWEEN_S
+                if IN_BETWEEN not in (error.internal or "") or now_s > in_between_until_s:
+                    raise
+            await asyncio.sleep(_POLL_S)
+
+    async def _load_both(self, deadline: Deadline) -> None:
         await self._wait(lambda state: state is not ModelState.UNLOADING, deadline)
         state = await self._look(deadline)
         if state is ModelState.PART:  # with the ensemble, only a network that is not there is loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +12,30 @@ import pytest
 import tritonclient.http
 
 from export.errors import Refused, Undone
+from frontend.triton.model_control import ModelControl
 from reward import deployment
 from reward.contract import ENSEMBLE
+from tests.integration.servers import ADMIN_KEY
 from tests.integration.versions import flawed
 from tests.integration.versions.flawed import publish_copy
 from tests.integration.versions.serving import Serving, of_picture, under_load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+def _of_a_command(serving: Serving) -> None:
+    serving.triton.load(ENSEMBLE)
+
+
+def _of_a_keeper(serving: Serving) -> None:
+    asyncio.run(ModelControl(serving.server.url, ADMIN_KEY, load_timeout_s=60, served=lambda: [2]).load())
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    for path, content in files.items():
+        path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +144,30 @@ def test_where_there_is_no_memory_for_both_the_old_one_is_unloaded_first(serving
         deployer.promote(flaw)
     assert serving.serves() == 2
     deployer.rollback()
+    assert serving.serves() == 1
+
+
+@pytest.mark.parametrize("loads", [_of_a_command, _of_a_keeper], ids=["command", "keeper"])
+def test_a_load_in_between_is_repeated(serving: Serving, loads: Callable[[Serving], None]) -> None:
+    """Triton may read the network's file after a change, and the ensemble's before it.
+
+    It refuses the ensemble then. What loads it tries again, and is told of nothing.
+    """
+    files: dict[int, dict[Path, bytes]] = {}
+    for change in (lambda: None, lambda: serving.deployer(replace=True).promote(2)):
+        change()
+        paths = serving.repository.glob("*/configs/served.pbtxt")
+        files[len(files) + 1] = {path: path.read_bytes() for path in paths}
+    serving.triton.unload()
+    _write({path: content for path, content in files[1].items() if path.parts[-3] == ENSEMBLE.name})
+    with ThreadPoolExecutor(1) as other:
+        loading = other.submit(loads, serving)
+        while serving.triton.states().get(2) != "READY":
+            assert not loading.done(), loading.result()
+        _write(files[2])
+        loading.result()
+    assert serving.serves() == 2
+    serving.deployer(replace=True).rollback()
     assert serving.serves() == 1
 
 
