@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from tritonclient.http import InferInput, InferRequestedOutput
@@ -18,6 +17,7 @@ from tritonclient.http.aio import InferenceServerClient
 from frontend.deadline import Deadline
 from frontend.errors import DeadlineExceeded
 from frontend.triton import calls
+from frontend.triton.batcher import Batch, Batcher
 from frontend.triton.circuit import Circuit
 from frontend.triton.errors import (
     NotLoaded,
@@ -30,7 +30,7 @@ from frontend.triton.errors import (
     Unreachable,
 )
 from frontend.triton.served import Role, Served, ServedVersion, read_served
-from reward.contract import MAX_BATCH, NETWORK, PRIORITY_INTERACTIVE, REWARD
+from reward.contract import NETWORK, PRIORITY_INTERACTIVE, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,10 +51,9 @@ class _Record:
     """How one version has fared."""
 
     circuit: Circuit
+    batcher: Batcher
     failed_at_s: float = -math.inf
     succeeded_at_s: float = -math.inf
-    max_rows: int = MAX_BATCH
-    """Triton says by a refusal that it takes fewer."""
 
 
 class TritonClient:
@@ -100,7 +99,7 @@ class TritonClient:
         self._served = None
         self._metadata = self._new_circuit()
         # Each version has its own: a server whose model is dead still answers questions about it.
-        self._records = defaultdict[str, _Record](lambda: _Record(self._new_circuit()))
+        self._records: dict[str, _Record] = {}
 
     @property
     def is_cut_off(self) -> bool:
@@ -113,16 +112,16 @@ class TritonClient:
         Raises:
             Unavailable: inferences by this version have just failed repeatedly.
         """
-        self._records[version.version].circuit.check()
+        self._record(version).circuit.check()
 
     def has_succeeded_since(self, at_s: float, version: ServedVersion | None = None) -> bool:
         """Tell whether a version, or any, gave scores since then, by the monotonic clock."""
-        records = self._records.values() if version is None else [self._records[version.version]]
+        records = self._records.values() if version is None else [self._record(version)]
         return any(record.succeeded_at_s > at_s for record in records)
 
     def has_succeeded_within(self, seconds: float, version: ServedVersion) -> bool:
         """Tell whether a version gave scores within this time, and has not failed since."""
-        record = self._records[version.version]
+        record = self._record(version)
         return record.succeeded_at_s > max(record.failed_at_s, time.monotonic() - seconds)
 
     async def served(self, deadline: Deadline) -> Served:
@@ -189,7 +188,7 @@ class TritonClient:
     ) -> list[float]:
         """Score a batch: (B, 3, 224, 224), (B, 35), (B, 35) -> B rewards.
 
-        It is one request, or as few in turn as Triton's largest batch allows.
+        It goes to Triton at once, or together with others when the version is free.
 
         Raises:
             QueueFull: Triton holds as many requests as it may.
@@ -197,34 +196,36 @@ class TritonClient:
             Unavailable: Triton is down, or the version is not ready.
             Rejected: Triton refuses the tensors, or the model gives no finite score.
         """
-        record = self._records[version.version]
-        options = {
-            "model_version": version.version,
-            "request_id": request_id,
-            "headers": self._headers(),
-            "priority": priority,
-        }
         until = Deadline(min(deadline.at_s, time.monotonic() + max_wait_s))
-        has_time = max_wait_s >= _HANGS_S and until.at_s < deadline.at_s
+        tensors = pixels, input_ids, attention_mask
+        record = self._record(version)
+        try:
+            return await record.batcher.score(Batch(tensors, until, priority, request_id, self._headers()))
+        except TimedOut as error:
+            if max_wait_s < _HANGS_S or until.at_s == deadline.at_s:
+                raise
+            with record.circuit.attempt(), self._recorded(version):
+                raise NotReady("the version does not answer", internal=error.internal) from error
+
+    async def _send(self, batch: Batch, version: ServedVersion) -> list[float]:
+        """Score a batch by one request, or by as few in turn as Triton's largest batch allows."""
+        record = self._record(version)
         rewards: list[float] = []
-        while len(rewards) < len(pixels):
-            rows = slice(len(rewards), len(rewards) + record.max_rows)
-            arrays = pixels[rows], input_ids[rows], attention_mask[rows]
+        while len(rewards) < len(batch):
+            rows = slice(len(rewards), len(rewards) + record.batcher.max_rows)
+            part = replace(batch, tensors=tuple(tensor[rows] for tensor in batch.tensors))
             try:
                 with record.circuit.attempt(), self._recorded(version):
-                    rewards += await self._infer(arrays, options, until, has_time=has_time)
+                    rewards += await self._infer(part, version)
             except TooManyRows as error:
-                if error.max_rows >= len(arrays[0]):
+                if error.max_rows >= len(part):
                     raise
-                record.max_rows = error.max_rows
+                record.batcher.max_rows = error.max_rows
         return rewards
 
-    async def _infer(
-        self, arrays: tuple[NDArray[Any], ...], options: dict[str, Any], deadline: Deadline, *, has_time: bool
-    ) -> list[float]:
-        """Send one request; with `has_time`, a version that does not answer in time is failing."""
+    async def _infer(self, batch: Batch, version: ServedVersion) -> list[float]:
         inputs = []
-        for spec, array in zip(NETWORK.inputs, arrays, strict=True):
+        for spec, array in zip(NETWORK.inputs, batch.tensors, strict=True):
             tensor = InferInput(spec.name, list(array.shape), spec.dtype)
             tensor.set_data_from_numpy(array, binary_data=True)
             inputs.append(tensor)
@@ -232,18 +233,16 @@ class TritonClient:
             self._connection().infer,
             NETWORK.name,
             inputs,
+            model_version=version.version,
             outputs=[InferRequestedOutput(REWARD.name, binary_data=True)],
+            request_id=batch.request_id,
+            priority=batch.priority,
             # Triton's own limit on the wait in its queue. A request that is late there is not
             # executed.
-            timeout=math.ceil(deadline.remaining_s() * 1e6),
-            **options,
+            timeout=math.ceil(batch.deadline.remaining_s() * 1e6),
+            headers=batch.headers,
         )
-        try:
-            result = await calls.call(infer, deadline)
-        except TimedOut as error:
-            if not has_time:
-                raise
-            raise NotReady("the version does not answer", internal=error.internal) from error
+        result = await calls.call(infer, batch.deadline)
         rewards: list[float] = result.as_numpy(REWARD.name)[:, 0].tolist()
         if not np.isfinite(rewards).all():
             raise Rejected("the model gave no finite score", internal=f"rewards: {rewards}")
@@ -273,7 +272,7 @@ class TritonClient:
 
     @contextmanager
     def _recorded(self, version: ServedVersion) -> Iterator[None]:
-        record = self._records[version.version]
+        record = self._record(version)
         try:
             yield
         except Unavailable as error:
@@ -284,6 +283,12 @@ class TritonClient:
                 self.on_failure()
             raise
         record.succeeded_at_s = time.monotonic()
+
+    def _record(self, version: ServedVersion) -> _Record:
+        if version.version not in self._records:
+            batcher = Batcher(partial(self._send, version=version))
+            self._records[version.version] = _Record(self._new_circuit(), batcher)
+        return self._records[version.version]
 
     def _connection(self) -> InferenceServerClient:
         if self._client is None:

@@ -178,10 +178,13 @@ async def test_a_busy_model_is_alive(client: TritonClient, triton: TritonStandIn
     Without them, it is one.
     """
     triton.held.add("")  # the look's own request has no id
-    monitor = _monitor(client, timeout_s=3)
-    late = asyncio.create_task(_found(monitor))
-    await _until(lambda: bool(triton.inferences))
-    await _score(client)
+    stable = (await client.served(Deadline.after(10))).stable
+    triton.open.clear()
+    other = asyncio.create_task(_score(client))
+    late = asyncio.create_task(_found(_monitor(client, timeout_s=1)))
+    await _until(lambda: bool(client._record(stable).batcher._waiting))  # the look's, for the other
+    triton.open.set()
+    await other
     assert (await late).ready
     client.start_afresh()
     assert (await _found(_monitor(client, timeout_s=0.2))).model is not None

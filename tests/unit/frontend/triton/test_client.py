@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +87,22 @@ async def test_what_triton_is_asked(client: TritonClient, triton: TritonStandIn)
     assert 9e6 < asked["parameters"]["timeout"] <= 10e6  # microseconds
     assert [entry["shape"][0] for entry in asked["inputs"]] == [3, 3, 3]
     assert asked["version"] == "3"
+
+
+async def test_callers_of_a_busy_version_are_one_request(client: TritonClient, triton: TritonStandIn) -> None:
+    """Those who ask while a version scores go together; the other version is free for its own."""
+    stable = (await client.served(Deadline.after(10))).stable
+    triton.open.clear()
+    other = replace(stable, version="4")
+    callers = [
+        asyncio.create_task(_infer(client, version, images, Deadline.after(10)))
+        for version, images in ((stable, 1), (stable, 2), (other, 1), (stable, 3))
+    ]
+    await asyncio.sleep(0.1)
+    triton.open.set()
+    assert await asyncio.gather(*callers) == [[0.5], [0.5] * 2, [0.5], [0.5] * 3]
+    sent = [(one["version"], one["inputs"][0]["shape"][0]) for one in triton.inferences]
+    assert sent == [("3", 1), ("4", 1), ("3", 5)]
 
 
 # The texts that come from Triton are those of Triton 2.51.
