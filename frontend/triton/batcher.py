@@ -155,5 +155,5 @@ def _join(batches: Sequence[Batch]) -> Batch:
         deadline=Deadline(max(batch.deadline.at_s for batch in batches)),
         priority=min(batch.priority for batch in batches),
         request_id=first.request_id,
-        headers=first.headers,
+        headers=next((batch.headers for batch in batches if batch.headers), None),
     )

@@ -107,7 +107,7 @@ def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
         answers += [threads.submit(_ask, client, each) for each in data]
     after = stack.statistics()
     sent = sum(thread.result() for thread in bulk)
-    assert after["requests"] - before["requests"] == 10 + sent
+    assert after["inferences"] - before["inferences"] == 10 + 64 * sent
     assert after["executions"] - before["executions"] - sent < 10
     scores = [answer.result() for answer in answers]
     np.testing.assert_allclose(scores, [_score(stack, each) for each in data], rtol=0, atol=1e-5)

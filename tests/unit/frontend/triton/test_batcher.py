@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,15 +104,16 @@ async def test_no_more_rows_than_fit(batcher: Batcher, triton: Sender) -> None:
 async def test_how_joined_ones_are_asked_for(batcher: Batcher, triton: Sender) -> None:
     """Joined callers have the time of the most patient and the priority of the most urgent.
 
-    The id and the headers are the first one's.
+    The id is the first one's, and the headers those of the first that has some.
     """
     waiting = _batch(2, timeout_s=20, priority=2, request_id="b"), _batch(3, timeout_s=10, request_id="c")
+    waiting = replace(waiting[0], headers=None), waiting[1]
     callers = await _ask(batcher, _batch(1, request_id="a"), *waiting)
     triton.open.set()
     await _outcomes(*callers)
     joined = triton.batches[1]
     assert joined.deadline == waiting[0].deadline
-    assert (joined.priority, joined.request_id, joined.headers) == (1, "b", {"traceparent": "b"})
+    assert (joined.priority, joined.request_id, joined.headers) == (1, "b", {"traceparent": "c"})
 
 
 async def test_a_refusal_is_ones_own(batcher: Batcher, triton: Sender) -> None:
