@@ -46,7 +46,7 @@ class Batch:
 
 
 class Batcher:
-    """Whoever asks one version."""
+    """The requests to one version, one at a time."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Batcher:
             raise TimedOut("the deadline passed while the model was asked") from error
         finally:
             self._leave(caller)
+            del caller  # a failure's traceback would keep it, and it the failure
 
     def _leave(self, caller: _Caller) -> None:
         """Give up what nobody waits for any more."""
@@ -118,16 +119,17 @@ class Batcher:
         try:
             rewards = await self._send(_join([caller.batch for caller in callers]))
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers are to know
-            if isinstance(error, Rejected) and len(callers) > 1:
-                for caller in callers:
-                    await self._ask([caller])
+            if not isinstance(error, Rejected) or len(callers) == 1:
+                _fail(callers, error)
+                del callers  # the error's traceback would keep them, and they the error
                 return
-            for caller in callers:
-                caller.fail(error)
         else:
             for caller in callers:
                 caller.succeed(rewards[: len(caller.batch)])
                 rewards = rewards[len(caller.batch) :]
+            return
+        for caller in callers:
+            await self._ask([caller])
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +141,11 @@ class _Caller:
         if not self.answer.done():
             self.answer.set_result(rewards)
 
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+
+def _fail(callers: Sequence[_Caller], error: Exception) -> None:
+    for caller in callers:
+        if not caller.answer.done():
+            caller.answer.set_exception(error)
 
 
 def _join(batches: Sequence[Batch]) -> Batch:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,8 +39,11 @@ class Sender:
             raise
         rewards: list[float] = batch.tensors[0].tolist()
         failure = self.failure(rewards)
-        if failure is not None:
-            raise failure
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # else it would keep itself by its traceback
         return rewards
 
     @property
@@ -135,6 +140,25 @@ async def test_another_failure_is_told_to_all(batcher: Batcher, triton: Sender, 
     triton.open.set()
     assert await _outcomes(*callers) == [[1], error, error]
     assert await batcher.score(_batch(4)) == [4]
+
+
+async def test_what_failed_keeps_no_memory(batcher: Batcher, triton: Sender) -> None:
+    """The rows of a failed request are freed at once, not when the garbage collector next runs."""
+    triton.failure = lambda _: NotReady("gone")
+    triton.open.set()
+    batch = _batch(1)
+    rows = weakref.ref(batch)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(NotReady):
+            await batcher.score(batch)
+        triton.batches.clear()
+        del batch
+        await asyncio.sleep(0)
+        assert rows() is None
+    finally:
+        gc.enable()
 
 
 async def test_who_leaves_is_not_sent(batcher: Batcher, triton: Sender) -> None:
