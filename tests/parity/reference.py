@@ -29,7 +29,9 @@ class Job:
     checkpoint: str | None = None
     """Path of a checkpoint; None asks only for tokens and pixels."""
     seed: int | None = None
-    """If set, a full-size checkpoint is made from this seed first."""
+    """If set, a checkpoint is made from this seed first."""
+    layers: int | None = None
+    """How many layers each of the two encoders has; None: as many as upstream's."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
     """(prompt index, image index), scored one by one as `ImageReward.score` does."""
     ranks: list[tuple[int, list[int]]] = field(default_factory=list)

@@ -7,13 +7,14 @@ The directory of upstream and of its pinned dependencies comes first on PYTHONPA
 JOB_DIRECTORY/answers.npz. With a `seed`, the checkpoint is made first: upstream's own network with
 random weights.
 
-Nothing of upstream is changed, but four things around it are:
+Nothing of upstream is changed, but five things around it are:
 
 - Its `__init__` is not run, because it imports packages for other scorers (clip, diffusers).
 - It would download its tokenizer by name. The tokenizer's files lie in the working directory,
   in a folder of that name.
 - Its torchvision may be built for another torch. The two operators that torchvision registers
   when it is imported are then defined here.
+- With `layers`, its image encoder is built with so many, and its text encoder by its configuration.
 - Where time is not measured, its image encoder works once for each image, and gives the same answer
   when it is asked again.
 """
@@ -72,6 +73,8 @@ def main(directory: Path) -> None:
         config = directory / "med_config.json"
         config.write_text(MED_CONFIG)
         assert hashlib.sha256(MED_CONFIG.encode()).hexdigest() == MED_CONFIG_SHA256
+        if job["layers"] is not None:
+            shorten(config, job["layers"])
         model = reward_class(med_config=str(config), device=job["device"])
         if job["seed"] is not None:
             fill(model, job["seed"])
@@ -101,6 +104,20 @@ def main(directory: Path) -> None:
                 answers[f"seconds_{index}"] = np.array(time.perf_counter() - started)
                 answers[f"ranks_{index}"], answers[f"rewards_{index}"] = np.array(ranks), np.array(rewards)
     np.savez(directory / "answers.npz", **answers)
+
+
+def shorten(config: Path, layers: int) -> None:
+    """Let the encoders have so many layers, each of full width."""
+    config.write_text(json.dumps({**json.loads(MED_CONFIG), "num_hidden_layers": layers}))
+    blip_pretrain = sys.modules["ImageReward.models.BLIP.blip_pretrain"]
+    transformer = sys.modules["ImageReward.models.BLIP.vit"].VisionTransformer
+
+    def create_vit(vit: str, image_size: int, *_: object) -> tuple[torch.nn.Module, int]:
+        assert vit == "large"
+        encoder = transformer(img_size=image_size, patch_size=16, embed_dim=1024, depth=layers, num_heads=16)
+        return encoder, 1024
+
+    blip_pretrain.create_vit = create_vit
 
 
 def fill(model: torch.nn.Module, seed: int) -> None:

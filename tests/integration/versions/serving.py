@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = 1e-4  # batch mates change the order of summation
 
+_PAUSE_S: Final = 0.02
+"""Between two requests of a caller: what is changed meanwhile needs the processor, too."""
 _PICTURE: Final = photograph("coffee")
 _PROMPT_TEXT: Final = "a cup of coffee"
 
@@ -122,7 +124,7 @@ class Load:
 
 @contextmanager
 def under_load(serving: Serving, versions: list[int], *, rest: bool = False) -> Iterator[Load]:
-    """Let callers ask through every API while the block runs, again after each answer."""
+    """Let callers ask through every API while the block runs, again shortly after each answer."""
     expected = {version: serving.expected(version) for version in versions}
     load = Load()
     over = threading.Event()
@@ -137,7 +139,7 @@ def under_load(serving: Serving, versions: list[int], *, rest: bool = False) -> 
     def call(name: str) -> None:
         ask, library, url, is_picture = callers[name]
         with _connected(library, url) as client:
-            while not over.is_set():
+            while not over.wait(_PAUSE_S):
                 try:
                     named, scores = ask(client, library, is_picture)
                 except Exception as error:  # noqa: BLE001 - any is a failed request

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,6 +54,7 @@ def test_the_digest_is_the_same_on_both() -> None:
     assert _run(OLD, "ours")["digest"] == _run(NEW, "ours")["digest"]
 
 
+@cache
 def _run(version: str, whose: str) -> dict[str, Any]:
     path = f"{_installed(version)}{os.pathsep}{CHECKOUT}"
     command = [sys.executable, "-m", "tests.unit.reward.pillow_pixels", whose]
