@@ -173,23 +173,29 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
     content_type = _content_type(request)
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise InvalidRequest("the Content-Type must be application/json or multipart/form-data")
-    content: bytearray | SharedBytes = bytearray()
+    content = SharedBytes()
     async with _in_time(deadline):
         async for chunk in request.stream():
             content.extend(chunk)
-            if isinstance(content, bytearray) and len(content) > _QUICK_BYTES:
-                content = SharedBytes(content)
     strings = LongStrings()
     with _described():
-        if isinstance(content, bytearray):
-            return model.model_validate_json(content), strings
+        if content.is_short:
+            text = _without_images(content, strings)
+            if len(text) <= _QUICK_BYTES:
+                return model.model_validate_json(text), strings
         return await asyncio.to_thread(_parse_large, content, model, strings), strings
 
 
 def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
+    return model.model_validate_json(_without_images(content, strings))
+
+
+def _without_images(content: SharedBytes, strings: LongStrings) -> bytes:
     # The parser holds the interpreter while it runs, in whatever thread, so it gets only a short
     # text.
-    return model.model_validate_json(strings.cut(content, _IMAGE_FIELDS, max_rest_bytes=_MAX_REST_BYTES))
+    if len(content) <= _QUICK_BYTES:
+        return content.read(0, len(content))
+    return strings.cut(content, _IMAGE_FIELDS, max_rest_bytes=_MAX_REST_BYTES)
 
 
 def _source(body: schemas.ImageSource, strings: LongStrings) -> Source:

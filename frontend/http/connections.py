@@ -32,7 +32,7 @@ _FEW: Final = 8
 """Connections of one address that do not count as many."""
 _OLDEST: Final = 64
 """Of so many the slowest must go."""
-_MAX_READ_BYTES: Final = 2**14
+_MAX_READ_BYTES: Final = 2**16
 _MAX_HEAD_BYTES: Final = 2**14
 _MAX_HEADERS: Final = 100
 _FREE_PARTS: Final = 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,8 @@ from frontend.images.turns import Turns
 from frontend.scoring.errors import Overloaded
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from frontend.http.keys import KeyRing
@@ -54,22 +57,47 @@ class RequestLimitsMiddleware:
         turns.
         """
         who = (scope.get("client") or [""])[0]
-        turn = asyncio.ensure_future(self._door.take(who))
-        gone: asyncio.Future[None] | None = scope["state"].get(GONE)
-        if gone is not None:
-            gone.add_done_callback(lambda _: turn.cancel())
-        try:
-            await turn
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            if gone is not None and gone.done() and turn.cancelled():
+        if not self._door.take_now(who):
+            try:
+                async with _unless_gone(scope):
+                    await self._door.take(who)
+            except ClientDisconnect:
                 return False
-            raise
+        try:
+            await asyncio.sleep(0)
         finally:
-            if turn.done() and not turn.cancelled():
-                self._door.give_back(who)
-            turn.cancel()
+            self._door.give_back(who)
         return True
+
+
+@asynccontextmanager
+async def _unless_gone(scope: Scope) -> AsyncIterator[None]:
+    """Cancel what the block does when its client closes its `Connection`.
+
+    Raises:
+        ClientDisconnect: the block was cancelled for that.
+    """
+    gone: asyncio.Future[None] | None = scope["state"].get(GONE)
+    task = asyncio.current_task()
+    if gone is None or task is None:
+        yield
+        return
+    is_over = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        if not is_over:
+            task.cancel()
+
+    gone.add_done_callback(leave)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone.done() and not task.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        is_over = True
+        gone.remove_done_callback(leave)
 
 
 class _Exchange:
@@ -96,7 +124,8 @@ class _Exchange:
             if self._scope["method"] in _WITHOUT_BODY:
                 await app(self._scope, self.receive, self.send)
             else:
-                await self._until_gone(app)
+                async with _unless_gone(self._scope):
+                    await app(self._scope, self.receive, self.send)
         except ClientDisconnect:
             pass  # nobody is left to answer
         except ServiceError as error:
@@ -145,26 +174,6 @@ class _Exchange:
     def _check_announced_size(self) -> None:
         announced = self._headers.get(b"content-length", b"0")
         self._limits.hold(self._body, int(announced) if announced.isdigit() else 0)
-
-    async def _until_gone(self, app: ASGIApp) -> None:
-        """Run the application, and cancel it when its client closes the connection."""
-        work = asyncio.ensure_future(app(self._scope, self.receive, self.send))
-        gone = asyncio.create_task(self._gone())
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            left = work.done()
-            work.cancel()  # does nothing to what is done
-            gone.cancel()
-            await asyncio.wait({work, gone})
-        if not left and (work.cancelled() or isinstance(work.exception(), asyncio.CancelledError)):
-            raise ClientDisconnect
-        work.result()
-
-    async def _gone(self) -> None:
-        await self._body.is_read.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def _fail(self, error: ServiceError) -> None:
         response = problem(error, self._scope["state"]["request_id"], self._notes)

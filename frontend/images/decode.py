@@ -121,8 +121,7 @@ class DecodePool:
     def _work(self, source: bytes | bytearray | Base64, deadline: float) -> PreparedImage:
         worker = self._idle.get()
         try:
-            kind = IMAGE if isinstance(source, bytes | bytearray) else _BASE64
-            content = json.dumps(source)[1:-1].encode() if isinstance(source, str) else source
+            kind, content = _sendable(source)
             return worker.decode(content, kind=kind, timeout_s=deadline - time.monotonic())
         except reward.errors.RewardError as error:
             if time.monotonic() >= deadline:
@@ -140,6 +139,13 @@ class DecodePool:
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(worker.close) for worker in self._workers))
+
+
+def _sendable(source: bytes | bytearray | Base64) -> tuple[bytes, bytes | bytearray | Piece]:
+    """Return what a worker is told and sent."""
+    if isinstance(source, bytes | bytearray):
+        return IMAGE, source
+    return _BASE64, json.dumps(source)[1:-1].encode() if isinstance(source, str) else source.sendable()
 
 
 def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedImage:

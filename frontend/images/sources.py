@@ -96,6 +96,8 @@ def _encoded(source: Source) -> Encoded:
 
 async def _all(work: Callable[[T], Coroutine[Any, Any, R]], items: Sequence[T]) -> list[R | ServiceError]:
     """Do all at once; an image's error stands in its place, any other error ends the rest."""
+    if len(items) == 1:
+        return [await _attempt(work, items[0])]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_attempt(work, item)) for item in items]

@@ -37,6 +37,8 @@ class Turns:
         Raises:
             TooManyWait: too many wait, and nobody waits for more turns than `who`.
         """
+        if self.take_now(who):
+            return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(who, deque()).append(turn)
         self._wake()
@@ -50,6 +52,14 @@ class Turns:
             else:  # given in the same moment
                 self.give_back(who)
             raise
+
+    def take_now(self, who: object) -> bool:
+        """Take a place if `who` need not wait for one; return whether it was taken."""
+        if self._waiting or not self._free or self._held[who] >= self._max_each:
+            return False
+        self._free -= 1
+        self._held[who] += 1
+        return True
 
     def give_back(self, who: object, used_s: float = 0) -> None:
         """Leave a place that was taken, after using it for this long."""

@@ -158,6 +158,8 @@ class Pipeline:
         named = self._find(work.version, served)
         if named is not None:
             return await self._scorer.score(work.questions, named, work.asker)
+        if served.canary is None:
+            return await self._scorer.score(work.questions, served.stable, work.asker)
         groups: dict[Role, list[Question]] = {Role.STABLE: [], Role.CANARY: []}
         for question in work.questions:
             groups[canary.choose(question, served).role].append(question)

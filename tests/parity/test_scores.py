@@ -56,7 +56,10 @@ class Reference:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(2, id="two layers"), pytest.param(None, id="full size", marks=pytest.mark.full_size)],
+    params=[
+        pytest.param(2, id="two layers"),
+        pytest.param(None, id="full size", marks=pytest.mark.full_size),
+    ],
 )
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """Make the checkpoint in upstream's process, publish it, and load the published version."""

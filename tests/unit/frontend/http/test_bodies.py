@@ -72,12 +72,11 @@ def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
         bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
 
 
-async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A large body is parsed off the event loop, with a short word in place of each long image.
+@pytest.mark.parametrize("repeated", [1, 9])
+async def test_a_body_is_parsed_without_its_images(monkeypatch: pytest.MonkeyPatch, repeated: int) -> None:
+    """A body is parsed with a short word in place of each long image; images arrive whole.
 
-    The images themselves arrive whole.
+    A large one is searched for them off the event loop.
     """
     threads: list[object] = []
     in_thread = asyncio.to_thread
@@ -87,17 +86,34 @@ async def test_a_large_body_is_parsed_in_a_thread_and_without_its_images(
         return await in_thread(function, *arguments)
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    candidates = [{"id": str(n), "image_base64": f"{n}{LONG}"} for n in range(3)]
+    image = LONG * repeated
+    candidates = [{"id": str(n), "image_base64": f"{n}{image}"} for n in range(3)]
     content = json.dumps({"prompt": "x", "candidates": [*candidates, {"image_base64": "AAAA"}]}).encode()
     assert len(content) > bodies._QUICK_BYTES
     body = await _read(content)
-    assert threads == [bodies._parse_large]
+    assert threads == ([] if SharedBytes(content).is_short else [bodies._parse_large])
+    assert SharedBytes(content).is_short == (repeated == 1)
     *pieces, short = [source.base64 for source in body.sources if source.base64 is not None]
     assert [_read_piece(piece) for piece in pieces if isinstance(piece, Piece)] == [
-        f"{n}{LONG}".encode() for n in range(3)
+        f"{n}{image}".encode() for n in range(3)
     ]
     assert short == "AAAA"
     assert body.ids == ["0", "1", "2", None]
+
+
+async def test_much_text_is_parsed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that takes the parser more than a moment is parsed off the event loop."""
+    threads: list[object] = []
+    in_thread = asyncio.to_thread
+
+    async def to_thread(function: Any, *arguments: Any) -> Any:
+        threads.append(function)
+        return await in_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    with pytest.raises(InvalidRequest, match="prompt"):
+        await _read(json.dumps({"prompt": "x" * 100_000, "candidates": []}).encode())
+    assert threads == [bodies._parse_large]
 
 
 async def test_a_small_body_is_parsed_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
 from frontend.app import create_app
+from frontend.http.connections import Connection, Connections
 from frontend.settings import Settings
 from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 
@@ -28,7 +30,8 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _serving(settings: Settings) -> AsyncIterator[int]:
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_config=None)
+    protocol = cast("type[asyncio.Protocol]", partial(Connection, Connections(64)))
+    config = uvicorn.Config(create_app(settings), http=protocol, host="127.0.0.1", port=0, log_config=None)
     server = Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

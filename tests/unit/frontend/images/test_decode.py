@@ -321,7 +321,10 @@ async def test_base64_is_decoded_by_the_worker(decoder: DecodePool) -> None:
     data = encoded("PNG")
     text = base64.b64encode(data).decode()
     content = text.replace("/", "\\/").encode()
-    for source in (text, Piece(SharedBytes(content), 0, len(content))):
+    pieces = [Piece(SharedBytes(content + bytes(more)), 0, len(content)) for more in (0, 10**6)]
+    assert [piece.whole.is_short for piece in pieces] == [True, False]
+    sources: list[str | Piece] = [text, *pieces]
+    for source in sources:
         assert (await decoder.decode(source, timeout_s=10)).sha256 == hashlib.sha256(data).hexdigest()
     with pytest.raises(ImageUndecodable, match="not valid base64"):
         await decoder.decode("!", timeout_s=10)
