@@ -98,9 +98,10 @@ def _words(prompt: str) -> Iterator[str]:
         # Lower case is made character by character: on a whole word, Python's lower() changes a
         # final sigma.
         text = "".join(_clean(character.lower()) for character in part)
-        text = unicodedata.normalize("NFC", _in_canonical_order(_CHINESE.sub(r" \1 ", text)))
+        if not text.isascii():  # else there is nothing to normalise
+            text = unicodedata.normalize("NFC", _in_canonical_order(_CHINESE.sub(r" \1 ", text)))
         for word in text.split():
-            yield from _split_punctuation(_strip_accents(word))
+            yield from _split_punctuation(word if word.isascii() else _strip_accents(word))
 
 
 def _in_canonical_order(text: str) -> str:

@@ -15,6 +15,8 @@ from frontend.triton.errors import NotLoaded, TritonError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from frontend.gpu.keeper import Keeper
     from frontend.metrics import Metrics
     from frontend.scoring.cache import Question, ScoreCache
@@ -105,7 +107,7 @@ class Scorer:
                 metrics.infer_seconds.labels(name).time(),
             ):
                 rewards = await self._client.score(
-                    np.stack([question.image.pixels for _, question in questions]),
+                    _stack([question.image.pixels for _, question in questions]),
                     np.concatenate([question.tokens.input_ids for _, question in questions]),
                     np.concatenate([question.tokens.attention_mask for _, question in questions]),
                     version=version,
@@ -124,3 +126,8 @@ class Scorer:
             self._cache.put(key, reward)
             metrics.raw_score.labels(name).observe(reward)
         return scores
+
+
+def _stack(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Stack images; one alone is not copied."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
