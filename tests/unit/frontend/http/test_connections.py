@@ -329,6 +329,29 @@ async def test_a_body_in_crumbs_is_refused() -> None:
         assert (await crumbs.reader.readline()).startswith(b"HTTP/1.1 400")
 
 
+async def test_only_what_is_not_parsed_is_read_in_large_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body with a length is read 64 KiB at once, heads and chunked bodies 16 KiB at once."""
+    sizes: list[int] = []
+    update = Connection.buffer_updated
+
+    def note(self: Connection, nbytes: int) -> None:
+        sizes.append(nbytes)
+        update(self, nbytes)
+
+    monkeypatch.setattr(Connection, "buffer_updated", note)
+    body = bytes(10**6)
+    plain = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body))
+    async with serving() as server, connected(server, 2) as clients:
+        for client, request, most in (
+            (clients[0], plain + body, 2**16),
+            (clients[1], CHUNKED + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n", 2**14),
+        ):
+            sizes.clear()
+            assert await client.ask(request) == b"room"
+            assert sizes[0] <= 2**14
+            assert max(sizes) == most
+
+
 @pytest.mark.parametrize("path", [b"/", b"/read"])
 async def test_a_body_that_breaks_writes_no_traceback(path: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """A chunked body that breaks off with nonsense ends its connection, whether answered or not."""
