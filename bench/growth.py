@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -124,20 +125,23 @@ def with_versions(subject: Subject, *, rounds: int) -> Table:
 
 def by_stage(subject: Subject, stack: RunningStack, *, images: int) -> Table:
     """Measure the processor time of an image, in ms, by stage and door: 512 x 512 JPEG files."""
-    files = pictures(512, 4)
+    files = pictures(512, REST_ROWS)
     every = ways(subject, stack, files)
     table: Table = {}
-    for name in (REST, TRITON_FILES, TRITON_PIXELS):
+    for name, rows in ((REST, 1), (REST, REST_ROWS), (TRITON_FILES, 1), (TRITON_PIXELS, 1)):
         every[name](files)
+        requests = math.ceil(images / rows)
+        scored = requests * rows
         parts = stages(stack)
         before = {stage: core_ms(pids) for stage, pids in parts.items()}
         started = time.perf_counter()
-        for index in range(images):
-            every[name]([files[index % len(files)]])
-        took_ms = 1000 * (time.perf_counter() - started) / images
-        used = {stage: (core_ms(pids) - before[stage]) / images for stage, pids in parts.items()}
-        table[name] = {stage: (ms, ms, ms) for stage, ms in used.items()}
-        table[name]["time until the answer"] = (took_ms, took_ms, took_ms)
+        for request in range(requests):
+            every[name]([files[(request + row) % len(files)] for row in range(rows)])
+        took_ms = 1000 * (time.perf_counter() - started) / requests
+        used = {stage: (core_ms(pids) - before[stage]) / scored for stage, pids in parts.items()}
+        label = name if rows == 1 else f"{name}, {rows} at once"
+        table[label] = {stage: (ms, ms, ms) for stage, ms in used.items()}
+        table[label]["time until the answer"] = (took_ms, took_ms, took_ms)
     return table
 
 
