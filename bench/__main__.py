@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,11 @@ from bench.served import PROMPT, Subject, demonstration, full_size, running
 from bench.spread import interleaved, quarters, ratio
 from bench.ways import NETWORK_ALONE, REST, ways
 from reward.cpus import available_cpus
-from tests.parity.reference import Job, ask
+from tests.parity.reference import Job, waiting
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bench.growth import Table
 
@@ -45,61 +46,58 @@ def main() -> None:
     machine = f"{platform.machine()}, {available_cpus()} CPUs, load {os.getloadavg()[0]:.1f} at the start"
     heading = f"{subject.name}; {machine}; {datetime.now(UTC):%Y-%m-%d}; {options.rounds} rounds"
     print(f"{heading}\n", flush=True)
-    found: dict[str, str] = {}
 
     def tell(name: str, text: str) -> None:
-        found[name] = f"{heading}\n\n{text}"
         print(f"{name}\n\n{text}\n", flush=True)
-
-    with running(subject, plain=True) as stack:
-        for count in (1, growth.REST_ROWS):
-            files = growth.pictures(1024, count)
-            works: dict[str, Callable[[], object]] = {
-                name: partial(way, files)
-                for name, way in ways(subject, stack, files).items()
-                if count <= subject.max_rows or name.startswith((NETWORK_ALONE, REST))
-            }
-            seconds = interleaved(works, rounds=options.rounds)
-            if subject.checkpoint is not None and not options.no_upstream:
-                seconds = {UPSTREAM: _upstream(subject, files, options.rounds), **seconds}
-            tell(f"ways, {count} at once", _ways(seconds, count))
-        if not options.short:
-            tables: dict[str, tuple[str, Table]] = {
-                "batch": ("rows", growth.with_batch(subject, stack, rounds=options.rounds)),
-                "size": ("pixels a side", growth.with_size(subject, stack, rounds=options.rounds)),
-                "callers": ("callers", growth.with_callers(subject, stack, rounds=options.rounds)),
-                "stages": ("door", growth.by_stage(subject, stack, images=options.images)),
-            }
-    if not options.short:
-        tables["versions"] = ("versions", growth.with_versions(subject, rounds=options.rounds))
-        for name, (first, table) in tables.items():
-            text = report.markdown(first, table)
-            if options.write and name in {"batch", "size", "callers"}:
-                path = PAGE.with_name(f"performance-{options.model}-{name}.svg")
-                title = f"Milliseconds an image by {first}: {subject.name}"
-                report.plot(path, title, first, "ms an image", table)
-                text = f"![{title}]({path.name})\n\n{text}"
-            tell(f"by {name}", text)
-    if options.write:
-        _write(options.model, found)
-
-
-def _write(model: str, found: dict[str, str]) -> None:
-    for name, text in found.items():
-        if not report.put(PAGE, f"{model}, {name}", text):
+        if options.write and not report.put(PAGE, f"{options.model}, {name}", f"{heading}\n\n{text}"):
             print(f"not written, since {PAGE.name} has no place for it: {name}")
 
+    def tell_growth(name: str, first: str, table: Table) -> None:
+        text = report.markdown(first, table)
+        if options.write and name in {"batch", "size", "callers"}:
+            path = PAGE.with_name(f"performance-{options.model}-{name}.svg")
+            title = f"Milliseconds an image by {first}: {subject.name}"
+            report.plot(path, title, first, "ms an image", table)
+            text = f"![{title}]({path.name})\n\n{text}"
+        tell(f"by {name}", text)
 
-def _upstream(subject: Subject, files: list[bytes], rounds: int) -> list[float]:
-    """Time upstream's own ranking of these files, in a process of its own that loads it once."""
+    with running(subject, plain=True) as stack:
+        is_upstream_asked = subject.checkpoint is not None and not options.no_upstream
+        with _upstream(subject) if is_upstream_asked else nullcontext() as rank:
+            for count in (1, growth.REST_ROWS):
+                files = growth.pictures(1024, count)
+                works: dict[str, Callable[[], object]] = (
+                    {} if rank is None else {UPSTREAM: partial(rank, count)}
+                )
+                works |= {
+                    name: partial(way, files)
+                    for name, way in ways(subject, stack, files).items()
+                    if count <= subject.max_rows or name.startswith((NETWORK_ALONE, REST))
+                }
+                tell(f"ways, {count} at once", _ways(interleaved(works, rounds=options.rounds), count))
+        if options.short:
+            return
+        rounds = options.rounds
+        tell_growth("batch", "rows", growth.with_batch(subject, stack, rounds=rounds))
+        tell_growth("size", "pixels a side", growth.with_size(subject, stack, rounds=rounds))
+        tell_growth("stages", "door", growth.by_stage(subject, stack, images=options.images))
+        tell_growth("callers", "callers", growth.with_callers(subject, stack, rounds=rounds))
+    tell_growth("versions", "versions", growth.with_versions(subject, rounds=rounds))
+
+
+@contextmanager
+def _upstream(subject: Subject) -> Iterator[Callable[[int], None]]:
+    """Have upstream ready to rank the first files, in a process of its own; tell it how many."""
+    files = growth.pictures(1024, growth.REST_ROWS)
     paths = [subject.directory / f"upstream-{index}.jpg" for index in range(len(files))]
     for path, content in zip(paths, files, strict=True):
         path.write_bytes(content)
-    rank = (0, list(range(len(files))))
-    names = [str(path) for path in paths]
-    job = Job([PROMPT], names, checkpoint=str(subject.checkpoint), ranks=[rank] * (rounds + 1))
-    answers = ask(job, subject.directory)
-    return [float(answers[f"seconds_{index}"]) for index in range(1, rounds + 1)]
+    ranks = [(0, list(range(count))) for count in range(len(files) + 1)]
+    job = Job(
+        [PROMPT], [str(path) for path in paths], checkpoint=str(subject.checkpoint), ranks=ranks, waits=True
+    )
+    with waiting(job, subject.directory) as rank:
+        yield rank
 
 
 def _ways(seconds: dict[str, list[float]], count: int) -> str:

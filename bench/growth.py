@@ -129,7 +129,7 @@ def by_stage(subject: Subject, stack: RunningStack, *, images: int) -> Table:
     every = ways(subject, stack, files)
     table: Table = {}
     for name, rows in ((REST, 1), (REST, REST_ROWS), (TRITON_FILES, 1), (TRITON_PIXELS, 1)):
-        every[name](files)
+        every[name](files[:rows])
         requests = math.ceil(images / rows)
         scored = requests * rows
         parts = stages(stack)

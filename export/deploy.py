@@ -273,7 +273,7 @@ class Deployer:
             triton.wait_until_up(self._manner.start_timeout_s)
         try:
             if self._manner.replace:
-                triton.unload()  # there is no memory for both on the way back either
+                self._switch(triton).clear(content)  # no memory for both on the way back either
             self._switch(triton).settle(content)
         except CannotWrite as failure:
             return CannotWrite(f"{reason}; and to serve version {before.stable} again failed: {failure}")

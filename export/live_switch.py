@@ -87,15 +87,24 @@ class LiveSwitch:
         """
         self._say("unloading the old version first; requests wait")
         self._step("unload")
-        self._triton.unload()
-        self._store.write(target)
-        # A keeper may have loaded the old version once more before it saw the change.
-        if not self._triton.loaded() <= set(target.versions):
-            self._triton.unload()
+        self.clear(target)
         self._step("load alone")
         self._triton.load(ENSEMBLE)  # and the network with it
         self._step("warm up")
         self._triton.score(number, questions())
+
+    def clear(self, target: Deployment) -> None:
+        """Unload everything; what is loaded from now on is the target's.
+
+        Raises:
+            TritonFailed, CannotWrite: what was served may be loaded still.
+        """
+        self._triton.unload()
+        self._step("unloaded")
+        self._store.write(target)
+        # A keeper may have loaded the former version once more before it saw the change.
+        if not self._triton.loaded() <= set(target.versions):
+            self._triton.unload()
 
     def watch(self, number: int, *, watch_s: float) -> None:
         """Count failures for a while.

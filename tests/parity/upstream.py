@@ -5,7 +5,7 @@
 The directory of upstream and of its pinned dependencies comes first on PYTHONPATH
 (`make .upstream`). JOB_DIRECTORY/job.json is a `Job` (tests/parity/reference.py). The answers go to
 JOB_DIRECTORY/answers.npz. With a `seed`, the checkpoint is made first: upstream's own network with
-random weights.
+random weights. A job that `waits` has no file of answers: it ranks what standard input names.
 
 Nothing of upstream is changed, but five things around it are:
 
@@ -37,6 +37,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from PIL import Image
+
+READY = "ready"
 
 MED_CONFIG = """{
   "architectures": [
@@ -96,6 +98,9 @@ def main(directory: Path) -> None:
             answers["scores"] = np.array(
                 [model.score(job["prompts"][prompt], job["images"][image]) for prompt, image in job["pairs"]]
             )
+            if job["waits"]:
+                rank_when_asked(model, job)
+                return
             for index, (prompt, images) in enumerate(job["ranks"]):
                 started = time.perf_counter()
                 ranks, rewards = model.inference_rank(
@@ -104,6 +109,15 @@ def main(directory: Path) -> None:
                 answers[f"seconds_{index}"] = np.array(time.perf_counter() - started)
                 answers[f"ranks_{index}"], answers[f"rewards_{index}"] = np.array(ranks), np.array(rewards)
     np.savez(directory / "answers.npz", **answers)
+
+
+def rank_when_asked(model: torch.nn.Module, job: dict) -> None:
+    """Rank what each line of standard input names, and answer with a line when it is done."""
+    print(READY, flush=True)
+    for line in sys.stdin:
+        prompt, images = job["ranks"][int(line)]
+        model.inference_rank(job["prompts"][prompt], [job["images"][i] for i in images])
+        print(READY, flush=True)
 
 
 def shorten(config: Path, layers: int) -> None:
