@@ -59,7 +59,7 @@ install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## inst
 test: install-test ## run the everyday tests
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not hostile and not full_size' --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-full-size: install-test ## compare a network of ImageReward's size with upstream; minutes, and 8 GB of memory
+test-full-size: install-test ## compare a network of ImageReward's size with upstream; three minutes, 5 GB of memory
 	$(BIN)/python -m pytest -m full_size tests/parity
 
 test-slow: install-test ## run the long tests
