@@ -178,16 +178,14 @@ async def _json(request: Request, model: type[Body], deadline: Deadline) -> tupl
         async for chunk in request.stream():
             content.extend(chunk)
     strings = LongStrings()
+    if content.is_short:
+        text = _without_images(content, strings)
+    else:
+        text = await asyncio.to_thread(_without_images, content, strings)
     with _described():
-        if content.is_short:
-            text = _without_images(content, strings)
-            if len(text) <= _QUICK_BYTES:
-                return model.model_validate_json(text), strings
-        return await asyncio.to_thread(_parse_large, content, model, strings), strings
-
-
-def _parse_large(content: SharedBytes, model: type[Body], strings: LongStrings) -> Body:
-    return model.model_validate_json(_without_images(content, strings))
+        if len(text) <= _QUICK_BYTES:
+            return model.model_validate_json(text), strings
+        return await asyncio.to_thread(model.model_validate_json, text), strings
 
 
 def _without_images(content: SharedBytes, strings: LongStrings) -> bytes:

@@ -1,4 +1,4 @@
-"""Ask the upstream package: one process, one job, one file of answers."""
+"""Ask the upstream package: a process for each job, which writes a file of answers, or waits."""
 
 from __future__ import annotations
 

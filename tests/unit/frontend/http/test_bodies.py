@@ -72,26 +72,32 @@ def test_a_header_that_is_no_positive_whole_number(value: str) -> None:
         bodies.read_deadline(_request(x_request_timeout_ms=value), LIMITS)
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note what is done in a thread."""
+    noted: list[object] = []
+    in_thread = asyncio.to_thread
+
+    async def to_thread(function: Any, *arguments: Any) -> Any:
+        noted.append(function)
+        return await in_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    return noted
+
+
 @pytest.mark.parametrize("repeated", [1, 9])
-async def test_a_body_is_parsed_without_its_images(monkeypatch: pytest.MonkeyPatch, repeated: int) -> None:
+async def test_a_body_is_parsed_without_its_images(threads: list[object], repeated: int) -> None:
     """A body is parsed with a short word in place of each long image; images arrive whole.
 
     A large one is searched for them off the event loop.
     """
-    threads: list[object] = []
-    in_thread = asyncio.to_thread
-
-    async def to_thread(function: Any, *arguments: Any) -> Any:
-        threads.append(function)
-        return await in_thread(function, *arguments)
-
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     image = LONG * repeated
     candidates = [{"id": str(n), "image_base64": f"{n}{image}"} for n in range(3)]
     content = json.dumps({"prompt": "x", "candidates": [*candidates, {"image_base64": "AAAA"}]}).encode()
     assert len(content) > bodies._QUICK_BYTES
     body = await _read(content)
-    assert threads == ([] if SharedBytes(content).is_short else [bodies._parse_large])
+    assert threads == ([] if SharedBytes(content).is_short else [bodies._without_images])
     assert SharedBytes(content).is_short == (repeated == 1)
     *pieces, short = [source.base64 for source in body.sources if source.base64 is not None]
     assert [_read_piece(piece) for piece in pieces if isinstance(piece, Piece)] == [
@@ -101,19 +107,11 @@ async def test_a_body_is_parsed_without_its_images(monkeypatch: pytest.MonkeyPat
     assert body.ids == ["0", "1", "2", None]
 
 
-async def test_much_text_is_parsed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_much_text_is_parsed_in_a_thread(threads: list[object]) -> None:
     """Text that takes the parser more than a moment is parsed off the event loop."""
-    threads: list[object] = []
-    in_thread = asyncio.to_thread
-
-    async def to_thread(function: Any, *arguments: Any) -> Any:
-        threads.append(function)
-        return await in_thread(function, *arguments)
-
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     with pytest.raises(InvalidRequest, match="prompt"):
         await _read(json.dumps({"prompt": "x" * 100_000, "candidates": []}).encode())
-    assert threads == [bodies._parse_large]
+    assert threads == [schemas.BatchRequest.model_validate_json]
 
 
 async def test_a_small_body_is_parsed_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
