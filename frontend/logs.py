@@ -15,6 +15,8 @@ from typing import Any, Final
 _USERINFO: Final = re.compile(r"(\w+://)[^\s/?#@]*(?:@[^\s/?#@]*)*@")
 _QUERY: Final = re.compile(r"(\w+://[^\s?#'\"]*)[?#][^\s'\"]*")
 _LOGGER: Final = logging.getLogger("imajin_aesthetic.requests")
+_AT_ONCE: Final = 5
+"""Lines that a statement that was quiet may log before it is held to one a second."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,26 +43,27 @@ def _redacted(value: object) -> object:
     return _QUERY.sub(r"\1?…", _USERINFO.sub(r"\1…@", value))
 
 
-class OnceASecond(logging.Filter):
-    """Let a statement log a line a second, which says how many were left out before it.
+class FloodLimit(logging.Filter):
+    """Let a statement log a few lines at once, then one a second, with how many were left out.
 
     A client can make a server log as often as it likes, of connections that break off for example.
+    A statement that tells how something goes on, as a lease's states do, is quick now and then.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # when the last was written, how many not
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # when the next is due, how many not
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Decide on a record."""
         if record.name == _LOGGER.name:
             return True  # a request's line
         place = record.pathname, record.lineno
-        written_s, left_out = self._seen.get(place, (-math.inf, 0))
-        if record.created - written_s < 1:
-            self._seen[place] = written_s, left_out + 1
+        due_s, left_out = self._seen.get(place, (-math.inf, 0))
+        if due_s - record.created > _AT_ONCE - 1:
+            self._seen[place] = due_s, left_out + 1
             return False
-        self._seen[place] = record.created, 0
+        self._seen[place] = max(due_s, record.created) + 1, 0
         if left_out:
             record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
         return True
@@ -92,7 +95,7 @@ def configure() -> None:
     """Send everything of this process to standard error in this form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    handler.addFilter(OnceASecond())
+    handler.addFilter(FloodLimit())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.logs import JsonFormatter, OnceASecond
+from frontend.logs import JsonFormatter, FloodLimit
 
 
 def _line(message: str, **fields: object) -> dict[str, object]:
@@ -106,7 +106,7 @@ def test_a_reader_who_stands_still_holds_nobody_up() -> None:
 
 
 def test_what_repeats_is_logged_once_a_second() -> None:
-    """A statement logs one line a second, with the number of those left out before it.
+    """A statement logs five lines at once, then one a second, which tells how many it left out.
 
     The lines of requests are all written.
     """
@@ -116,10 +116,12 @@ def test_what_repeats_is_logged_once_a_second() -> None:
         made.created = created_s
         return made
 
-    once = OnceASecond()
-    assert [once.filter(record(at_s)) for at_s in (10.0, 10.1, 10.9)] == [True, False, False]
-    assert once.filter(record(10.5, line=2))
-    assert all(once.filter(record(10.5, name="imajin_aesthetic.requests")) for _ in range(3))
+    limit = FloodLimit()
+    assert [limit.filter(record(10.0)) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert limit.filter(record(10.5, line=2))
+    assert all(limit.filter(record(10.5, name="imajin_aesthetic.requests")) for _ in range(9))
     later = record(11.0)
-    assert once.filter(later)
+    assert limit.filter(later)
     assert vars(later)["fields"] == {"left_out": 2}
+    assert [limit.filter(record(at_s)) for at_s in (11.5, 12.0, 12.9)] == [False, True, False]
+    assert [limit.filter(record(100.0)) for _ in range(6)] == [True] * 5 + [False]
