@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from export.errors import NoSecondShare
-from model_boss import Claim, InvalidClaim, Lease, Ledger, ModelBossError, Nvml, SharedGpu
+from model_boss import Claim, InvalidClaim, Lease, LeaseLost, Ledger, ModelBossError, Nvml, SharedGpu
 from reward import manifest
 from reward.contract import LEASE_OWNER, NETWORK
 
@@ -83,6 +83,9 @@ class _Share:
     lease: Lease
 
     async def close(self, heir: str = "") -> None:
+        if heir:
+            with suppress(LeaseLost):
+                await self.lease.commit()  # what the heir takes over is in use
         await self.lease.release(heir)
         await self.ledger.aclose()
 

@@ -56,9 +56,13 @@ local function admit_again(live, epoch, known)
   return lease
 end
 
+-- What it grows by is in use already. What it shrinks by is in use no more, and may have been all
+-- that was: to count too much as its own would hide foreign memory.
 local function set_size(lease, size_mb)
+  if lease.used_mb then
+    lease.used_mb, lease.loaded_at_ms = math.max(0, lease.used_mb + size_mb - lease.vram_mb), NOW
+  end
   lease.vram_mb = size_mb
-  if lease.used_mb then lease.used_mb, lease.loaded_at_ms = size_mb, NOW end
   record('resized', lease_id, lease)
 end
 

@@ -70,10 +70,14 @@ class Believer:
     def unload(self) -> None:
         self.loaded_mb, self.is_unloaded = 0, True
 
-    def resize(self, phase: str, committed_mb: int | str, vram_mb: int) -> None:
-        """Take in the answer to a heartbeat; what is loaded fits into it."""
+    def resize(self, phase: str, committed_mb: int | str, vram_mb: int, grown_mb: int) -> None:
+        """Take in the answer to a heartbeat; what is loaded fits into it.
+
+        What the lease grows by, as its holder asked, is in use already.
+        """
         self.phase, self.committed_mb, self.vram_mb = phase, committed_mb, vram_mb
-        self.loaded_mb = min(self.loaded_mb, vram_mb)
+        if self.loaded_mb:
+            self.loaded_mb = min(self.loaded_mb + grown_mb, vram_mb)
 
     def hold(self, ttl_ms: int, sent_at_ms: int, redis_ms: Callable[[], int]) -> None:
         """Count the lease from when the call was sent, on the client's own clock.

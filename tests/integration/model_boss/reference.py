@@ -174,7 +174,8 @@ class ReferenceLedger:
 
     def _set_size(self, lease: Record, size_mb: int) -> None:
         if "used_mb" in lease:
-            lease |= {"used_mb": size_mb, "loaded_at_ms": self.now_ms}
+            used_mb = max(0, lease["used_mb"] + size_mb - lease["vram_mb"])
+            lease |= {"used_mb": used_mb, "loaded_at_ms": self.now_ms}
         lease["vram_mb"] = size_mb
 
     def hand_over(self, lease_id: str, owner: str, fence: int) -> Reply:
@@ -194,7 +195,8 @@ class ReferenceLedger:
             other["vram_mb"] += lease["vram_mb"]
             other["inherited_mb"] = other.get("inherited_mb", 0) + lease["vram_mb"]
             if "used_mb" in other:
-                other |= {"used_mb": other["used_mb"] + lease["vram_mb"], "loaded_at_ms": self.now_ms}
+                used_mb = other["used_mb"] + lease.get("used_mb", 0)
+                other |= {"used_mb": used_mb, "loaded_at_ms": self.now_ms}
         self._drop(lease_id)
         return ["ok"]
 

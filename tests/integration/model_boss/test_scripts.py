@@ -411,6 +411,30 @@ def test_a_lease_grows_where_there_is_room_and_shrinks_always(ledger: TurnedLedg
     assert _lease(ledger)["used_mb"] == 1  # what was committed before was four
 
 
+@pytest.mark.parametrize("resize", ["shrink", "grow", "inherit"])
+def test_a_lease_that_is_in_use_in_part_hides_no_foreign_memory(ledger: TurnedLedger, resize: str) -> None:
+    """A lease whose size changes counts no more as its own use than it may have in use.
+
+    Else a measurement would hide as much foreign memory, and the next claim were granted into it.
+    """
+    fence = ledger.call(RESERVE, "a", "o", "", "m", 8, 5, TTL_MS)[0][1]
+    ledger.call(COMMIT, "a", "o", fence, 2)
+    in_use_mb = {"shrink": 0, "grow": 3, "inherit": 2}[resize]
+    if resize == "inherit":
+        share = ledger.call(RESERVE, "a/2", "o", "", "m", 1, 5, TTL_MS)[0][1]
+        ledger.call(RELEASE, "a/2", "o", share, "a")
+    else:
+        _needs(ledger, fence, 8, 6 if resize == "shrink" else 9)
+    assert _lease(ledger)["used_mb"] == in_use_mb
+    ledger.now_ms += 1
+    ledger.call(CAPACITY, 20, 2, 1, in_use_mb + 5, ledger.now_ms)
+    free_mb = 18 - _lease(ledger)["vram_mb"] - 5
+    ledger.now_ms += 1
+    assert ledger.call(RESERVE, "b", "o", "", "m", free_mb + 1, 5, TTL_MS)[0] == ["waiting", 0, "memory"]
+    ledger.call(RELEASE, "b", "o", 0, "")
+    assert ledger.call(RESERVE, "b", "o", "", "m", free_mb, 5, TTL_MS)[0][0] == "granted"
+
+
 def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedger) -> None:
     """A lease that has inherited is not resized by a holder that does not know it yet.
 
@@ -425,7 +449,7 @@ def test_a_lease_is_not_resized_by_who_does_not_know_its_size(ledger: TurnedLedg
 
 
 def test_an_heir_takes_over_what_is_free_at_no_moment(ledger: TurnedLedger, server: RedisServer) -> None:
-    """An heir takes memory over under its own fence, as if it had loaded that itself.
+    """An heir takes memory over under its own fence, with what was committed of it as in use.
 
     Nobody else is granted it in between.
     """

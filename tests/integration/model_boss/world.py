@@ -118,7 +118,10 @@ class World:
         if client in self.cut_off:
             return
         believer = self._holder(client, fence)
-        used_mb = believer.loaded_mb if believer and believer.loaded_mb < believer.vram_mb else ""
+        is_full = believer is None or (
+            believer.loaded_mb == believer.vram_mb == self.leases.get(lease_of(client), {}).get("vram_mb")
+        )
+        used_mb = "" if is_full or believer is None else believer.loaded_mb
         expected = self.reference.commit(lease_of(client), OWNER, fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:
@@ -182,7 +185,9 @@ class World:
         if holder is not None and (self.believers.get(client) is not holder or holder.is_unprotected):
             return  # its own clock was first
         if reply[0] in ("ok", "yield"):
-            believer.resize(reply[1], reply[2], reply[4])
+            knew = before.get(lease_id, {}).get("vram_mb") == memory["vram_mb"]
+            grown_mb = max(0, reply[4] - believer.vram_mb) if knew else 0
+            believer.resize(reply[1], reply[2], reply[4], grown_mb)
             self.claims[lease_id] = (believer.vram_mb, self.claims[lease_id][1])
             believer.hold(self.ttl_ms, sent_at_ms, lambda: self.now_ms)
             self.believers[client] = believer
@@ -199,12 +204,21 @@ class World:
 
     def release(self, client: str, fence: int, heir: str = "") -> None:
         """Give back the memory, or give it to another lease; its next renewal tells its holder."""
-        if self._holder(client, fence):
-            del self.believers[client]
+        believer = self.believers.pop(client) if self._holder(client, fence) else None
         if client in self.cut_off:
             return
         expected = self.reference.release(lease_of(client), OWNER, fence, heir)
-        self._fenced(RELEASE, expected, client, fence, heir)
+        reply = self._fenced(RELEASE, expected, client, fence, heir)
+        if believer is not None and reply[0] == "ok" and heir in self.leases:
+            self._inherit(heir, believer.loaded_mb)
+
+    def _inherit(self, heir: str, loaded_mb: int) -> None:
+        """Note that what is loaded is the heir's from now on, which hears of it later."""
+        fence = self.leases[heir]["fence"]
+        heirs = [held for i, held in self.believers.items() if (lease_of(i), held.fence) == (heir, fence)]
+        for held in heirs or [left for i, left in self.left.items() if i == heir]:
+            if not held.is_unloaded:
+                held.loaded_mb += loaded_mb
 
     def cancel(self, client: str, owner: str) -> None:
         if client in self.cut_off:
