@@ -21,24 +21,32 @@ if TYPE_CHECKING:
     from model_boss.protocol import Script
     from tests.integration.model_boss.reference import ReferenceLedger
 
+# The time and the server's name come as two more keys than the scripts know of.
 TURNED_CLOCK: Final = """
-local function now_ms() return tonumber(redis.call('GET', 'test:now_ms')) end
-local function server_id() return redis.call('GET', 'test:server') end
+local function now_ms() return tonumber(KEYS[6]) end
+local function server_id() return KEYS[7] end
 """
 
 
-# Everything that the keys hold, in one reply.
+# Calls a script, and adds to its reply everything that the keys hold then.
 OBSERVE: Final = """
-return cjson.encode({
+local reply = (function()
+%s
+end)()
+return {reply, cjson.encode({
   redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]),
   redis.call('ZRANGE', KEYS[3], 0, -1), redis.call('HGETALL', KEYS[4]),
-})
+})}
 """
 
 
 @cache
 def compose_turned(script: Script) -> str:
-    return "\n".join((TURNED_CLOCK, source("_ledger"), source(script.name)))
+    return compose(source("_ledger"), source(script.name))
+
+
+def compose(*texts: str) -> str:
+    return OBSERVE % "\n".join((TURNED_CLOCK, *texts))
 
 
 @dataclass
@@ -61,28 +69,21 @@ class TurnedLedger:
         self.keys = Keys.of("model-boss", "GPU-0")
         self._keys = tuple(self.keys)
         self._digests: dict[Script, str] = {}
-        self._observe = client.script_load(OBSERVE)
         self.now_ms = 0
         self.server = "first"
-        self._turned_to: tuple[int, str] | None = None  # what the keys say of it
         self.clear()
 
     def clear(self) -> None:
         self._client.flushall()
-        self._turned_to = None
 
     def call(self, script: Script, *arguments: int | str) -> tuple[list[Any], State]:
         """Call one script; return its reply and what the keys hold after it."""
         assert len(arguments) == len(script.arguments)
         if script not in self._digests:
             self._digests[script] = self._client.script_load(self._compose(script))
-        pipe = self._client.pipeline(transaction=False)
-        if self._turned_to != (self.now_ms, self.server):
-            pipe.mset({"test:now_ms": self.now_ms, "test:server": self.server})
-            self._turned_to = (self.now_ms, self.server)
-        pipe.evalsha(self._digests[script], 5, *self._keys, *arguments)
-        pipe.evalsha(self._observe, 5, *self._keys)
-        *_, reply, observed = pipe.execute()
+        keys = (*self._keys, self.now_ms, self.server)
+        answer: Any = self._client.evalsha(self._digests[script], len(keys), *keys, *arguments)
+        reply, observed = answer
         capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))
         return reply, State(
             {name: _number(value) for name, value in _pairs(capacity)},
@@ -112,7 +113,7 @@ class TurnedLedger:
         if not self._mutated:
             return compose_turned(script)
         names = ("_ledger", script.name)
-        return "\n".join((TURNED_CLOCK, *(self._mutated.get(name) or source(name) for name in names)))
+        return compose(*(self._mutated.get(name) or source(name) for name in names))
 
 
 def _number(text: str) -> Any:
