@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
@@ -183,9 +185,12 @@ def _limits(parameters: dict[str, str]) -> DecodeLimits:
 
 
 def _log(line: str) -> None:
-    """Write into Triton's log; Triton's own logger dies of a path that is not ASCII."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    """Write into Triton's log, and lose the line where that is full.
+
+    Triton's own logger dies of a path that is not ASCII.
+    """
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _inputs(model: contract.ModelSpec, request: Any) -> Arrays:

@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from importlib import reload
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +24,6 @@ from tests.unit.reward.triton_stand_in import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -111,6 +111,19 @@ def _answers(responses: list[Any]) -> list[list[float] | str]:
         else f"{response.error.code}: {response.error.message}"
         for response in responses
     ]
+
+
+def test_a_log_that_is_full_keeps_no_version_from_loading(
+    triton: Any, published_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that the log does not take, as on a full disk, is lost, and the version loads."""
+    directory = published_repository / "image_reward_network"
+    args = {"model_config": "{}", "model_repository": str(directory), "model_version": "1"}
+    model = triton.NetworkModel()
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", full)
+        model.initialize({**args, "model_instance_kind": "CPU", "model_instance_device_id": "0"})
+    assert model.execute([_request(1)])[0].error is None
 
 
 def test_requests_share_one_execution(network: Any) -> None:
