@@ -62,18 +62,19 @@ async def _reserve(ledger: Ledger) -> Granted:
 async def test_tritons_lease_inherits_the_share(ledger: Ledger, redis: RedisServer) -> None:
     """The share is held beside Triton's lease while the second version is loaded.
 
-    From then on it is a part of that lease.
+    From then on it is a part of that lease, and in use as all of it.
     """
-    granted = await _reserve(ledger)
+    granted = await ledger.commit(TRITONS, await _reserve(ledger))
+    assert granted is not None
     with second_share(_settings(redis), server_id=SERVER_ID, directory=VERSION):
         assert await _held(ledger) == {SERVER_ID: 1500, f"{SERVER_ID}/2": 2000}
     assert await _held(ledger) == {SERVER_ID: 3500}
     known = await ledger.renew(TRITONS, granted)
     assert known is not None
-    assert known.vram_mb == 3500
+    assert (known.vram_mb, known.used_mb) == (3500, 3500)
     after = await ledger.renew(replace(TRITONS, vram_mb=2000), known)  # the old version is gone
     assert after is not None
-    assert after.vram_mb == 2000
+    assert (after.vram_mb, after.used_mb) == (2000, 2000)
 
 
 async def test_the_share_lasts_for_as_long_as_a_load(ledger: Ledger, redis: RedisServer) -> None:

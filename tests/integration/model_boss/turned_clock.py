@@ -81,7 +81,7 @@ class TurnedLedger:
         assert len(arguments) == len(script.arguments)
         if script not in self._digests:
             self._digests[script] = self._client.script_load(self._compose(script))
-        keys = (*self._keys, self.now_ms, self.server)
+        keys: tuple[str | int, ...] = (*self._keys, self.now_ms, self.server)
         answer: Any = self._client.evalsha(self._digests[script], len(keys), *keys, *arguments)
         reply, observed = answer
         capacity, leases, queue, epoch = (_items(items) for items in json.loads(observed))

@@ -118,10 +118,9 @@ class World:
         if client in self.cut_off:
             return
         believer = self._holder(client, fence)
-        is_full = believer is None or (
-            believer.loaded_mb == believer.vram_mb == self.leases.get(lease_of(client), {}).get("vram_mb")
-        )
-        used_mb = "" if is_full or believer is None else believer.loaded_mb
+        leased_mb = self.leases.get(lease_of(client), {}).get("vram_mb")  # more, if it has inherited
+        in_part = believer and not believer.loaded_mb == believer.vram_mb == leased_mb
+        used_mb = believer.loaded_mb if believer and in_part else ""
         expected = self.reference.commit(lease_of(client), OWNER, fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.logs import JsonFormatter, FloodLimit
+from frontend.logs import FloodLimit, JsonFormatter
 
 
 def _line(message: str, **fields: object) -> dict[str, object]:
