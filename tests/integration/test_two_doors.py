@@ -87,6 +87,16 @@ def test_a_batch_is_one_execution(stack: RunningStack) -> None:
 def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
     """Ten `/score` calls that come while the network works share fewer than ten executions."""
     data = [photograph(name) for name in PHOTOGRAPHS]
+    for _ in range(10):  # where others use the machine, ten calls may come one after the other
+        executions, scores = _ask_while_it_works(stack, data)
+        np.testing.assert_allclose(scores, [_score(stack, each) for each in data], rtol=0, atol=1e-5)
+        if executions < 10:
+            break
+    assert executions < 10
+
+
+def _ask_while_it_works(stack: RunningStack, data: list[bytes]) -> tuple[int, list[float]]:
+    """Ask for each image, all at once; return how many executions that took, and the scores."""
     tokens = tokenise([PROMPT] * 64)
     full = (np.zeros((64, 3, 224, 224), np.uint8), tokens.input_ids, tokens.attention_mask)
     _quiet_health(stack)
@@ -107,10 +117,8 @@ def test_concurrent_requests_share_executions(stack: RunningStack) -> None:
         answers += [threads.submit(_ask, client, each) for each in data]
     after = stack.statistics()
     sent = sum(thread.result() for thread in bulk)
-    assert after["inferences"] - before["inferences"] == 10 + 64 * sent
-    assert after["executions"] - before["executions"] - sent < 10
-    scores = [answer.result() for answer in answers]
-    np.testing.assert_allclose(scores, [_score(stack, each) for each in data], rtol=0, atol=1e-5)
+    assert after["inferences"] - before["inferences"] == len(data) + 64 * sent
+    return after["executions"] - before["executions"] - sent, [answer.result() for answer in answers]
 
 
 def test_a_score_does_not_depend_on_its_batch_mates(stack: RunningStack) -> None:
