@@ -266,7 +266,8 @@ class Deployer:
         self, triton: RunningTriton, before: Deployment, number: int, error: BaseException
     ) -> ExportError:
         """Have the old version served again; return the error to be raised."""
-        reason = str(error) or "interrupted"
+        # Where an interrupt strikes a codec at work, Python gives it that codec's words.
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         entry = self._entry("failed", before.stable, number, reason)
         content = dataclasses.replace(before, history=(*before.history, entry))
         if isinstance(error, TritonGone):
