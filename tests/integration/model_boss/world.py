@@ -119,8 +119,9 @@ class World:
             return
         believer = self._holder(client, fence)
         leased_mb = self.leases.get(lease_of(client), {}).get("vram_mb")  # more, if it has inherited
-        in_part = believer and not believer.loaded_mb == believer.vram_mb == leased_mb
-        used_mb = believer.loaded_mb if believer and in_part else ""
+        used_mb: int | str = ""
+        if believer and not believer.loaded_mb == believer.vram_mb == leased_mb:
+            used_mb = believer.loaded_mb
         expected = self.reference.commit(lease_of(client), OWNER, fence, used_mb)
         reply = self._fenced(COMMIT, expected, client, fence, used_mb)
         if believer is not None:
