@@ -23,6 +23,7 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from model_boss.errors import InvalidUrl
 
@@ -48,6 +49,9 @@ class SentinelUrl:
 
 class Connection:
     """A client, and everything that has to be closed with it."""
+
+    error: Final = RedisError
+    """What a call raises, beside OSError, when Redis does not answer as it should."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         """Prepare; nothing is connected yet.

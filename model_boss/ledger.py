@@ -17,10 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from redis.exceptions import RedisError
-
 from model_boss.claim import Capacity, Claim, Granted, Held, Phase, Waiting, WaitReason
-from model_boss.connection import Connection
 from model_boss.errors import ClaimRefused, LedgerUnavailable
 from model_boss.options import LedgerOptions
 from model_boss.protocol import (
@@ -58,6 +55,8 @@ class Ledger:
         Raises:
             InvalidUrl: of a kind that `connection` does not read.
         """
+        from model_boss.connection import Connection  # noqa: PLC0415 - redis only where it is asked
+
         self.options = options or LedgerOptions()
         self._connection = Connection(url, self.options.timeout_s)
         self._scripts: dict[Script, AsyncScript] = {}
@@ -275,7 +274,7 @@ class Ledger:
                 return await call
         except TimeoutError as error:
             raise LedgerUnavailable(f"no answer within {self.options.timeout_s:g} s") from error
-        except (RedisError, OSError) as error:
+        except (self._connection.error, OSError) as error:
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _refusal(self, word: str, rest: list[Any], claim: Claim) -> ClaimRefused:

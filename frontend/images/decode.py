@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Final, Self
 
 import reward.errors
 from frontend.errors import DeadlineExceeded
-from frontend.images.base64_text import decode_base64
+from frontend.images import decode_child
 from frontend.images.errors import DecoderStopped, ImageTooLarge, ImageUndecodable
 from frontend.images.turns import Turns
-from reward.decoding import IMAGE, DecodeLimits, DecodeWorker, decode, serve
+from reward.decoding import IMAGE, DecodeWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from frontend.images.shared_bytes import Piece
+    from reward.decoding import DecodeLimits
     from reward.preprocess import PreparedImage
 
     Base64 = str | Piece
     """Base64 or a data: URI; a piece is the text between the quotes of a JSON string."""
 
-_BASE64: Final = b"b"
 _CLOSE_S: Final = 2.0
 """Work that still runs when the pool is left may take this long. Requests no longer wait for it."""
 
@@ -43,7 +43,7 @@ class DecodePool:
         *,
         workers: int = 2,
         on_worker_lost: Callable[[], None] = lambda: None,
-        module: str = __name__,
+        module: str = decode_child.__name__,
     ) -> None:
         """Prepare; workers run `module`, and `on_worker_lost` is called in any thread."""
         self._workers = [DecodeWorker(limits, on_lost=on_worker_lost, module=module) for _ in range(workers)]
@@ -145,18 +145,6 @@ def _sendable(source: bytes | bytearray | Base64) -> tuple[bytes, bytes | bytear
     """Return what a worker is told and sent."""
     if isinstance(source, bytes | bytearray):
         return IMAGE, source
-    return _BASE64, json.dumps(source)[1:-1].encode() if isinstance(source, str) else source.sendable()
-
-
-def decode_image(kind: bytes, content: bytes, limits: DecodeLimits) -> PreparedImage:
-    """Do a worker's work.
-
-    Raises:
-        reward.errors.InvalidImage: too large, damaged, not of a known format, or no base64.
-    """
-    data = content if kind == IMAGE else decode_base64(content, limits.max_bytes)
-    return decode(data, limits)
-
-
-if __name__ == "__main__":
-    serve(decode_image)
+    return decode_child.BASE64, json.dumps(source)[1:-1].encode() if isinstance(
+        source, str
+    ) else source.sendable()

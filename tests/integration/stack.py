@@ -130,7 +130,9 @@ class RunningStack:
         """Find the frontend's decode workers."""
         lines = dict(processes())
         return [
-            pid for pid in _children(self.frontend_pid()) if "frontend.images.decode" in lines.get(pid, "")
+            pid
+            for pid in _children(self.frontend_pid())
+            if "frontend.images.decode_child" in lines.get(pid, "")
         ]
 
     @contextmanager

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from export.deployment_store import DeploymentStore
 from export.live_switch import LiveSwitch
-from export.publish import Recipe, publish
-from export.registry import Registry
 from export.running_triton import RunningTriton
 from local.stack import compile_models
 from reward import runtimes
@@ -19,7 +17,6 @@ from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 from tests.integration.servers import ADMIN_KEY, Frontend, Triton
 from tests.pictures import PHOTOGRAPHS, photograph
-from tests.small import save_small_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +27,6 @@ BODIES: Final[list[dict[str, Any]]] = [
     for prompt in PROMPTS
     for name in PHOTOGRAPHS
 ]
-
-
-def publish_second(repository: Path, directory: Path) -> None:
-    """Publish version 2, with other random weights than version 1."""
-    checkpoint = save_small_checkpoint(directory / "second.safetensors", seed=1)
-    publish(Registry(repository), Recipe(checkpoint, "another random network"), show_progress=False)
 
 
 def expected_scores(repository: Path, version: int) -> list[float]:

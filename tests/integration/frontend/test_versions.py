@@ -17,7 +17,7 @@ from reward import manifest
 from reward.contract import NETWORK
 from reward.deployment import Deployment, Share
 from tests.integration.servers import until
-from tests.integration.two_versions import BODIES, Versions, publish_second
+from tests.integration.two_versions import BODIES, Versions
 from tests.repository import copy_published
 
 if TYPE_CHECKING:
@@ -29,12 +29,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
-def repository(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(two_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two versions with different weights."""
-    directory = tmp_path_factory.mktemp("two-versions")
-    repository = copy_published(published_repository, directory / "model_repository")
-    publish_second(repository, directory)
-    return repository
+    return copy_published(two_networks, tmp_path_factory.mktemp("two-versions") / "model_repository")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

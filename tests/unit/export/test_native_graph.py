@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 
-from export import questions
 from export.errors import GateError
-from export.native_graph import PAIRS, check_native_graph, write_native_graph, write_pairs
+from export.native_graph import PAIRS, check_native_graph
 from reward.runtimes import GRAPH_FILE_NAME
 from reward.runtimes.onnxruntime import OnnxRuntime
-from tests.gpu_version import SEED
-from tests.small import small_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,25 +22,16 @@ if TYPE_CHECKING:
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small network's graph in fp16 and its pairs."""
-    directory = tmp_path_factory.mktemp("native")
-    write_native_graph(small_network(SEED).to_precision(torch.float16), directory)
-    write_pairs(small_network(SEED), questions.drawn(), directory)
-    return directory
-
-
 def _runtime(directory: Path) -> OnnxRuntime:
     return OnnxRuntime(directory, cast("Manifest", None), 0)
 
 
-def test_every_conversion_is_a_node(directory: Path) -> None:
+def test_every_conversion_is_a_node(native_version: Path) -> None:
     """By strict inference of types, products are half, and norms, softmax and head are fp32.
 
     TensorRT builds such a graph as it stands: it has no flags for precision any more.
     """
-    model = onnx.load(directory / GRAPH_FILE_NAME)
+    model = onnx.load(native_version / GRAPH_FILE_NAME)
     inferred = onnx.shape_inference.infer_shapes(
         model, check_type=True, strict_mode=True, data_prop=True
     ).graph
@@ -59,26 +46,26 @@ def test_every_conversion_is_a_node(directory: Path) -> None:
     assert types["REWARD"] == FLOAT
 
 
-def test_the_pairs_hold_the_graph(directory: Path) -> None:
+def test_the_pairs_hold_the_graph(native_version: Path) -> None:
     """The pairs have the scores of fp32, to which the graph is near, but not equal."""
-    with np.load(directory / "pairs.npz") as pairs:
+    with np.load(native_version / "pairs.npz") as pairs:
         assert {name: pairs[name].shape for name in pairs} == {
             "PIXELS": (PAIRS, 3, 224, 224),
             "INPUT_IDS": (PAIRS, 35),
             "ATTENTION_MASK": (PAIRS, 35),
             "REWARD": (PAIRS, 1),
         }
-    difference = check_native_graph(_runtime(directory), directory, max_difference=1e-2)
+    difference = check_native_graph(_runtime(native_version), native_version, max_difference=1e-2)
     assert 1e-5 < difference < 1e-2
     with pytest.raises(GateError, match="the graph for native backends differs from torch's fp32 by"):
-        check_native_graph(_runtime(directory), directory, max_difference=1e-5)
+        check_native_graph(_runtime(native_version), native_version, max_difference=1e-5)
 
 
-def test_a_row_that_nobody_checked_is_no_number_and_spoils_no_other(directory: Path) -> None:
+def test_a_row_that_nobody_checked_is_no_number_and_spoils_no_other(native_version: Path) -> None:
     """Unknown ids and masks that are none score NaN; the rows beside score as ever."""
-    with np.load(directory / "pairs.npz") as pairs:
+    with np.load(native_version / "pairs.npz") as pairs:
         pixels, input_ids, mask = (pairs[name][:6] for name in ("PIXELS", "INPUT_IDS", "ATTENTION_MASK"))
-    runtime = _runtime(directory)
+    runtime = _runtime(native_version)
     good = runtime.score(pixels, input_ids, mask)
     assert np.isfinite(good).all()
     input_ids[1, 1] = -1

@@ -6,24 +6,18 @@ of a plan, and runs the graph with onnxruntime. Options, files and answers have 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from export import questions
 from export.errors import ExportError, GateError
-from export.native_graph import write_native_graph, write_pairs
 from export.tensorrt_plan import ensure_plan
-from reward import manifest
 from reward.contract import NETWORK
-from reward.files import sha256
-from tests.gpu_version import SEED, write_gpu_version
-from tests.small import small_network
+from tests.gpu_version import write_gpu_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,16 +68,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def version(tmp_path: Path) -> Path:
-    """A version of the small network in fp16, with its graph and its pairs."""
-    directory = write_gpu_version(tmp_path / "1", "fp16")
+def version(native_version: Path, tmp_path: Path) -> Path:
+    """A copy of the small network's version in fp16, with its graph and its pairs."""
     (tmp_path / "configs").mkdir()
-    write_native_graph(small_network(SEED).to_precision(torch.float16), directory)
-    write_pairs(small_network(SEED), questions.drawn(), directory)
-    content = manifest.read(directory)
-    files = {file.name: sha256(file) for file in directory.iterdir() if file.name != manifest.FILE_NAME}
-    manifest.write(dataclasses.replace(content, files=files), directory)
-    return directory
+    return shutil.copytree(native_version, tmp_path / "1")
 
 
 def test_a_plan_is_built_once_for_a_gpu_and_a_tensorrt(

@@ -1,5 +1,7 @@
 """What other packages may use of `model_boss`."""
 
+import subprocess
+import sys
 from importlib.resources import files
 from inspect import ismodule
 from pathlib import Path
@@ -29,6 +31,17 @@ def test_it_knows_nothing_of_this_service() -> None:
     ]
     assert len(texts) > 20
     assert not [text for text in texts if "aesthetic" in text.lower()]
+
+
+def test_only_who_opens_a_ledger_loads_redis() -> None:
+    """A service without a ledger starts without redis-py, which takes a tenth of a second."""
+    look = """if True:
+        import sys, model_boss
+        print("redis" in sys.modules)
+        model_boss.Ledger("redis://127.0.0.1:1")
+        print("redis" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_every_error_has_the_one_root() -> None:

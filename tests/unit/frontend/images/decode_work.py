@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from frontend.images.decode import decode_image
+from frontend.images.decode_child import decode_image
 from reward.contract import IMAGE_SIZE
 from reward.decoding import serve
 from reward.preprocess import PreparedImage
