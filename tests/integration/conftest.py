@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration import forked_frontend
 from tests.integration.stack import RunningStack
 from tests.once import made_once
 from tests.repository import copy_published
@@ -14,6 +15,13 @@ from tests.repository import copy_published
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """End the process that forked the frontends of the tests."""
+    yield
+    forked_frontend.close()
 
 
 @pytest.fixture(scope="session")

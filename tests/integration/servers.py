@@ -11,7 +11,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from PIL import Image
 from local import tritonserver
 from local.ports import free_ports
 from reward.contract import MODELS
+from tests.integration import forked_frontend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,23 +44,15 @@ PICTURE: Final = _picture()
 
 
 class Process:
-    """A child process whose output goes to a file."""
+    """A process of a test, in a session of its own, whose output goes to a file."""
 
-    def __init__(self, log: Path, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
         self.log = log
-        self.command = command
         self.environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forked_frontend.Forked | None = None
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                env={**os.environ, **self.environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        raise NotImplementedError
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process by a signal, and kill whatever it left behind."""
@@ -99,7 +91,7 @@ class Triton(Process):
         self.url, self.grpc_url = (f"127.0.0.1:{port}" for port in (ports.http, ports.grpc))
         self.server_id = f"triton-of-the-test@{self.url}"
         server = tritonserver.find(directory)
-        command = server.command(
+        self.command = server.command(
             repository,
             host="127.0.0.1",
             ports=ports,
@@ -107,7 +99,17 @@ class Triton(Process):
             server_id=self.server_id,
             models=models,
         )
-        super().__init__(directory / "triton.log", command, server.environment)
+        super().__init__(directory / "triton.log", server.environment)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def start_and_wait(self) -> None:
         """Start it; once more if it aborts, as Triton 2.51 may on a busy machine."""
@@ -144,9 +146,11 @@ class Frontend(Process):
             **{name.upper(): value for name, value in settings.items()},
         }
         environment = {f"AESTHETIC_{name}": str(value) for name, value in chosen.items() if value is not None}
-        command = [sys.executable, "-m", "frontend"]
-        super().__init__(directory / f"frontend-{self.port}.log", command, environment)
+        super().__init__(directory / f"frontend-{self.port}.log", environment)
         self.client = httpx.AsyncClient(base_url=self.url, timeout=60)
+
+    def start(self) -> None:
+        self._process = forked_frontend.start(self.environment, self.log)
 
     async def start_and_wait(self) -> None:
         self.start()
