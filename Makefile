@@ -53,11 +53,11 @@ checkpoint-is-named:
 
 install-test: $(VENV)/.dev .upstream/.installed .cache/pillow/.installed ## install all that the tests need; they run without a network
 
-# Four processes on two cores, a file at a time: most integration tests wait for something. torch
+# Five processes on two cores, a file at a time: most integration tests wait for something. torch
 # takes one core: threads that wait for each other on a busy machine cost more than they compute.
 # What one process has compiled is written down for the others.
 test: install-test ## run the everyday tests
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not hostile and not full_size' --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not hostile and not full_size' --numprocesses 5 --dist loadfile --no-loadscope-reorder
 
 test-full-size: install-test ## compare a network of ImageReward's size with upstream; three minutes, 5 GB of memory
 	$(BIN)/python -m pytest -m full_size tests/parity

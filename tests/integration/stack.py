@@ -43,7 +43,7 @@ class RunningStack:
             **os.environ,
             "AESTHETIC_MAX_CACHE_BYTES": "0",  # every request of a test is really scored
             "AESTHETIC_FETCH_ALLOW": "127.0.0.1",
-            "AESTHETIC_DECODE_WORKERS": "2",
+            "AESTHETIC_DECODE_WORKERS": "1",
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None

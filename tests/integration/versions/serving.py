@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = 1e-4  # batch mates change the order of summation
 
-_PAUSE_S: Final = 0.02
+_PAUSE_S: Final = 0.05
 """Between two requests of a caller: what is changed meanwhile needs the processor, too."""
 _PICTURE: Final = photograph("coffee")
 _PROMPT_TEXT: Final = "a cup of coffee"
