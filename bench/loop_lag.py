@@ -30,6 +30,7 @@ import uvicorn
 from PIL import Image
 
 from frontend.app import create_app
+from frontend.http.serve import spare_what_is_there
 from frontend.settings import Settings
 from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 
@@ -56,6 +57,7 @@ async def measure() -> None:
                 max_cache_bytes=0,
             )
             server = _Server(uvicorn.Config(create_app(settings), port=0, log_config=None))
+            spare_what_is_there()  # as `python -m frontend` does
             serving = asyncio.create_task(server.serve())
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)

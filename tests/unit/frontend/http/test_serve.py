@@ -1,14 +1,17 @@
-"""The listening sockets, and how many connections the open files of a process allow."""
+"""Listening sockets, the connections that open files allow, and what is not collected."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket
 from contextlib import suppress
 
 import pytest
+from fastapi import FastAPI
 
+from frontend.http import serve
 from frontend.http.serve import _listeners, _max_connections
 from tests.unit.frontend.images.stand_ins import HAS_IPV6
 
@@ -30,6 +33,22 @@ def test_a_name_is_bound_at_each_of_its_addresses() -> None:
         for six in _listeners("::", port):
             assert six.family == socket.AF_INET6
             six.close()
+
+
+def test_the_collector_spares_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the server runs, the garbage collector no longer looks through what is there by then."""
+    imported = ["as a module"]
+    looked_through: list[bool] = []
+
+    def run(_: object, sockets: list[socket.socket]) -> None:
+        looked_through.append(any(found is imported for found in gc.get_objects()))
+        for listener in sockets:
+            listener.close()
+
+    assert any(found is imported for found in gc.get_objects())
+    monkeypatch.setattr(serve._Server, "run", run)
+    serve.serve(FastAPI(), host="127.0.0.1", port=0, grace_s=1)
+    assert looked_through == [False]
 
 
 def test_an_address_that_is_taken() -> None:
