@@ -87,7 +87,8 @@ class Supervised:
         try:
             with suppress(ProcessLookupError, TimeoutError):
                 self._process.terminate()
-                await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
+                async with asyncio.timeout(STOP_GRACE_S):
+                    await self._process.wait()
             self.kill()
             await self._process.wait()
         finally:

@@ -269,13 +269,20 @@ class Ledger:
         return [key async for key in self._connection.redis.scan_iter(match=pattern, count=1000)]
 
     async def _in_time(self, call: Awaitable[_Reply]) -> _Reply:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                return await call
+                reply = await call
         except TimeoutError as error:
             raise LedgerUnavailable(f"no answer within {self.options.timeout_s:g} s") from error
         except (self._connection.error, OSError) as error:
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
+        # redis-py sends within `asyncio.wait_for`. In Python 3.11 that loses a cancellation which
+        # comes just when the command has been sent.
+        if task and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
+        return reply
 
     def _refusal(self, word: str, rest: list[Any], claim: Claim) -> ClaimRefused:
         limit = rest[0] if rest else None

@@ -6,9 +6,10 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Connection
 
 from model_boss import (
     Capacity,
@@ -74,6 +75,30 @@ async def granted(ledger: Ledger, wanted: Claim) -> int:
     answer = await ledger.reserve(wanted)
     assert isinstance(answer, Granted)
     return answer.fence
+
+
+async def test_no_cancellation_is_lost(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is cancelled just when its command has been sent ends, and does not go on.
+
+    Python 3.11 forgets such a cancellation where redis-py sends.
+    """
+    send = Connection._send_packed_command
+
+    async def send_and_cancel(connection: Connection, command: Any) -> None:
+        await send(connection, command)
+        caller.cancel()
+
+    async with opened(server.url) as ledger:
+
+        async def ask_without_end() -> None:
+            while True:
+                await ledger.table(GPU)
+
+        monkeypatch.setattr(Connection, "_send_packed_command", send_and_cancel)
+        caller = asyncio.create_task(ask_without_end())
+        await asyncio.wait({caller}, timeout=10)
+        monkeypatch.undo()
+        assert caller.cancelled()
 
 
 async def test_a_lease_goes_through_its_life(server: RedisServer) -> None:
