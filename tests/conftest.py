@@ -7,10 +7,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,29 +31,6 @@ settings.load_profile("everyday")
 # What is imported for thousands of tests stays; to look through it again and again is a twelfth of
 # the tests' time.
 gc.disable()
-
-
-_COMPUTE: Final = ("tests/parity/", "tests/unit/demo/", "tests/unit/export/", "tests/unit/reward/")
-_WAIT: Final = ("tests/hostile/", "tests/integration/", "tests/unit/frontend/images/", "tests/unit/local/")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that mostly compute and those that mostly wait, one beside the other.
-
-    So the processors have work throughout. The others are short, which lets all processes end at
-    about the same time.
-    """
-    kinds: dict[str, list[list[pytest.Item]]] = {"computes": [], "waits": [], "other": []}
-    for file, of_file in groupby(items, key=lambda item: item.nodeid.partition("::")[0]):
-        kind = "computes" if file.startswith(_COMPUTE) else "waits" if file.startswith(_WAIT) else "other"
-        kinds[kind].append(list(of_file))
-    placed = [
-        (index / len(files), file)
-        for files in (kinds["waits"], kinds["computes"])
-        for index, file in enumerate(files)
-    ]
-    first = [file for _, file in sorted(placed, key=itemgetter(0))]
-    items[:] = [item for file in (*first, *kinds["other"]) for item in file]
 
 
 def pytest_collection_finish() -> None:
