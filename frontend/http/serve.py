@@ -66,7 +66,6 @@ def spare_what_is_there() -> None:
     What was imported stays as long as the process does. Each look through all of it keeps the event
     loop from other work for 50 ms (docs/decisions/off-the-event-loop.md).
     """
-    gc.collect()
     gc.freeze()
 
 

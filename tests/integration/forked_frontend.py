@@ -64,7 +64,7 @@ def close() -> None:
 
 
 def _fork_for_each_line() -> None:
-    from frontend import __main__
+    from frontend.service import run
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here asks how they ended
     while line := sys.stdin.readline():
@@ -72,7 +72,7 @@ def _fork_for_each_line() -> None:
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _detach(*json.loads(line))
-            sys.exit(__main__.main([]))
+            sys.exit(run())
         print(pid, flush=True)  # noqa: T201 - to the test
 
 

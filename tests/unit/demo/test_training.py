@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from demo import shipped, training
+from demo.__main__ import main
 from demo.batches import PICTURES, PROMPTS, make
 from demo.errors import DemoError
 from demo.objective import rank
@@ -195,17 +196,24 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], me
     assert state.read_bytes() == before
 
 
-def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+def test_the_command_refuses_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder that holds a run, or a run of another seed, is refused in one line.
 
     The exit status is 1.
     """
+
+    def run(*options: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["demo", "train", "--out", str(tmp_path), *options])
+        return main(), "".join(capsys.readouterr())
+
     Trainer(Plan(), rank=0).save(tmp_path)
-    assert _train(tmp_path) == (
+    assert run() == (
         1,
         f"error: {tmp_path} holds a run: go on with it (--resume), or name another folder\n",
     )
-    assert _train(tmp_path, "--resume", "--seed", "3") == (
+    assert run("--resume", "--seed", "3") == (
         1,
         f"error: {tmp_path} holds a run with seed 0, not seed 3: only steps can change, and only grow\n",
     )
@@ -223,10 +231,3 @@ def test_learning_rate_warms_up_and_cools_down() -> None:
     assert pace(30, plan) == 1
     assert pace(75, plan) == pytest.approx(0.5)
     assert pace(100, plan) == 0
-
-
-def _train(out: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "demo", "train", "--out", str(out), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == ""
-    return done.returncode, done.stderr
