@@ -272,7 +272,7 @@ class Driver:
 
 
 def _stop_if_cancelled() -> None:
-    """End if a cancellation was lost: a Redis call that was just being answered may swallow it."""
+    """End if a cancellation was lost: a library of another coordinator's may swallow it, too."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
