@@ -273,16 +273,16 @@ class Ledger:
         cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                reply = await call
+                return await call
         except TimeoutError as error:
             raise LedgerUnavailable(f"no answer within {self.options.timeout_s:g} s") from error
         except (self._connection.error, OSError) as error:
             raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
-        # redis-py sends within `asyncio.wait_for`. In Python 3.11 that loses a cancellation which
-        # comes just when the command has been sent.
-        if task and task.cancelling() > cancelled:
-            raise asyncio.CancelledError
-        return reply
+        finally:
+            # redis-py sends within `asyncio.wait_for`. In Python 3.11 that loses a cancellation
+            # which comes just when the command has been sent.
+            if task and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
 
     def _refusal(self, word: str, rest: list[Any], claim: Claim) -> ClaimRefused:
         limit = rest[0] if rest else None

@@ -145,6 +145,5 @@ def _sendable(source: bytes | bytearray | Base64) -> tuple[bytes, bytes | bytear
     """Return what a worker is told and sent."""
     if isinstance(source, bytes | bytearray):
         return IMAGE, source
-    return decode_child.BASE64, json.dumps(source)[1:-1].encode() if isinstance(
-        source, str
-    ) else source.sendable()
+    content = json.dumps(source)[1:-1].encode() if isinstance(source, str) else source.sendable()
+    return decode_child.BASE64, content
