@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -91,7 +92,7 @@ async def test_no_cancellation_is_lost(
         await send(connection, command)
         caller.cancel()
         if fails:
-            raise ConnectionResetError
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
 
     async with opened(server.url) as ledger:
 
