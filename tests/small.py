@@ -18,7 +18,7 @@ SMALL: Final = Dimensions(
     image_layers=2,
     image_heads=2,
     text_width=48,
-    text_layers=1,
+    text_layers=2,
     text_heads=2,
     max_positions=40,
 )

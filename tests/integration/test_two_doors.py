@@ -65,8 +65,8 @@ def test_images_and_prompts_matter(stack: RunningStack) -> None:
     """
     by_image = [_score(stack, photograph(name)) for name in PHOTOGRAPHS]
     by_prompt = [_score(stack, photograph("coffee"), prompt) for prompt in ("a cat", "", "coffee", "x y z")]
-    assert max(by_image) - min(by_image) > 0.05
-    assert max(by_prompt) - min(by_prompt) > 0.05
+    assert max(by_image) - min(by_image) > 0.1
+    assert max(by_prompt) - min(by_prompt) > 0.1
 
 
 def test_a_batch_is_one_execution(stack: RunningStack) -> None:
