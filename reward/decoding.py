@@ -1,7 +1,7 @@
 """Decode untrusted images in a child process, which may die of one without harm to the parent.
 
 If a decoder crashes or hangs, the child is ended, and the next image gets a new one. The two talk
-through a socket in lengths, JSON and raw pixels, but never in pickles. So whoever takes over a
+through a socket in lengths, JSON and raw bytes, but never in pickles. So whoever takes over a
 decoder has the child and no more.
 
     parent: kind (1 byte), length (8 bytes), image
@@ -11,6 +11,7 @@ decoder has the child and no more.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -26,8 +27,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-import numpy as np
 
 # Imported here, these are ready before the first image. Pillow would import all its plugins to find
 # them.
@@ -224,9 +223,9 @@ class DecodeWorker:
             reply: dict[str, Any] = json.loads(self._receive(min(length, _MAX_REPLY_BYTES), until))
             if "error" in reply:
                 raise _FAILURES.get(reply["error"], RewardError)(str(reply["message"]))
-            pixels = np.frombuffer(self._receive(_PIXEL_BYTES, until), np.uint8).reshape(PIXELS.shape)
+            planes = self._receive(_PLANES_BYTES, until)
             width, height = int(reply["width"]), int(reply["height"])
-            return PreparedImage(pixels, width, height, str(reply["format"]), str(reply["sha256"]))
+            return PreparedImage(planes, width, height, str(reply["format"]), str(reply["sha256"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ConnectionError("the child does not keep to its part") from error
 
@@ -254,7 +253,7 @@ class DecodeWorker:
         return child.returncode if child is not None else None
 
 
-_PIXEL_BYTES: Final = int(np.prod(PIXELS.shape))
+_PLANES_BYTES: Final = math.prod(PIXELS.shape)
 
 
 def _search_path() -> str:
@@ -326,12 +325,12 @@ def _confine(limits: DecodeLimits) -> None:
 
 
 def _reply(work: Work, kind: bytes, content: bytes, limits: DecodeLimits) -> bytes:
-    pixels = b""
+    planes = bytearray()
     reply: dict[str, object]
     try:
         image = work(kind, content, limits)
         reply = {name: getattr(image, name) for name in ("width", "height", "format", "sha256")}
-        pixels = image.pixels.tobytes()
+        planes = image.planes
     except InvalidImage as error:
         reply = {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
@@ -341,7 +340,7 @@ def _reply(work: Work, kind: bytes, content: bytes, limits: DecodeLimits) -> byt
         traceback.print_exc()
         reply = {"error": RewardError.__name__, "message": "decoding failed by a defect; see the log"}
     text = json.dumps(reply).encode()
-    return _LENGTH.pack(len(text)) + text + pixels
+    return _LENGTH.pack(len(text)) + text + planes
 
 
 if __name__ == "__main__":

@@ -14,7 +14,12 @@ from reward import errors
 
 
 def test_what_is_imported_is_what_is_exported() -> None:
-    """`__all__` names every public name of the package, sorted, and nothing else."""
+    """`__all__` names every public name of the package, sorted, and nothing else.
+
+    Names that are imported when they are asked for are there then, and no others.
+    """
+    assert [name for name in reward.__all__ if not hasattr(reward, name)] == []
+    assert not hasattr(reward, "tokenize")
     public = [name for name, value in vars(reward).items() if name[0] != "_" and not inspect.ismodule(value)]
     assert sorted(public) == reward.__all__
 

@@ -285,10 +285,10 @@ async def test_a_batch_of_slow_images_holds_up_nobody_else(pool: DecodePool) -> 
 
 
 async def test_workers_are_light(pool: DecodePool) -> None:
-    """A worker imports Pillow and NumPy, but neither the web framework nor torch."""
+    """A worker imports Pillow, but neither NumPy, the web framework nor torch."""
     modules = (await pool.decode(b"modules", timeout_s=10)).format.split(",")
-    assert {"PIL", "numpy"} <= set(modules)
-    assert not {"fastapi", "starlette", "torch", "aiohttp", "uvicorn", "tritonclient"} & set(modules)
+    assert "PIL" in modules
+    assert not {"numpy", "fastapi", "starlette", "torch", "aiohttp", "uvicorn", "tritonclient"} & set(modules)
 
 
 async def test_leaving_finishes_what_runs() -> None:

@@ -6,12 +6,10 @@ import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from frontend.scoring.cache import ENTRY_BYTES, Question, ScoreCache
 from frontend.triton.served import Role, ServedVersion
 from reward import PreparedImage, manifest
-from reward.contract import IMAGE_SIZE, NETWORK
+from reward.contract import NETWORK
 from reward.tokenizer import tokenise
 from tests.unit.frontend.triton.stand_in import publish_manifest
 
@@ -45,8 +43,7 @@ def test_what_a_score_depends_on(tmp_path: Path) -> None:
 
 
 def _question(sha256: str, prompt: str) -> Question:
-    pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    return Question(PreparedImage(pixels, 1, 1, "PNG", sha256), tokenise([prompt]))
+    return Question(PreparedImage(bytearray(), 1, 1, "PNG", sha256), tokenise([prompt]))
 
 
 def _version(content: Manifest) -> ServedVersion:

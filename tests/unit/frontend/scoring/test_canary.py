@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from frontend.scoring.cache import Question
@@ -19,13 +18,13 @@ from tests.unit.frontend.triton.stand_in import deploy, publish_manifest
 if TYPE_CHECKING:
     from pathlib import Path
 
-PIXELS = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+BLACK = bytearray(3 * IMAGE_SIZE**2)
 EXPECTED = [37, 38, 88, 108, 117, 169, 178, 189]
 TOKENS = tokenise(["a cat"])
 
 
 def _question(number: int, prompt: str | None = None) -> Question:
-    image = PreparedImage(PIXELS, 1, 1, "PNG", f"{number:064x}")
+    image = PreparedImage(BLACK, 1, 1, "PNG", f"{number:064x}")
     return Question(image, TOKENS if prompt is None else tokenise([prompt]))
 
 

@@ -7,7 +7,6 @@ import hashlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from frontend.deadline import Deadline
@@ -49,9 +48,9 @@ class Loader:
 
     async def decoded(self, images: list[bytes], deadline: Deadline) -> list[PreparedImage]:
         del deadline
-        pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        black = bytearray(3 * IMAGE_SIZE**2)
         names = [hashlib.sha256(image).hexdigest() for image in images]
-        return [PreparedImage(pixels, 1, 1, "PNG", name) for name in names]
+        return [PreparedImage(black, 1, 1, "PNG", name) for name in names]
 
 
 class Service:
