@@ -28,9 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-# Imported here, these are ready before the first image. Pillow would import all its plugins to find
-# them.
-from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin  # noqa: F401
+from PIL import AvifImagePlugin, Image, ImageFile
 
 from reward.contract import PIXELS
 from reward.errors import ImageTooLarge, InvalidImage, RewardError, UndecodableImage

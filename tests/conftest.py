@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def published_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = made_once(tmp_path_factory, "published-once", _publish)
     own = shutil.copytree(template, tmp_path_factory.mktemp("published") / "own")
     return own / "model_repository"
+
+
+@pytest.fixture
+def exported_once(published_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever publishes the small network has its graph from `published_repository`.
+
+    An export takes seconds, and gives the same graph each time.
+    """
+    from tests.small import copy_graph
+
+    exported = published_repository / "image_reward_network" / "1"
+    monkeypatch.setattr("export.publish.to_onnx", partial(copy_graph, exported))
 
 
 def _publish(directory: Path) -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import shutil
+from pathlib import Path
+from typing import Final
 
 import torch
 
 from reward import checkpoint
 from reward.network import Dimensions, RewardNetwork
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from reward.runtimes import GRAPH_FILE_NAME
 
 SMALL: Final = Dimensions(
     patch_size=32,
@@ -55,3 +55,12 @@ def save_small_checkpoint(path: Path, seed: int = 0) -> Path:
     """Write the small network as safetensors."""
     checkpoint.save(small_network(seed), path)
     return path
+
+
+def copy_graph(exported: Path, network: RewardNetwork, directory: Path) -> Path:
+    """Do what `to_onnx` does, with the graph of the small network that has been exported before."""
+    expected = small_network().state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), f"this is not the network that was exported: {name}"
+    shutil.copy(exported / f"{GRAPH_FILE_NAME}.data", directory)
+    return Path(shutil.copy(exported / GRAPH_FILE_NAME, directory))

@@ -106,6 +106,7 @@ def test_a_run_becomes_a_shipped_file_with_its_report(run: Path, tmp_path: Path)
     assert (content["held_out"]["mean"], content["held_out"]["deviation"]) == pytest.approx((0, 1), abs=1e-3)
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_publishing_replaces_what_is_shipped(tmp_path: Path) -> None:
     """Nothing is left of the old version, and the new one can be loaded."""
     directory = tmp_path / "model"

@@ -1,8 +1,7 @@
-"""A version for native backends, whose graph takes seconds to export."""
+"""A version for GPUs and native backends, whose graph takes seconds to export."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,25 +13,28 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def native_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small network in fp16, its native graph and its pairs; change nothing in it."""
-    return made_once(tmp_path_factory, "native-version", _write)
+def published_fp16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the small network in fp16 as version 1, and its checkpoint beside it.
+
+    Change nothing in it.
+    """
+    return made_once(tmp_path_factory, "published-fp16", _publish) / "model_repository"
 
 
-def _write(directory: Path) -> Path:
-    import torch
+@pytest.fixture(scope="session")
+def native_version(published_fp16: Path) -> Path:
+    """The directory of that version, with its native graph and its pairs."""
+    return published_fp16 / "image_reward_network" / "1"
 
-    from export import questions
-    from export.native_graph import write_native_graph, write_pairs
-    from reward import manifest
-    from reward.files import sha256
-    from tests.gpu_version import SEED, write_gpu_version
-    from tests.small import small_network
 
-    version = write_gpu_version(directory / "1", "fp16")
-    write_native_graph(small_network(SEED).to_precision(torch.float16), version)
-    write_pairs(small_network(SEED), questions.drawn(), version)
-    content = manifest.read(version)
-    files = {file.name: sha256(file) for file in version.iterdir() if file.name != manifest.FILE_NAME}
-    manifest.write(dataclasses.replace(content, files=files), version)
-    return version
+def _publish(directory: Path) -> Path:
+    from export.publish import Recipe, publish
+    from export.registry import Registry
+    from tests.gpu_version import SEED
+    from tests.repository import copy_repository
+    from tests.small import save_small_checkpoint
+
+    registry = Registry(copy_repository(directory / "model_repository"))
+    weights = save_small_checkpoint(directory / "small.safetensors", SEED)
+    publish(registry, Recipe(weights, "small", precision="fp16", device="gpu"), show_progress=False)
+    return directory

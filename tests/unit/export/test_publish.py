@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from export import gates
+from export.__main__ import main
 from export.errors import GateError
 from export.publish import Recipe, publish
 from export.registry import Registry
@@ -57,6 +58,7 @@ def test_the_graph_names_no_path_of_the_machine(published_repository: Path) -> N
     assert b"site-packages" not in graph
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_what_is_too_far_from_fp32_is_published_by_force_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_what_is_too_far_from_fp32_is_published_by_force_alone(
     assert report["summary"].endswith("PUBLISHED BY FORCE")
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_int8_is_published_behind_its_gate(published_repository: Path, tmp_path: Path) -> None:
     """int8 has a third of the size, is near enough to fp32, and is known by its precision."""
     registry = Registry(copy_repository(tmp_path / "model_repository"))
@@ -97,7 +100,10 @@ def test_int8_is_published_behind_its_gate(published_repository: Path, tmp_path:
     assert runtimes.load(registry.directory(number)).manifest == content
 
 
-def test_ones_own_questions_judge_and_calibrate(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("exported_once")
+def test_ones_own_questions_judge_and_calibrate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--gate-set` and `--calibration` name directories of images and prompts."""
     repository = copy_repository(tmp_path / "model_repository")
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
@@ -107,11 +113,19 @@ def test_ones_own_questions_judge_and_calibrate(tmp_path: Path) -> None:
     for name in names:
         (own / name).write_bytes(photograph(name.removesuffix(".jpg")))
     (own / "prompts.json").write_text(json.dumps([{"prompt": "a cup", "images": names}]))
-    arguments = ["--checkpoint", str(weights), "--name", "small", "--precision", "int8", "--quiet"]
-    sets = ["--gate-set", str(own), "--calibration", str(own)]
-    done = _export(repository, "publish", *arguments, *sets)
-    assert done.returncode == 0, done.stderr
-    assert "int8 differs from torch's fp32 by" in done.stdout
+    options = {
+        "--checkpoint": weights,
+        "--name": "small",
+        "--precision": "int8",
+        "--gate-set": own,
+        "--calibration": own,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    monkeypatch.setattr(
+        sys, "argv", ["export", "--repository", str(repository), "publish", "--quiet", *words]
+    )
+    assert main() == 0
+    assert "int8 differs from torch's fp32 by" in capsys.readouterr().out
     report = Registry(repository).version(1).manifest.gates or {}
     assert (report["questions"], report["pairs"]) == ("own", 3)
 
@@ -132,13 +146,24 @@ def test_the_command_publishes(tmp_path: Path) -> None:
     assert "1 served               small" in _export(repository, "list").stdout
 
 
-def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A wrong checkpoint gives one line that says what is wrong, and exit status 1."""
     repository = copy_repository(tmp_path / "model_repository")
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"text")
-    done = _export(repository, "publish", "--checkpoint", str(wrong), "--name", "x", "--quiet")
-    assert done.returncode == 1
-    assert (
-        done.stderr == f"error: {wrong}: not a checkpoint of tensors alone (loaded with weights_only=True)\n"
-    )
+    command = [
+        "export",
+        "--repository",
+        str(repository),
+        "publish",
+        "--checkpoint",
+        str(wrong),
+        "--name",
+        "x",
+    ]
+    monkeypatch.setattr(sys, "argv", [*command, "--quiet"])
+    assert main() == 1
+    says = f"error: {wrong}: not a checkpoint of tensors alone (loaded with weights_only=True)\n"
+    assert capsys.readouterr().err == says

@@ -13,32 +13,17 @@ from export.publish import Recipe, publish
 from export.registry import Registry
 from export.trial import questions, trial
 from reward import deployment, manifest, runtimes
-from tests.gpu_version import SEED, write_gpu_version
-from tests.once import made_once
-from tests.repository import copy_published, copy_repository
-from tests.small import save_small_checkpoint
+from tests.gpu_version import write_gpu_version
+from tests.repository import copy_published
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the small network in fp16 as version 1, and its checkpoint beside it."""
-
-    def write(directory: Path) -> Path:
-        registry = Registry(copy_repository(directory / "model_repository"))
-        weights = save_small_checkpoint(directory / "small.safetensors", SEED)
-        publish(registry, Recipe(weights, "small", precision="fp16", device="gpu"), show_progress=False)
-        return directory
-
-    return made_once(tmp_path_factory, "published-fp16", write)
-
-
 @pytest.fixture
-def registry(template: Path, tmp_path: Path) -> Registry:
+def registry(published_fp16: Path, tmp_path: Path) -> Registry:
     """A copy for one test."""
-    return Registry(copy_published(template / "model_repository", tmp_path / "model_repository"))
+    return Registry(copy_published(published_fp16, tmp_path / "model_repository"))
 
 
 def test_fp16_is_published_with_weights_graph_and_pairs(registry: Registry) -> None:
@@ -64,10 +49,12 @@ def test_fp16_is_published_with_weights_graph_and_pairs(registry: Registry) -> N
     assert runtimes.load(registry.directory(1)).manifest == content
 
 
-def test_what_is_not_for_a_device_is_refused(registry: Registry, template: Path) -> None:
+def test_what_is_not_for_a_device_is_refused(registry: Registry, published_fp16: Path) -> None:
     """There is no int8 for GPUs and no half precision for CPUs."""
     for precision, device in (("int8", "gpu"), ("fp16", "cpu"), ("bf16", "cpu")):
-        recipe = Recipe(template / "small.safetensors", "small", precision=precision, device=device)
+        recipe = Recipe(
+            published_fp16.parent / "small.safetensors", "small", precision=precision, device=device
+        )
         with pytest.raises(ExportError, match=f"{precision} is not published for the {device}"):
             publish(registry, recipe, show_progress=False)
 
@@ -85,7 +72,9 @@ def test_a_trial_needs_no_gpu(registry: Registry) -> None:
         assert scores == pytest.approx(list(expected), abs=1e-6 if backend == "python" else 1e-2)
 
 
-def test_a_precision_that_is_wished_for_is_served_on_its_device(registry: Registry, template: Path) -> None:
+def test_a_precision_that_is_wished_for_is_served_on_its_device(
+    registry: Registry, published_fp16: Path
+) -> None:
     """`make up PRECISION=fp16` serves what is published in fp16, on the GPU; without it, all stays.
 
     A precision that is not published needs the checkpoint.
@@ -96,7 +85,7 @@ def test_a_precision_that_is_wished_for_is_served_on_its_device(registry: Regist
     deployer = Deployer(registry, None, Manner(who="test"))
     deployer.promote(2, is_tried=True)
     chooser = Chooser(registry, deployer, lambda _: None)
-    chooser.ensure(checkpoint=template / "small.safetensors", precision="fp16")
+    chooser.ensure(checkpoint=published_fp16.parent / "small.safetensors", precision="fp16")
     served = deployment.read(registry.repository)
     assert (served.stable, served.device) == (1, "gpu")
     chooser.ensure()
