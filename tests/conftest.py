@@ -9,9 +9,11 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from local.tritonserver import SHARED_MEMORY
 from tests.once import made_once
@@ -39,6 +41,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
+
+
+ONE_STACK = "tests/integration/one_stack/"
+
+
+class OneStack(LoadFileScheduling):  # type: ignore[misc]
+    """Give each process a file at a time, but the files that share a stack to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ONE_STACK if nodeid.startswith(ONE_STACK) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:
+    """Take the place of `--dist loadfile`."""
+    return OneStack(config, log)
 
 
 STARTED_S = time.time()

@@ -1,4 +1,4 @@
-"""The real stack, as a person starts it, and a repository with two versions."""
+"""The processes that several files of tests share, and a repository with two versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration import forked_frontend
-from tests.integration.stack import RunningStack
 from tests.once import made_once
 from tests.repository import copy_published
 
@@ -16,28 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.integration.stack import RunningStack
+
 
 @pytest.fixture(scope="session", autouse=True)
 def forks() -> Iterator[None]:
     """End the process that forked the frontends of the tests."""
     yield
     forked_frontend.close()
-
-
-@pytest.fixture(scope="session")
-def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """`python -m local up` with the small network.
-
-    At the end SIGTERM ends it, and nothing may be left behind.
-    """
-    directory = tmp_path_factory.mktemp("stack")
-    key_file = f"--admin-key-file={directory / 'admin.key'}"
-    running = RunningStack(published_repository, directory, arguments=[key_file])
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,33 @@
+"""The real stack, as a person starts it, for all tests of this folder.
+
+They run in one process (`pytest_xdist_make_scheduler` in tests/conftest.py), so that it is started
+once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.stack import RunningStack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """`python -m local up` with the small network.
+
+    At the end SIGTERM ends it, and nothing may be left behind.
+    """
+    directory = tmp_path_factory.mktemp("stack")
+    key_file = f"--admin-key-file={directory / 'admin.key'}"
+    running = RunningStack(published_repository, directory, arguments=[key_file])
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
