@@ -80,7 +80,7 @@ def _encode(prompt: str) -> tuple[list[int], bool]:
             f"the prompt has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} are allowed "
             f"(and {MAX_TOKENS} tokens are read)"
         )
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
+    if not prompt.isascii() and any("\ud800" <= character <= "\udfff" for character in prompt):
         raise InvalidPrompt("the prompt is not valid Unicode: it holds a lone surrogate")
     vocabulary = _vocabulary()
     room = MAX_TOKENS - 2  # for [CLS] and [SEP]
@@ -95,9 +95,12 @@ def _words(prompt: str) -> Iterator[str]:
         if index % 2:
             yield part
             continue
-        # Lower case is made character by character: on a whole word, Python's lower() changes a
-        # final sigma.
-        text = "".join(_clean(character.lower()) for character in part)
+        if part.isascii():  # a table does the same, and ten times as fast
+            text = part.translate(_CLEANED)
+        else:
+            # Lower case is made character by character: on a whole word, Python's lower() changes a
+            # final sigma.
+            text = "".join(_clean(character.lower()) for character in part)
         if not text.isascii():  # else there is nothing to normalise
             text = unicodedata.normalize("NFC", _in_canonical_order(_CHINESE.sub(r" \1 ", text)))
         for word in text.split():
@@ -127,12 +130,18 @@ def _clean(text: str) -> str:
     return "".join(kept)
 
 
+_CLEANED: Final = {code: _clean(chr(code).lower()) for code in range(128)}
+
+
 def _strip_accents(word: str) -> str:
     decomposed = unicodedata.normalize("NFD", word)
     return "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
 
 
 def _split_punctuation(word: str) -> Iterator[str]:
+    if word.isalnum():
+        yield word
+        return
     start = 0
     for index, character in enumerate(word):
         if not _is_punctuation(character):
