@@ -33,9 +33,9 @@ from bench.processes import core_ms, stages
 from bench.served import PROMPT, demonstration, running
 from bench.spread import quarters
 from frontend.http.schemas import ImageInfo, ModelInfo, ScoreResponse
-from local.ports import free_ports
 from reward.contract import NETWORK, PIXELS, REWARD
 from reward.tokenizer import tokenise
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable

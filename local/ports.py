@@ -10,7 +10,7 @@ from typing import Final
 
 # These are below the ports that systems give to any connection (on Linux from 32768 on). There,
 # another connection could take a free port before it is used.
-_RANGE: Final = range(10_000, 20_000)
+RANGE: Final = range(10_000, 20_000)
 
 
 def free_ports(count: int) -> list[int]:
@@ -20,7 +20,7 @@ def free_ports(count: int) -> list[int]:
         OSError: there are not so many.
     """
     found: list[int] = []
-    for port in random.sample(_RANGE, len(_RANGE)):
+    for port in random.sample(RANGE, len(RANGE)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.append(port)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from local.ports import free_ports
 from tests.checkout import find_links, pack_checkout
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

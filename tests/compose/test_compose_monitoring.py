@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from local.ports import free_ports
 from tests.compose.project import Project, wait_for
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from local.ports import free_ports
 from tests.compose.project import PROMPT, SCORES, Project, docker, inspect, kill, load, picture, wait_for
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

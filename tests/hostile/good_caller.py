@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from local.ports import free_ports
 from tests.pictures import photograph
+from tests.ports import free_ports
 from tests.unit.frontend.triton.stand_in import publish_manifest, standing_in
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import httpx
 from PIL import Image
 
 from local import tritonserver
-from local.ports import free_ports
 from reward.contract import MODELS
 from tests.integration import forked_frontend
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

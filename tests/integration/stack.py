@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
-from local.ports import free_ports
 from reward.contract import ENSEMBLE, ERROR, IMAGE, NETWORK, PROMPT, REWARD
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from local.errors import LocalError
-from local.ports import free_ports
 from local.stack import Stack, StackSettings
 from local.tritonserver import SHARED_MEMORY, Ports, region_prefix
 from tests.integration.stack import RunningStack
 from tests.pictures import photograph
+from tests.ports import free_ports
 from tests.repository import CHECKOUT, copy_repository
 
 if TYPE_CHECKING:

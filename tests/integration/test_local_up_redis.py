@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from local.ports import free_ports
 from model_boss.protocol import Keys
 from tests.integration.model_boss.servers import RedisServer
 from tests.integration.stack import RunningStack, processes
 from tests.pictures import photograph
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

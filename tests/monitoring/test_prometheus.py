@@ -17,11 +17,11 @@ from export.deployment_store import DeploymentStore
 from export.publish import Recipe, publish
 from export.registry import Registry
 from frontend.http.keys import key_line
-from local.ports import free_ports
 from reward.deployment import Deployment, Share
 from tests.integration.stack import RunningStack
 from tests.monitored import MONITORING, panel_queries, rules
 from tests.pictures import PHOTOGRAPHS, photograph
+from tests.ports import free_ports
 from tests.small import save_small_checkpoint
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def test_rows_per_request_are_what_the_server_takes(
 def test_a_service_that_is_not_there() -> None:
     """The last connection's error, after as many attempts as allowed."""
     from imajin_aesthetic_client import ConnectionFailed, Retries
-    from local.ports import free_ports
+    from tests.ports import free_ports
 
     port = free_ports(1)[0]
     retries = Retries(max_attempts=2, first_wait_s=0.01)

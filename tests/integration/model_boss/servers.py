@@ -12,7 +12,7 @@ from typing import Self
 
 import redis
 
-from local.ports import free_ports
+from tests.ports import free_ports
 
 
 def redis_server_binary() -> str:

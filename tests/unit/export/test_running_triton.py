@@ -17,9 +17,9 @@ import pytest
 
 from export.errors import TritonFailed, TritonGone
 from export.running_triton import RunningTriton, find
-from local.ports import free_ports
 from reward import deployment
 from reward.contract import ENSEMBLE, NETWORK
+from tests.ports import free_ports
 from tests.repository import copy_repository
 
 if TYPE_CHECKING:

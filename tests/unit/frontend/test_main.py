@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from local.http_call import http_call
-from local.ports import free_ports
+from tests.ports import free_ports
 from tests.repository import CHECKOUT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from local.http_call import http_call
-from local.ports import free_ports
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ def test_free_ports_can_be_listened_on() -> None:
 def test_a_port_in_use_is_passed_over() -> None:
     """A port in use is passed over; if too few ports are free, that is an error."""
     first, second = free_ports(2)
-    with socket.socket() as server, patch.object(ports, "_RANGE", [first, second]):
+    with socket.socket() as server, patch.object(ports, "RANGE", [first, second]):
         server.bind(("127.0.0.1", first))
         server.listen()
         for _ in range(20):

@@ -7,7 +7,7 @@ import pytest
 from frontend.triton.errors import Unavailable
 from frontend.triton.model_control import ModelControl, state_of
 from frontend.triton.state import ModelState
-from local.ports import free_ports
+from tests.ports import free_ports
 from tests.unit.frontend.triton.stand_in import standing_in
 
 
