@@ -4,9 +4,10 @@
     bash .gpu/run.sh --out figures.json
 
 Packed are the tritonserver of the `nvidia-pytriton` wheel with one stub, a Python whose shared
-library that stub loads, the frontend's packages, and the upstream package. torch and what
-`_OF_THE_MACHINE` names are the machine's own, and onnx, onnxruntime, safetensors, scikit-image and
-tqdm, for a Python of the version that `--python` has.
+library that stub loads, the frontend's packages, NumPy 1, since that stub reads arrays of NumPy 2
+wrongly, and the upstream package. torch and what `_OF_THE_MACHINE` names are the machine's own, and
+onnx, onnxruntime, safetensors, scikit-image and tqdm, for a Python of the version that `--python`
+has.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from tests.repository import CHECKOUT
 
 _OF_THE_MACHINE: Final = (
     *(
-        "numpy",
         "PIL",
         "pillow",
         "ml_dtypes",
@@ -88,6 +88,7 @@ def main() -> None:
         if not arguments.no_upstream:
             _upstream(arguments.python, root / "upstream")
             names.append("upstream")
+        _strip(root)
         for name in names:
             target = arguments.directory.resolve() / f"{name}.tar.xz"
             subprocess.run(
@@ -105,26 +106,31 @@ def _python(python: str, target: Path) -> str:
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     version, prefix, library = done.stdout.split()
     unused = shutil.ignore_patterns(
-        "test", "tests", "idlelib", "tkinter", "site-packages", "config-*", "__pycache__"
+        *("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "lib2to3"),
+        *("site-packages", "config-*", "__pycache__"),
     )
     shutil.copytree(f"{prefix}/lib/python{version}", target / f"lib/python{version}", ignore=unused)
     for name in ("bin", f"lib/python{version}/site-packages"):
         (target / name).mkdir()
     shutil.copy(f"{prefix}/bin/python{version}", target / "bin/python3")
     shutil.copy(f"{prefix}/lib/{library}", target / "lib")
-    subprocess.run(
-        ["strip", "--strip-unneeded", target / "bin/python3", target / "lib" / library], check=True
-    )
     return version
 
 
 def _site(python: str, target: Path) -> None:
-    wanted = (f"{CHECKOUT}[frontend,model-boss]", "filelock", "httpx", "protobuf", "tritonclient[grpc]")
+    wanted = (
+        f"{CHECKOUT}[frontend,model-boss]",
+        "filelock",
+        "httpx",
+        "numpy<2",
+        "protobuf",
+        "tritonclient[grpc]",
+    )
     _install(python, target, "--constraint", CHECKOUT / "constraints.txt", *wanted)
     for entry in target.iterdir():
         if entry.name.startswith(_OF_THE_MACHINE) and entry.is_dir():
             shutil.rmtree(entry)
-    for entry in target.rglob("__pycache__"):
+    for entry in [*target.rglob("__pycache__"), *target.glob("numpy/**/tests")]:
         shutil.rmtree(entry)
 
 
@@ -143,6 +149,13 @@ def _upstream(python: str, target: Path) -> None:
     lines = (CHECKOUT / "tests/parity/upstream.txt").read_text().splitlines()
     names = [line for line in lines if line and not line.startswith(("#", *_UPSTREAM_OF_THE_MACHINE))]
     _install(python, target, "--no-deps", *names)
+
+
+def _strip(root: Path) -> None:
+    """Take names and lines for debuggers out of programs and libraries."""
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.read_bytes()[:4] == b"\x7fELF":
+            subprocess.run(["strip", "--strip-unneeded", path], check=True)
 
 
 def _install(python: str, target: Path, *arguments: str | Path) -> None:
