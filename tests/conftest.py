@@ -53,6 +53,7 @@ class OneStack(LoadFileScheduling):  # type: ignore[misc]
         return ONE_STACK if nodeid.startswith(ONE_STACK) else str(super()._split_scope(nodeid))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStack:
     """Take the place of `--dist loadfile`."""
     return OneStack(config, log)
