@@ -18,6 +18,7 @@ from reward.network import Dimensions
 from reward.preprocess import prepare
 from reward.tokenizer import tokenise
 from tests.parity.pictures import write_pictures
+from tests.parity.prompts import prompts_of_all_scripts
 from tests.parity.reference import Job, ask
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     every_picture = [(0, index) for index in range(len(pictures))]
     every_prompt = [(index, index % 4) for index in range(1, len(PROMPTS))]
     job = Job(
-        PROMPTS,
+        [*PROMPTS, *prompts_of_all_scripts()],
         [str(path) for path in pictures.values()],
         checkpoint=str(checkpoint),
         seed=0,
@@ -112,8 +113,12 @@ def _with_dimensions(path: Path, dimensions: Dimensions) -> Path:
 
 
 def test_token_ids_are_identical(reference: Reference) -> None:
-    """Each prompt gives upstream's token ids."""
-    np.testing.assert_array_equal(tokenise(PROMPTS).input_ids, reference.theirs["input_ids"])
+    """Every character up to U+30FF and 12,000 mixtures of scripts get upstream's ids and masks."""
+    prompts = reference.job.prompts
+    ours = tokenise(prompts)
+    different = np.flatnonzero((ours.input_ids != reference.theirs["input_ids"]).any(axis=1))
+    assert [ascii(prompts[index]) for index in different] == []
+    np.testing.assert_array_equal(ours.attention_mask, reference.theirs["attention_mask"])
 
 
 def test_pixels_are_identical(reference: Reference) -> None:
