@@ -17,10 +17,10 @@ from reward.deployment import Change, Deployment, Share
 from tests.repository import CHECKOUT, copy_repository
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-# This script writes version 2 in place of 1, and kills itself before the named step. Without a step
-# it lists the steps.
+# This script does what `_write_two` does, and kills itself before the named step.
 _WRITER: Final = """
 import os, signal, sys
 from pathlib import Path
@@ -29,7 +29,6 @@ from reward.deployment import Deployment
 repository, last = Path(sys.argv[1]), sys.argv[2]
 
 def step(name):
-    print(name, flush=True)
     if name == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -37,6 +36,13 @@ store = DeploymentStore(repository, step=step)
 with store.locked():
     store.write(Deployment(2))
 """
+
+
+def _write_two(repository: Path, step: Callable[[str], None] = lambda _: None) -> None:
+    """Write version 2 in place of what is served; `step` is told of each step before it is made."""
+    store = DeploymentStore(repository, step=step)
+    with store.locked():
+        store.write(Deployment(2))
 
 
 @pytest.fixture
@@ -102,12 +108,8 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(repository: Path, *, 
 
     The next writer is not hindered.
     """
-    names = subprocess.run(
-        [sys.executable, "-c", _WRITER, copy_repository(repository.parent / "steps"), ""],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    names: list[str] = []
+    _write_two(copy_repository(repository.parent / "steps"), names.append)
     assert len(names) == 6
     seen = set()
     for number, name in enumerate(names):
@@ -121,8 +123,7 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(repository: Path, *, 
         if found is not None:
             assert _configs(own) == ([found.stable], found.stable, "KIND_CPU")
         seen.add(found and found.stable)
-        again = subprocess.run([sys.executable, "-c", _WRITER, own, ""], capture_output=True, check=False)
-        assert again.returncode == 0, again.stderr
+        _write_two(own)
         assert _configs(own) == ([2], 2, "KIND_CPU")
         generations = own / "image_reward_network" / "configs" / "generations"
         assert all(entry.name.isdecimal() for entry in generations.iterdir())
