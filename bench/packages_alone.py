@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +26,14 @@ import httpx
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
-from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http import InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 
 from bench.growth import pictures
 from bench.processes import core_ms, stages
 from bench.served import PROMPT, demonstration, running
 from bench.spread import quarters
+from bench.ways import inputs
 from frontend.http.schemas import ImageInfo, ModelInfo, ScoreResponse
 from reward.contract import NETWORK, PIXELS, REWARD
 from reward.tokenizer import tokenise
@@ -122,18 +124,12 @@ def _application(triton: str) -> FastAPI:
 def _asker(url: str) -> Callable[[], Any]:
     tokens = tokenise([PROMPT])
     arrays = np.zeros((1, *PIXELS.shape), np.uint8), tokens.input_ids, tokens.attention_mask
-    clients: list[InferenceServerClient] = []
+    tensors = [(spec.name, spec.dtype, array) for spec, array in zip(NETWORK.inputs, arrays, strict=True)]
+    client = cache(lambda: InferenceServerClient(url))  # it is made where the event loop runs
 
     async def ask() -> float:
-        if not clients:
-            clients.append(InferenceServerClient(url))
-        inputs = []
-        for spec, array in zip(NETWORK.inputs, arrays, strict=True):
-            tensor = InferInput(spec.name, list(array.shape), spec.dtype)
-            tensor.set_data_from_numpy(array, binary_data=True)
-            inputs.append(tensor)
         outputs = [InferRequestedOutput(REWARD.name, binary_data=True)]
-        result = await clients[0].infer(NETWORK.name, inputs, outputs=outputs)
+        result = await client().infer(NETWORK.name, list(inputs(tensors)), outputs=outputs)
         return float(result.as_numpy(REWARD.name)[0, 0])
 
     return ask

@@ -77,10 +77,11 @@ def _ask_pixels(subject: Subject, stack: RunningStack, pixels: list[NDArray[np.u
 def _infer(
     stack: RunningStack, model: str, tensors: list[tuple[str, str, Any]], *, version: str = ""
 ) -> None:
-    _connected(stack).triton.infer(model, list(_inputs(tensors)), model_version=version)
+    _connected(stack).triton.infer(model, list(inputs(tensors)), model_version=version)
 
 
-def _inputs(tensors: list[tuple[str, str, Any]]) -> Iterator[InferInput]:
+def inputs(tensors: list[tuple[str, str, Any]]) -> Iterator[InferInput]:
+    """Make what tritonclient sends of names, types and arrays."""
     for name, kind, array in tensors:
         tensor = InferInput(name, list(array.shape), kind)
         tensor.set_data_from_numpy(array)

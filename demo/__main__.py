@@ -15,9 +15,9 @@ from export.errors import ExportError
 from reward.errors import RewardError
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run one command; errors are one line on standard error and exit status 1."""
-    arguments = vars(_parser().parse_args())
+    arguments = vars(_parser().parse_args(words))
     try:
         _run(**arguments)
     except (DemoError, ExportError, RewardError) as error:

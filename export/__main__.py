@@ -38,9 +38,9 @@ EXIT_STATUSES: Final[dict[type[ExportError], int]] = {
 """1 for every other error, 2 for a wrong command line, 7 for a change that waits for Triton."""
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run one command; an error is one line on standard error, and its kind is the exit status."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(words)
     try:
         return _run(arguments)
     except (ExportError, RewardError) as error:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
-from contextlib import suppress
 from itertools import cycle
 from typing import Final
 
@@ -26,9 +24,4 @@ _NEXT: Final = cycle([*_OWN[_START:], *_OWN[:_START]])
 
 def free_ports(count: int) -> list[int]:
     """Find this many free ports of 127.0.0.1 that nobody in this run has been given lately."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port := next(_NEXT)))
-            found.append(port)
-    return found
+    return ports.free_ports(count, among=_NEXT)

@@ -196,17 +196,14 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, change: dict[str, Any], me
     assert state.read_bytes() == before
 
 
-def test_the_command_refuses_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that holds a run, or a run of another seed, is refused in one line.
 
     The exit status is 1.
     """
 
     def run(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["demo", "train", "--out", str(tmp_path), *options])
-        return main(), "".join(capsys.readouterr())
+        return main(["train", "--out", str(tmp_path), *options]), "".join(capsys.readouterr())
 
     Trainer(Plan(), rank=0).save(tmp_path)
     assert run() == (

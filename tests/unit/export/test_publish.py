@@ -101,9 +101,7 @@ def test_int8_is_published_behind_its_gate(published_repository: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("exported_once")
-def test_ones_own_questions_judge_and_calibrate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ones_own_questions_judge_and_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--gate-set` and `--calibration` name directories of images and prompts."""
     repository = copy_repository(tmp_path / "model_repository")
     weights = save_small_checkpoint(tmp_path / "small.safetensors")
@@ -113,18 +111,9 @@ def test_ones_own_questions_judge_and_calibrate(
     for name in names:
         (own / name).write_bytes(photograph(name.removesuffix(".jpg")))
     (own / "prompts.json").write_text(json.dumps([{"prompt": "a cup", "images": names}]))
-    options = {
-        "--checkpoint": weights,
-        "--name": "small",
-        "--precision": "int8",
-        "--gate-set": own,
-        "--calibration": own,
-    }
-    words = [str(word) for option in options.items() for word in option]
-    monkeypatch.setattr(
-        sys, "argv", ["export", "--repository", str(repository), "publish", "--quiet", *words]
-    )
-    assert main() == 0
+    arguments = ["--checkpoint", str(weights), "--name", "small", "--precision", "int8", "--quiet"]
+    sets = ["--gate-set", str(own), "--calibration", str(own)]
+    assert main(["--repository", str(repository), "publish", *arguments, *sets]) == 0
     assert "int8 differs from torch's fp32 by" in capsys.readouterr().out
     report = Registry(repository).version(1).manifest.gates or {}
     assert (report["questions"], report["pairs"]) == ("own", 3)
@@ -146,24 +135,12 @@ def test_the_command_publishes(tmp_path: Path) -> None:
     assert "1 served               small" in _export(repository, "list").stdout
 
 
-def test_a_wrong_file_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong checkpoint gives one line that says what is wrong, and exit status 1."""
     repository = copy_repository(tmp_path / "model_repository")
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"text")
-    command = [
-        "export",
-        "--repository",
-        str(repository),
-        "publish",
-        "--checkpoint",
-        str(wrong),
-        "--name",
-        "x",
-    ]
-    monkeypatch.setattr(sys, "argv", [*command, "--quiet"])
-    assert main() == 1
+    arguments = ["--checkpoint", str(wrong), "--name", "x", "--quiet"]
+    assert main(["--repository", str(repository), "publish", *arguments]) == 1
     says = f"error: {wrong}: not a checkpoint of tensors alone (loaded with weights_only=True)\n"
     assert capsys.readouterr().err == says
