@@ -1,7 +1,8 @@
 """The real stack, as a person starts it, for all tests of this folder.
 
 They run in one process (`pytest_xdist_make_scheduler` in tests/conftest.py), so that it is started
-once.
+once. It ends with the last of them, for which this folder has to be a package: large requests have
+left it with tens of MiB of shared memory, which a container does not have for long.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(published_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """`python -m local up` with the small network.
 
