@@ -43,7 +43,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-ONE_STACK = "tests/integration/one_stack/"
+ONE_STACK = "tests/integration/with_one_stack/"
 
 
 class OneStack(LoadFileScheduling):  # type: ignore[misc]

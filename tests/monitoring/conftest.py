@@ -1,5 +1,5 @@
 """The stack that other tests share, too."""
 
-from tests.integration.one_stack.conftest import stack
+from tests.integration.with_one_stack.conftest import stack
 
 __all__ = ["stack"]

@@ -1,8 +1,9 @@
 """The real stack, as a person starts it, for all tests of this folder.
 
 They run in one process (`pytest_xdist_make_scheduler` in tests/conftest.py), so that it is started
-once. It ends with the last of them, for which this folder has to be a package: large requests have
-left it with tens of MiB of shared memory, which a container does not have for long.
+once. Large requests leave it with tens of MiB of shared memory, which a container does not have
+beside a `local up` that starts. So this folder's name is the last of its kind, and it is a package,
+with the last test of which the stack ends.
 """
 
 from __future__ import annotations
